@@ -1,0 +1,1 @@
+"""Analyses: a `Network` goes in, a frozen `Report` comes out."""

@@ -1,0 +1,70 @@
+"""`Report`, the frozen answer that every verb gives to the renderer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from convcalc.layers.base import Shape
+from convcalc.tracing import Step
+
+Value = int | float | str | None
+"""A number, a text, or None: unknown, never 0."""
+
+
+class Column:
+    """One quantity: its key in JSON, its title in tables, and its unit.
+
+    `unit` is "count", "bytes", "seconds", "number" or "text"; `total` says whether the column has a total.
+    """
+
+    __slots__ = ("key", "title", "total", "unit")
+
+    def __init__(self, key: str, title: str, unit: str = "count", *, total: bool = True) -> None:
+        self.key = key
+        self.title = title
+        self.unit = unit
+        self.total = total
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnostic:
+    """Something to know about the answer. `level` is "note" or "warning"; `layer` names what it is about, if one."""
+
+    level: str
+    message: str
+    layer: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One layer's line. Shapes are as people see them: without the batch unless one was given.
+
+    `values` are by column key; `reasons` say why a value is 0 or unknown; `steps` are the formulas that were used.
+    """
+
+    name: str
+    kind: str
+    layer: str
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+    values: Mapping[str, Value] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Rows, totals and diagnostics. `answer` is the one value that `-q` prints."""
+
+    verb: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    totals: Mapping[str, Value]
+    answer: Value | Shape
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """ "complete", or "partial" when any total is unknown."""
+        return "partial" if any(value is None for value in self.totals.values()) else "complete"

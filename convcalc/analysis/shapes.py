@@ -1,0 +1,94 @@
+"""Shapes: every layer bound to what comes in, and what goes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convcalc.analysis.report import Diagnostic, Report, Row
+from convcalc.errors import ConvcalcError, ExpressionError
+from convcalc.layers import kind_of
+from convcalc.layers.base import Layer, Shape
+from convcalc.network import Network, Node
+from convcalc.tracing import Step, recording
+
+
+@dataclass(frozen=True, eq=False)
+class Resolved:
+    """A node with its layer bound: the shapes that come in and go out, batch first, and the formulas that gave them."""
+
+    node: Node
+    layer: Layer
+    inputs: tuple[Shape, ...]
+    outputs: tuple[Shape, ...]
+    steps: tuple[Step, ...] = ()
+
+
+def resolve(network: Network, *, explain: bool = False) -> list[Resolved]:
+    """Bind every layer and infer every shape. Raises the layer's error with the layer named and its place marked."""
+    shapes = {name: given.shape for name, given in network.inputs.items()}
+    resolved = []
+    for node in network.nodes:
+        inputs = tuple(shapes[name] for name in node.inputs)
+        steps: list[Step] = []
+        try:
+            layer = node.layer.bind(*inputs)
+            if explain:
+                with recording() as steps:
+                    outputs = layer.infer(*inputs)
+            else:
+                outputs = layer.infer(*inputs)
+        except ConvcalcError as error:
+            raise located(error, node) from None
+        shapes.update(zip(node.outputs, outputs, strict=True))
+        resolved.append(Resolved(node, layer, inputs, outputs, tuple(steps)))
+    return resolved
+
+
+def located(error: ConvcalcError, node: Node) -> ConvcalcError:
+    """The error with the layer named, and the caret under the field that it is about."""
+    error.layer = f"{node.name} ({node.layer.kind})"
+    error.span = error.span or node.spans.get(error.field or "", node.span)
+    return error
+
+
+class View:
+    """Which axes people see: the batch only when one was given, no channels when none were spoken of."""
+
+    def __init__(self, network: Network, resolved: list[Resolved]) -> None:
+        given = next(iter(network.inputs.values()), None)
+        self.batch = given is None or given.batch_given
+        spatial = len(given.shape) if given is not None else 0
+        self.channels = (
+            given is None
+            or given.channels_given
+            or any(len(shape) != spatial or shape[1] != 1 for item in resolved for shape in item.outputs)
+        )
+
+    def __call__(self, shape: Shape) -> Shape:
+        """The shape as it is shown."""
+        return (shape[:1] if self.batch else ()) + shape[1 if self.channels else 2 :]
+
+
+def base_row(item: Resolved, view: View) -> Row:
+    """The row that every verb's row starts from."""
+    from convcalc.expressions import expression_of
+
+    return Row(
+        item.node.name,
+        kind_of(item.layer).name,
+        expression_of(item.layer),
+        tuple(map(view, item.inputs)),
+        tuple(map(view, item.outputs)),
+        steps=item.steps,
+    )
+
+
+def shapes(network: Network, *, explain: bool = False) -> Report:
+    """The output shape of every layer."""
+    if not network.nodes:
+        raise ExpressionError("there is no layer to give the shape of; write one, such as conv:64,k3")
+    resolved = resolve(network, explain=explain)
+    view = View(network, resolved)
+    rows = tuple(base_row(item, view) for item in resolved)
+    diagnostics = tuple(Diagnostic("note", note) for note in network.notes)
+    return Report("shape", (), rows, {}, rows[-1].outputs[0], diagnostics)

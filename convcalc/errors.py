@@ -1,0 +1,127 @@
+"""What can go wrong, as one family: everything that convcalc raises on purpose is a `ConvcalcError`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class Source:
+    """A text that was read: where it came from and what it said.
+
+    `on_command_line` decides the exit status of an error in it: 2 on the command line, 1 in a file or standard input.
+    """
+
+    __slots__ = ("line_number", "name", "on_command_line", "text")
+
+    def __init__(self, text: str, name: str = "", *, on_command_line: bool = True, line_number: int = 0) -> None:
+        self.text = text
+        self.name = name
+        self.on_command_line = on_command_line
+        self.line_number = line_number
+
+
+class Span:
+    """The characters `start` to `end` (not included) of a source."""
+
+    __slots__ = ("end", "source", "start")
+
+    def __init__(self, source: Source, start: int, end: int) -> None:
+        self.source = source
+        self.start = start
+        self.end = end
+
+    def __repr__(self) -> str:
+        return f"Span({self.source.text[self.start : self.end]!r}, {self.start}, {self.end})"
+
+
+class ConvcalcError(Exception):
+    """Root of the family. The message is one sentence for a person; `span` is where the caret goes.
+
+    `layer` is the name of the layer that it is about, `field` and `value` what of it is wrong. `code` is the stable
+    name of the class of error in JSON. `exit_status` is what the command line ends with.
+    """
+
+    code = "error"
+    exit_status = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        span: Span | None = None,
+        layer: str | None = None,
+        field: str | None = None,
+        value: object = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.span = span
+        self.layer = layer
+        self.field = field
+        self.value = value
+
+    def __str__(self) -> str:
+        return f"layer {self.layer}: {self.message}" if self.layer is not None else self.message
+
+
+class ExpressionError(ConvcalcError, ValueError):
+    """A text is not a layer expression, or an option has no meaning there."""
+
+    code = "expression"
+    exit_status = 2
+
+
+class LayerError(ConvcalcError, ValueError):
+    """A layer was given a value that it cannot have, whatever the input is."""
+
+    code = "layer"
+    exit_status = 2
+
+
+class ShapeError(ConvcalcError, ValueError):
+    """A layer cannot take the shape that came in."""
+
+    code = "shape"
+
+
+class UnsupportedOpError(ConvcalcError, NotImplementedError):
+    """An op is known by name only, or an answer about it cannot be given."""
+
+    code = "unsupported-op"
+
+
+class ModelFileError(ConvcalcError):
+    """A file or standard input cannot be read as what it should be."""
+
+    code = "model-file"
+
+
+class ResourceError(ConvcalcError):
+    """The answer would need more memory or time than there is."""
+
+    code = "resource"
+
+
+class BudgetError(ConvcalcError):
+    """A `--max` budget is exceeded, or `--strict` met a partial result."""
+
+    code = "budget"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'kernel_size'?` for the closest known word, or nothing when none is close.
+
+    >>> did_you_mean("kernal", ["kernel_size", "stride"])
+    "; did you mean 'kernel_size'?"
+    >>> did_you_mean("xyz", ["kernel_size", "stride"])
+    ''
+    """
+    from difflib import get_close_matches
+
+    words = sorted(known)
+    close = get_close_matches(word, words, n=1, cutoff=0.6)
+    if not close:
+        # A long name cut short or with a slip in its first part: compare with as much of each as was typed.
+        heads = {known_word[: len(word)]: known_word for known_word in reversed(words) if len(word) >= 3}
+        close = [heads[head] for head in get_close_matches(word, heads, n=1, cutoff=0.7)]
+    return f"; did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,1 @@
+"""The executor: layers on real arrays, with NumPy."""

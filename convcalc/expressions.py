@@ -1,0 +1,580 @@
+r"""Layer expressions: text to layers and back.
+
+    program    = [input] {item}
+    input      = number {"x" number}                       first token only: 3x224x224
+    item       = layer | "@" name | "from:@" name | "repeat:" count {item} "end"
+    layer      = kind | kind ":" argument {"," argument} | Class "(" PyTorch's arguments ")" [","]
+    argument   = value                                     first only: the kind's main size
+               | flag                                      nobias  ceil  depthwise  psame
+               | field "=" value                           kernel_size=3x5  bias=false  name=stem
+               | key value                                 k7  k3x5  p1+2  op1
+    value      = axis {"x" axis} | word | number | "true" | "false" | "none"
+    axis       = integer ["+" integer]                     before+after
+    joins      = add:@a  mul:@a  concat:@a,@b  crop:@a     the current tensor comes first
+
+Kinds are those of `convcalc.layers.LAYERS` and PyTorch's class names, in any case. Commas and spaces split outside
+brackets only. `3/5/7` and `32..512..32` are kept for design spaces.
+
+`parse` gives a `Program`, whose `network` method fixes the rank and makes the layers; `expression_of` writes one back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from convcalc.errors import ConvcalcError, ExpressionError, Source, Span, did_you_mean
+from convcalc.layers import LAYERS, Kind, find_kind, kind_of
+from convcalc.layers.base import Layer, text_of
+from convcalc.network import Input, Network, Node, tensor_names
+
+_OPENING, _CLOSING = "([{", ")]}"
+_INTEGER = re.compile(r"[+-]?\d+$")
+_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?$|[+-]?inf$")
+_SHAPE = re.compile(r"\d[\dx/.]*$")
+_DESIGN_SPACE = re.compile(r"\d(/|\.\.)\d")
+_CONSTANTS = {"true": True, "false": False, "none": None}
+_IGNORED_FIELDS = ("device", "dtype")
+_JOINS = ("add", "mul", "concat", "crop")
+_WIRING = ("from", "repeat", "end")
+
+
+# --- tokens ---------------------------------------------------------------------------------------------------------
+
+
+class Token:
+    """A piece of a source, between spaces that are outside brackets."""
+
+    __slots__ = ("span", "text")
+
+    def __init__(self, text: str, span: Span) -> None:
+        self.text = text
+        self.span = span
+
+    def part(self, start: int, end: int) -> Span:
+        """The span of the characters start to end of this token."""
+        return Span(self.span.source, self.span.start + start, self.span.start + end)
+
+    def __repr__(self) -> str:
+        return f"Token({self.text!r})"
+
+
+def split_outside(text: str, separators: str) -> Iterator[tuple[int, int]]:
+    """Where the pieces stand that the separators part, outside brackets and quotes. Empty pieces are given too.
+
+    >>> text = "a,(b,c),d"
+    >>> [text[start:end] for start, end in split_outside(text, ",")]
+    ['a', '(b,c)', 'd']
+    """
+    depth, start, quote = 0, 0, ""
+    for index, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in _OPENING:
+            depth += 1
+        elif character in _CLOSING:
+            depth -= 1
+        elif character in separators and depth <= 0:
+            yield start, index
+            start = index + 1
+    yield start, len(text)
+
+
+def tokens_of(source: Source, start: int = 0, end: int | None = None) -> list[Token]:
+    """The tokens of a source, or of a part of it; a # outside brackets begins a comment in a file."""
+    text = source.text[start:end]
+    tokens = []
+    for begin, stop in split_outside(text, " \t\n"):
+        piece = text[begin:stop]
+        if piece.startswith("#") and not source.on_command_line:
+            break
+        if piece.strip():
+            tokens.append(Token(piece, Span(source, start + begin, start + stop)))
+    return tokens
+
+
+def is_input(text: str) -> bool:
+    """Whether a token is the shape of an input: digits with x, / and .. only."""
+    return _SHAPE.match(text) is not None
+
+
+def is_expression(text: str) -> bool:
+    """Whether a token is a layer or wiring, by its spelling alone."""
+    if text.startswith("@"):
+        return True
+    word = re.match(r"[A-Za-z_][\w.]*", text)
+    if word is None:
+        return False
+    rest = text[word.end() :]
+    if rest and rest[0] not in ":(,":
+        return False
+    return word[0] in _WIRING or find_kind(word[0]) is not None
+
+
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+def value_of(text: str, span: Span) -> Any:
+    """The value that a text stands for: a number, sizes, pairs, true, false, none, or a word."""
+    if _INTEGER.match(text):
+        return int(text)
+    if _FLOAT.match(text):
+        return float(text)
+    if text.lower() in _CONSTANTS:
+        return _CONSTANTS[text.lower()]
+    if _DESIGN_SPACE.search(text):
+        raise ExpressionError(
+            f"{text} is a set or a range of designs, which is not there yet; give one number", span=span, value=text
+        )
+    if text[:1].isdigit() or (text[:1] in "+-" and text[1:2].isdigit()):
+        axes = [axis.split("+") if not axis.startswith("+") else [axis] for axis in text.split("x")]
+        if all(len(axis) <= 2 and all(_INTEGER.match(number) for number in axis) for axis in axes):
+            numbers = [tuple(map(int, axis)) if len(axis) == 2 else int(axis[0]) for axis in axes]
+            return tuple(numbers)
+        raise ExpressionError(
+            f"{text} is no number; sizes are written 3, 3x5 or, before and after, 1+2", span=span, value=text
+        )
+    if not text:
+        raise ExpressionError("a value is missing here", span=span)
+    return text.strip("'\"")
+
+
+def shape_of(text: str, span: Span | None) -> tuple[int, ...]:
+    """The numbers of an input's shape."""
+    if "/" in text or ".." in text:
+        raise ExpressionError(
+            f"{text} is a set or a range of designs, which is not there yet; give one shape, such as 3x224x224",
+            span=span,
+            value=text,
+        )
+    numbers = text.split("x")
+    if not all(number.isdigit() for number in numbers):
+        raise ExpressionError(f"{text} is no shape; write one such as 3x224x224", span=span, value=text)
+    shape = tuple(map(int, numbers))
+    if 0 in shape:
+        raise ExpressionError(f"the input {text} has a size of 0; every size is at least 1", span=span, value=text)
+    return shape
+
+
+def _python_value(text: str, span: Span) -> Any:
+    """A value in PyTorch's printed syntax: numbers, tuples, strings, True, False, None, bare words. Never evaluated."""
+    text = text.strip()
+    if text[:1] in "([" and text[-1:] in ")]":
+        inside = text[1:-1]
+        pieces = [inside[start:end] for start, end in split_outside(inside, ",")]
+        return tuple(_python_value(piece, span) for piece in pieces if piece.strip())
+    if _INTEGER.match(text):
+        return int(text)
+    if _FLOAT.match(text):
+        return float(text)
+    if text.lower() in _CONSTANTS:
+        return _CONSTANTS[text.lower()]
+    quoted = re.fullmatch(r"'([^']*)'|\"([^\"]*)\"", text)
+    if quoted:
+        return quoted[1] or quoted[2] or ""
+    if re.fullmatch(r"[A-Za-z_][\w.]*", text):
+        return text
+    raise ExpressionError(f"{text or 'nothing'} is no value; write a number, a tuple or a word", span=span, value=text)
+
+
+# --- layers ---------------------------------------------------------------------------------------------------------
+
+
+class LayerText:
+    """A layer as it was written: its kind, the rank if the text fixes one, and the fields with their places."""
+
+    __slots__ = ("fields", "kind", "links", "name", "rank", "span", "spans")
+
+    def __init__(self, kind: Kind, rank: int | None, span: Span) -> None:
+        self.kind = kind
+        self.rank = rank
+        self.span = span
+        self.fields: dict[str, Any] = {}
+        self.spans: dict[str, Span] = {}
+        self.links: list[tuple[str, Span]] = []
+        self.name: str | None = None
+
+    def give(self, field: str, value: Any, span: Span) -> None:
+        """Note a field's value. Raises `ExpressionError` when it has one."""
+        if field == "name":
+            if self.name is not None:
+                raise ExpressionError("name is given twice", span=span, field="name")
+            self.name = str(value)
+            return
+        if field in self.fields:
+            raise ExpressionError(f"{field} is given twice", span=span, field=field, value=value)
+        self.fields[field] = value
+        self.spans[field] = span
+
+    @property
+    def implied_rank(self) -> int | None:
+        """The rank that the kind's name or a kernel of several sizes fixes."""
+        kernel = self.fields.get("kernel_size")
+        if self.rank is None and self.kind.ranked and isinstance(kernel, tuple) and len(kernel) > 1:
+            return len(kernel)
+        return self.rank
+
+    def layer(self, rank: int) -> Layer:
+        """The layer, of this rank if the text leaves it open. Errors point at the field."""
+        chosen = self.implied_rank or rank
+        if chosen not in (1, 2, 3):
+            raise ExpressionError(
+                f"{self.kind.name} has 1, 2 or 3 spatial axes, not {chosen}", span=self.spans.get("kernel_size")
+            )
+        cls = self.kind.layer_class(chosen)
+        try:
+            return cls(**self.fields)
+        except ConvcalcError as error:
+            error.span = error.span or self.spans.get(error.field or "", self.span)
+            raise
+        except TypeError:
+            # Which field is missing is the constructor's to know; which are there is checked before.
+            missing = [name for name in required_fields(cls) if name not in self.fields]
+            if not missing:
+                raise
+            raise ExpressionError(
+                f"{self.kind.name} needs {missing[0]}; write {example_of(self.kind, missing[0])}",
+                span=self.span,
+                field=missing[0],
+            ) from None
+
+
+def field_names(cls: type[Layer]) -> tuple[str, ...]:
+    """The fields that a layer's constructor takes, in PyTorch's order."""
+    code = cls.__init__.__code__
+    return code.co_varnames[1 : code.co_argcount]
+
+
+def required_fields(cls: type[Layer]) -> tuple[str, ...]:
+    """The fields without a default."""
+    names = field_names(cls)
+    defaults = cls.__init__.__defaults__ or ()
+    return names[: len(names) - len(defaults)]
+
+
+def example_of(kind: Kind, field: str) -> str:
+    """How a field is given, for an error."""
+    if kind.main == field:
+        return f"{kind.name}:2"
+    key = next((key for key, name in kind.keys.items() if name == field), None)
+    return f"{kind.name}:{key}2" if key else f"{kind.name}:{field}=2"
+
+
+def parse_layer(token: Token) -> LayerText:
+    """One layer from its token. Raises `ExpressionError` at the part that is wrong."""
+    text = token.text.rstrip(",")
+    word = re.match(r"[A-Za-z_][\w.]*", text)
+    found = find_kind(word[0]) if word else None
+    if word is None or found is None:
+        name = word[0] if word else text
+        known = [*LAYERS, *(alias for kind in LAYERS.values() for alias in kind.aliases), *_WIRING]
+        raise ExpressionError(f"unknown layer {name}{did_you_mean(name, known)}", span=token.span, value=name)
+    layer = LayerText(*found, token.span)
+    rest = text[word.end() :]
+    if rest.startswith("("):
+        if not rest.endswith(")"):
+            raise ExpressionError(f"{word[0]}( is not closed", span=token.span)
+        _parse_call(layer, token, word.end() + 1, len(text) - 1)
+    elif rest.startswith(":"):
+        _parse_arguments(layer, token, word.end() + 1, len(text))
+    elif rest:
+        raise ExpressionError(
+            f"{rest} does not belong after {word[0]}; arguments follow a colon, {word[0]}:...",
+            span=token.part(word.end(), len(text)),
+        )
+    return layer
+
+
+def _parse_arguments(layer: LayerText, token: Token, start: int, end: int) -> None:
+    kind = layer.kind
+    for index, (begin, stop) in enumerate(split_outside(token.text[start:end], ",")):
+        text = token.text[start + begin : start + stop]
+        span = token.part(start + begin, start + stop)
+        if text.startswith("@"):
+            layer.links.append((text[1:], span))
+        elif text in kind.flags:
+            layer.give(*kind.flags[text], span)
+        elif "=" in text:
+            field, _, value = text.partition("=")
+            field = kind.keys.get(field, field)
+            refuse_unknown(layer, field, span)
+            layer.give(field, value if field == "name" else value_of(value, span), span)
+        else:
+            letters = re.match(r"[A-Za-z_]*", text)
+            key = letters[0] if letters else ""
+            if key in kind.keys and len(text) > len(key):
+                layer.give(kind.keys[key], value_of(text[len(key) :], span), span)
+            elif index == 0 and kind.main is not None and (not key or text.lower() in _CONSTANTS):
+                layer.give(kind.main, value_of(text, span), span)
+            else:
+                _refuse_argument(layer, text, key, span)
+
+
+def _refuse_argument(layer: LayerText, text: str, key: str, span: Span) -> None:
+    kind = layer.kind
+    fields = field_names(kind.layer_class())
+    if not text:
+        raise ExpressionError(f"an argument of {kind.name} is empty", span=span)
+    if not key:
+        where = f"{kind.main} comes first" if kind.main else f"{kind.name} takes none"
+        raise ExpressionError(f"{text} has no key; only one bare value is read, and {where}", span=span, value=text)
+    if key in kind.keys:
+        raise ExpressionError(f"{key} needs a value, such as {key}2", span=span, value=text)
+    raise unknown_key(kind, text, span, [*fields, *kind.keys, *kind.flags, "name"])
+
+
+def unknown_key(kind: Kind, key: str, span: Span, known: Iterable[str]) -> ExpressionError:
+    """The error for an argument that a kind does not have."""
+    return ExpressionError(f"unknown key {key} for {kind.name}{did_you_mean(key, known)}", span=span, value=key)
+
+
+def refuse_unknown(layer: LayerText, field: str, span: Span) -> None:
+    """Raise `ExpressionError` for a field that the kind does not have."""
+    fields = field_names(layer.kind.layer_class(layer.rank))
+    if field not in fields and field != "name":
+        raise unknown_key(layer.kind, field, span, [*fields, "name"])
+
+
+def _parse_call(layer: LayerText, token: Token, start: int, end: int) -> None:
+    """PyTorch's own text: Conv2d(3, 64, kernel_size=(7, 7), bias=False)."""
+    fields = field_names(layer.kind.layer_class(layer.rank))
+    named = False
+    position = 0
+    for begin, stop in split_outside(token.text[start:end], ","):
+        piece = token.text[start + begin : start + stop]
+        if not piece.strip():
+            continue
+        lead = len(piece) - len(piece.lstrip())
+        span = token.part(start + begin + lead, start + stop)
+        field, equals, value = piece.strip().partition("=")
+        if equals and re.fullmatch(r"\w+", field.strip()):
+            named = True
+            if field.strip() in _IGNORED_FIELDS:
+                continue
+            refuse_unknown(layer, field.strip(), span)
+            layer.give(field.strip(), _python_value(value, span), span)
+            continue
+        if named:
+            raise ExpressionError("a value without a name comes after one with a name", span=span)
+        if position >= len(fields):
+            raise ExpressionError(f"{layer.kind.name} takes at most {len(fields)} values", span=span)
+        layer.give(fields[position], _python_value(piece, span), span)
+        position += 1
+
+
+# --- programs -------------------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """Wiring as it was written: "@" names the current tensor, "from" goes back to one."""
+
+    __slots__ = ("label", "span", "what")
+
+    def __init__(self, what: str, label: str, span: Span) -> None:
+        self.what = what
+        self.label = label
+        self.span = span
+
+
+class Program:
+    """Parsed expressions: layers and wiring in order, and the input if the text has one."""
+
+    def __init__(self, items: Sequence[LayerText | Wire], given: tuple[int, ...] | None, span: Span | None) -> None:
+        self.items = items
+        self.given = given
+        self.input_span = span
+
+    @property
+    def layers(self) -> list[LayerText]:
+        """The layers without the wiring."""
+        return [item for item in self.items if isinstance(item, LayerText)]
+
+    def network(self, shape: tuple[int, ...] | None = None) -> Network:
+        """The network on the input of the text, or on `shape`. Raises `ExpressionError` for none and for both."""
+        given = self.given
+        if shape is not None:
+            if given is not None:
+                raise ExpressionError(
+                    "the input is given twice; keep one of them", span=self.input_span, field="input", value=shape
+                )
+            given = shape
+        if given is None:
+            raise ExpressionError("there is no input; write its shape first, such as 3x224x224", field="input")
+        rank, read = self.read_input(given)
+        nodes, output = self._wire(rank)
+        notes = () if read.channels_given else ("the input is read as sizes with one channel",)
+        return Network({"input": read}, tuple(nodes), (output,), notes)
+
+    def rank(self) -> int | None:
+        """The rank that the first layer of fixed rank decides, if any."""
+        return next((item.implied_rank for item in self.layers if item.implied_rank is not None), None)
+
+    def read_input(self, given: tuple[int, ...]) -> tuple[int, Input]:
+        """The rank and the input that these numbers mean for these layers."""
+        ranked = any(item.kind.ranked for item in self.layers)
+        rank = self.rank()
+        count = len(given)
+        if rank is None and not ranked:
+            if any(item.kind.name == "linear" for item in self.layers):
+                return 2, Input((1, *given), batch_given=False)
+            rank = 3 if count == 5 else 2
+        elif rank is None:
+            rank = 3 if count == 5 else 2
+        if count == 1:
+            given, count = given * rank, rank
+        if count == rank:
+            return rank, Input((1, 1, *given), batch_given=False, channels_given=False)
+        if count == rank + 1:
+            return rank, Input((1, *given), batch_given=False)
+        if count == rank + 2:
+            return rank, Input(given)
+        raise ExpressionError(
+            f"the input has {count} numbers, but layers over {rank} spatial axes take {rank} sizes,"
+            f" {rank + 1} with channels, or {rank + 2} with channels and batch",
+            span=self.input_span,
+            field="input",
+            value=given,
+        )
+
+    def _wire(self, rank: int) -> tuple[list[Node], str]:
+        nodes: list[Node] = []
+        labels: dict[str, str] = {}
+        names: set[str] = set()
+        current = "input"
+        for item in self.items:
+            if isinstance(item, Wire):
+                if item.what == "@":
+                    labels[item.label] = current
+                else:
+                    current = _label(labels, item.label, item.span)
+                continue
+            layer = item.layer(rank)
+            name = item.name or str(len(nodes))
+            if name in names:
+                name = next(f"{name}.{count}" for count in range(1, len(nodes) + 2) if f"{name}.{count}" not in names)
+            names.add(name)
+            inputs = (current, *(_label(labels, label, span) for label, span in item.links))
+            least, most = layer.inputs
+            if len(inputs) < least or (most is not None and len(inputs) > most):
+                wanted = "one input" if most == 1 else f"at least {least} inputs" if most is None else f"{least} inputs"
+                example = f"; name one with @a and write {item.kind.name}:@a" if len(inputs) < least else ""
+                raise ExpressionError(
+                    f"{item.kind.name} takes {wanted}, but {len(inputs)} came in{example}", span=item.span
+                )
+            outputs = tensor_names(name, layer)
+            nodes.append(Node(name, layer, inputs, outputs, item.span, item.spans))
+            current = outputs[0]
+        return nodes, current
+
+
+def _label(labels: Mapping[str, str], label: str, span: Span) -> str:
+    if label not in labels:
+        known = f"{did_you_mean(label, labels)}" or "; name a tensor with @name before it is used"
+        raise ExpressionError(f"no tensor is named @{label}{known}", span=span, value=label)
+    return labels[label]
+
+
+def parse(tokens: Sequence[Token]) -> Program:
+    """A program from its tokens. Raises `ExpressionError` at the token that is wrong."""
+    given: tuple[int, ...] | None = None
+    span: Span | None = None
+    items: list[LayerText | Wire] = []
+    loops: list[tuple[int, int, Span]] = []
+    for index, token in enumerate(tokens):
+        text = token.text
+        word = re.match(r"[a-z]+(?=[:,]|$)", text)
+        if index == 0 and is_input(text):
+            given, span = shape_of(text, token.span), token.span
+        elif text.startswith("@"):
+            items.append(Wire("@", _name(text[1:], token.span), token.span))
+        elif word and word[0] == "from":
+            items.append(Wire("from", _name(text[5:].removeprefix("@"), token.span), token.span))
+        elif word and word[0] == "repeat":
+            count = text[7:]
+            if not count.isdigit() or int(count) < 1:
+                raise ExpressionError("repeat needs a count, such as repeat:3", span=token.span, value=count)
+            loops.append((len(items), int(count), token.span))
+        elif word and word[0] == "end":
+            if not loops:
+                raise ExpressionError("end has no repeat before it", span=token.span)
+            start, times, _ = loops.pop()
+            items.extend(items[start:] * (times - 1))
+        else:
+            items.append(parse_layer(token))
+    if loops:
+        raise ExpressionError("repeat has no end", span=loops[-1][2])
+    return Program(items, given, span)
+
+
+def _name(text: str, span: Span) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", text):
+        raise ExpressionError("a tensor's name is letters, digits, _, . and -, such as @skip", span=span, value=text)
+    return text
+
+
+def parse_text(text: str, name: str = "", *, on_command_line: bool = True) -> Program:
+    """A program from one text.
+
+    >>> [layer.kind.name for layer in parse_text("3x32x32 conv:16,k3,p1 relu").layers]
+    ['conv', 'relu']
+    """
+    return parse(tokens_of(Source(text, name, on_command_line=on_command_line)))
+
+
+# --- back to text ---------------------------------------------------------------------------------------------------
+
+
+def expression_of(layer: Layer) -> str:
+    """The expression of a layer: parsing it again gives an equal one.
+
+    >>> from convcalc.layers.conv import Conv2d
+    >>> expression_of(Conv2d(3, 64, 7, stride=2, padding=3, bias=False))
+    'conv2d:64,i3,k7,s2,p3,nobias'
+    """
+    kind = kind_of(layer)
+    cls = type(layer)
+    names = field_names(cls)
+    defaults = dict(zip(reversed(names), reversed(cls.__init__.__defaults__ or ()), strict=False))
+    keys = {field: key for key, field in kind.keys.items()}
+    flags = {pair: word for word, pair in kind.flags.items()}
+    first, others = [], []
+    plain = _defaults_of(layer, defaults)
+    for name in names:
+        value = getattr(layer, name)
+        if name in plain and value == plain[name]:
+            continue
+        text = _field_text(value, layer.rank)
+        if (name, value) in flags:
+            others.append(flags[name, value])
+        elif name == kind.main and value is not None:
+            first.append(text)
+        elif name in keys and text[:1].isdigit():
+            others.append(keys[name] + text)
+        else:
+            others.append(f"{name}={text}")
+    word = kind.name + (f"{layer.rank}d" if kind.ranked else "")
+    arguments = ",".join(first + others)
+    return f"{word}:{arguments}" if arguments else word
+
+
+def _defaults_of(layer: Layer, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults as the constructor normalises them; a stride of None is the kernel_size."""
+    cls = type(layer)
+    required = {name: getattr(layer, name) for name in required_fields(cls)}
+    if "stride" in defaults and defaults["stride"] is None:
+        required["kernel_size"] = getattr(layer, "kernel_size")  # noqa: B009  not every layer has one
+    plain = cls(**required)
+    return {name: getattr(plain, name) for name in defaults}
+
+
+def _field_text(value: Any, rank: int | None) -> str:
+    """A value for an expression; sizes that are the same on every axis once."""
+    if isinstance(value, tuple) and value and all(isinstance(item, tuple) for item in value):
+        texts = [f"{before}+{after}" if before != after else str(before) for before, after in value]
+        return texts[0] if len(set(texts)) == 1 else "x".join(texts)
+    if isinstance(value, tuple) and len(value) == rank and len(set(value)) == 1:
+        return str(value[0])
+    return text_of(value)

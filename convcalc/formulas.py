@@ -1,0 +1,185 @@
+"""Every formula of convcalc, once.
+
+A formula is a small function without branches, in plain arithmetic on whatever number flows through it: Python ints
+(exact, however large), NumPy integer arrays (a design space at once), or `Traced` numbers, which remember how they were
+made. `--explain` and the formula reference in the docs run these same functions on traced numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convcalc.tracing import ceil_div, common_divisor, formula, maximum, minimum, product
+
+# --- windows: sizes -------------------------------------------------------------------------------------------------
+
+
+@formula("extent", "Dumoulin and Visin, A guide to convolution arithmetic for deep learning, section 5.1")
+def kernel_extent(kernel_size: int, dilation: int) -> int:
+    """The elements that a kernel spans, holes included.
+
+    >>> kernel_extent(3, 2)
+    5
+    """
+    return dilation * (kernel_size - 1) + 1
+
+
+@formula("output", "PyTorch, Conv2d, Shape")
+def window_count(size: int, kernel_size: int, stride: int, before: int, after: int, dilation: int) -> int:
+    """How many windows fit: the output size of convolution and of pooling that rounds down.
+
+    >>> window_count(224, 7, 2, 3, 3, 1)
+    112
+    """
+    return (size + before + after - dilation * (kernel_size - 1) - 1) // stride + 1
+
+
+@formula("output", "PyTorch, MaxPool2d, Shape and the note on ceil_mode")
+def window_count_ceil(size: int, kernel_size: int, stride: int, before: int, after: int, dilation: int) -> int:
+    """How many windows start inside the input or the left padding, when the last may stick out.
+
+    >>> window_count_ceil(10, 1, 2, 0, 0, 1), window_count_ceil(9, 4, 4, 2, 2, 1)
+    (5, 3)
+    """
+    return minimum(
+        ceil_div(size + before + after - dilation * (kernel_size - 1) - 1, stride) + 1,
+        ceil_div(size + before, stride),
+    )
+
+
+@formula("unread", "what the floor of window_count drops")
+def unread(size: int, kernel_size: int, stride: int, before: int, after: int, dilation: int) -> int:
+    """The elements at the far end of the padded input that no window reaches.
+
+    >>> unread(224, 7, 2, 3, 3, 1)
+    1
+    """
+    return (size + before + after - dilation * (kernel_size - 1) - 1) % stride
+
+
+@formula("output", "PyTorch, ConvTranspose2d, Shape")
+def transposed_size(
+    size: int, kernel_size: int, stride: int, before: int, after: int, dilation: int, output_padding: int
+) -> int:
+    """The output size of a transposed convolution.
+
+    >>> transposed_size(8, 3, 2, 1, 1, 1, 1)
+    16
+    """
+    return (size - 1) * stride - before - after + dilation * (kernel_size - 1) + output_padding + 1
+
+
+@formula("padding", "PyTorch, Conv2d, padding='same'")
+def same_padding(kernel_size: int, dilation: int) -> int:
+    """The padding in all that keeps the size at stride 1.
+
+    >>> same_padding(4, 1)
+    3
+    """
+    return dilation * (kernel_size - 1)
+
+
+@formula("padding", "ONNX, Conv, auto_pad SAME_UPPER and SAME_LOWER")
+def same_padding_strided(size: int, kernel_size: int, stride: int, dilation: int) -> int:
+    """The padding in all that makes the output ⌈size / stride⌉.
+
+    >>> same_padding_strided(224, 7, 2, 1), same_padding_strided(10, 1, 2, 1)
+    (5, 0)
+    """
+    return maximum((ceil_div(size, stride) - 1) * stride + dilation * (kernel_size - 1) + 1 - size, 0)
+
+
+# --- windows: costs -------------------------------------------------------------------------------------------------
+
+
+@formula("weights", "PyTorch, Conv2d, Variables")
+def conv_weights(out_channels: int, in_channels: int, groups: int, kernel_size: Sequence[int]) -> int:
+    """The weights of a convolution, and of a transposed one.
+
+    >>> conv_weights(64, 3, 1, (7, 7))
+    9408
+    """
+    return out_channels * (in_channels // groups) * product(kernel_size)
+
+
+@formula("MACs", "one dot product of in_channels/groups·∏kernel_size terms per output element")
+def conv_macs(batch: int, out_channels: int, output: Sequence[int], in_channels: int, groups: int,
+              kernel_size: Sequence[int]) -> int:  # fmt: skip
+    """The multiply-accumulates of a convolution. Padding zeros are operands like others.
+
+    >>> conv_macs(1, 64, (112, 112), 3, 1, (7, 7))
+    118013952
+    """
+    return batch * out_channels * product(output) * (in_channels // groups) * product(kernel_size)
+
+
+@formula("MACs", "each input element meets every kernel element once")
+def transposed_macs(batch: int, in_channels: int, size: Sequence[int], out_channels: int, groups: int,
+                    kernel_size: Sequence[int]) -> int:  # fmt: skip
+    """The multiply-accumulates of a transposed convolution, products that padding crops included.
+
+    >>> transposed_macs(1, 8, (8, 8), 4, 1, (3, 3))
+    18432
+    """
+    return batch * in_channels * product(size) * (out_channels // groups) * product(kernel_size)
+
+
+@formula("reached", "counts the distinct values of i·stride + j·dilation")
+def reached(size: int, kernel_size: int, stride: int, dilation: int) -> int:
+    """How many positions `size` windows of a strided, dilated kernel touch in all.
+
+    Two products meet where i·stride + j·dilation agree, which is dilation/gcd windows and stride/gcd taps apart.
+
+    >>> reached(8, 3, 2, 1), reached(3, 2, 3, 1)
+    (17, 6)
+    """
+    shared = common_divisor(stride, dilation)
+    return size * kernel_size - maximum(size - dilation // shared, 0) * maximum(kernel_size - stride // shared, 0)
+
+
+@formula("additions", "a dot product of K terms has K − 1 additions")
+def sum_additions(products: int, sums: int) -> int:
+    """The additions that bring so many products together into so many sums.
+
+    >>> sum_additions(27, 1)
+    26
+    """
+    return products - sums
+
+
+@formula("output", "PyTorch, Linear")
+def linear_macs(rows: int, in_features: int, out_features: int) -> int:
+    """The multiply-accumulates of a linear layer on so many rows.
+
+    >>> linear_macs(10, 16, 10)
+    1600
+    """
+    return rows * in_features * out_features
+
+
+# --- receptive field ------------------------------------------------------------------------------------------------
+
+
+@formula("receptive field", "Araujo et al., Computing receptive fields of convolutional neural networks, 2019")
+def receptive_field(field: int, jump: int, kernel_size: int, dilation: int) -> int:
+    """The input elements that one output element sees, from those one sees before this layer.
+
+    `jump` is the distance at the input between neighbours before this layer.
+
+    >>> receptive_field(3, 1, 3, 1), receptive_field(7, 2, 3, 2)
+    (5, 15)
+    """
+    return field + dilation * (kernel_size - 1) * jump
+
+
+# --- pooling --------------------------------------------------------------------------------------------------------
+
+
+@formula("operations", "a window of K elements is joined by K − 1 comparisons or additions")
+def window_comparisons(elements: int, kernel_size: Sequence[int]) -> int:
+    """What joins the elements of so many windows into one number each.
+
+    >>> window_comparisons(4, (2, 2))
+    12
+    """
+    return elements * (product(kernel_size) - 1)

@@ -1,0 +1,84 @@
+"""`Network`: nodes in topological order over named tensors. A chain is the simplest network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from convcalc.errors import ExpressionError, Span
+from convcalc.layers.base import Layer, Shape, shape_text
+
+
+@dataclass(frozen=True)
+class Input:
+    """A tensor that comes in: its shape with the batch first, and how much of that was said.
+
+    `batch_given` and `channels_given` decide what people are shown; the shape always has both.
+    """
+
+    shape: Shape
+    batch_given: bool = True
+    channels_given: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A layer at its place: the names of the tensors that come in and go out.
+
+    `span` and `spans` (by field) say where it was written, for errors.
+    """
+
+    name: str
+    layer: Layer
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    span: Span | None = None
+    spans: Mapping[str, Span] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Nodes in topological order, the tensors that come in, and the names of those that go out."""
+
+    inputs: Mapping[str, Input]
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def chain(cls, *layers: Layer, input: Sequence[int], batch: int | None = None) -> Network:
+        """Layers in a row on an input of shape (channels, *sizes), with a batch of `batch` (1, hidden, if None).
+
+        >>> from convcalc.layers.conv import Conv2d
+        >>> Network.chain(Conv2d(3, 64, 7), input=(3, 224, 224)).outputs
+        ('0',)
+        """
+        nodes = []
+        current = "input"
+        for index, layer in enumerate(layers):
+            outputs = tensor_names(str(index), layer)
+            nodes.append(Node(str(index), layer, (current,), outputs))
+            current = outputs[0]
+        given = Input((1 if batch is None else batch, *input), batch_given=batch is not None)
+        return cls({"input": given}, tuple(nodes), (current,))
+
+    def with_batch(self, batch: int) -> Network:
+        """The same network on so many samples. Raises `ExpressionError` when the input's shape has a batch already."""
+        for given in self.inputs.values():
+            if given.batch_given:
+                raise ExpressionError(
+                    f"the batch is given twice: --batch {batch}, and {given.shape[0]} in {shape_text(given.shape)}",
+                    field="batch",
+                    value=batch,
+                )
+        inputs = {
+            name: replace(given, shape=(batch, *given.shape[1:]), batch_given=True)
+            for name, given in self.inputs.items()
+        }
+        return replace(self, inputs=inputs)
+
+
+def tensor_names(node: str, layer: Layer) -> tuple[str, ...]:
+    """What a node's outputs are called: its own name, then name.1, ... for further ones."""
+    count = len(layer.output_dtypes("float32"))
+    return (node, *(f"{node}.{index}" for index in range(1, count)))
