@@ -83,10 +83,15 @@ def base_row(item: Resolved, view: View) -> Row:
     )
 
 
+def need_layers(network: Network) -> None:
+    """Raise `ExpressionError` for a network of an input alone."""
+    if not network.nodes:
+        raise ExpressionError("there is no layer after the input; write one, such as conv:64,k3")
+
+
 def shapes(network: Network, *, explain: bool = False) -> Report:
     """The output shape of every layer."""
-    if not network.nodes:
-        raise ExpressionError("there is no layer to give the shape of; write one, such as conv:64,k3")
+    need_layers(network)
     resolved = resolve(network, explain=explain)
     view = View(network, resolved)
     rows = tuple(base_row(item, view) for item in resolved)

@@ -1,0 +1,154 @@
+"""Costs: parameters, MACs and exact FLOPs, forward and backward, and the time they take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
+from convcalc.analysis.shapes import Resolved, View, base_row, located, need_layers, resolve
+from convcalc.errors import ConvcalcError
+from convcalc.layers.base import Cost
+from convcalc.network import Network
+from convcalc.tracing import Step, product, recording
+
+CONVENTIONS = ("exact", "macs", "2mac", "torch", "fvcore", "thop", "ptflops")
+"""What the FLOPs column can follow: exact counts, or another tool's way of counting."""
+
+_FORWARD = (
+    Column("params", "Params"),
+    Column("macs", "MACs"),
+    Column("flops", "FLOPs"),
+    Column("multiplications", "Mult"),
+    Column("additions", "Add"),
+)
+_NO_PRODUCTS = "no products"
+
+
+def costs(
+    network: Network,
+    *,
+    backward: bool = False,
+    input_grad: bool = False,
+    convention: str = "exact",
+    samples: int | None = None,
+    speed: float | None = None,
+    explain: bool = False,
+) -> Report:
+    """What every layer costs, and all of them.
+
+    With `backward`, what each gradient costs too; the network's own input needs none unless `input_grad`. `convention`
+    changes the FLOPs alone. `samples` multiplies the totals, and `speed` (FLOPs a second) gives the time in seconds.
+    """
+    need_layers(network)
+    resolved = resolve(network)
+    view = View(network, resolved)
+    columns = list(_FORWARD)
+    if backward:
+        names = _gradient_names(resolved)
+        columns += [Column(f"backward_{name}_macs", f"∂{name} MACs") for name in names]
+        columns += [Column("backward_macs", "Backward MACs"), Column("backward_flops", "Backward FLOPs")]
+    rows = []
+    needed = _needs_gradient(network, resolved, input_grad=input_grad)
+    for item in resolved:
+        values, reasons, steps = _forward(item, convention, explain=explain)
+        if backward:
+            values |= _backward(item, names, needed[item.node.name])
+        rows.append(replace(base_row(item, view), values=values, reasons=reasons, steps=steps))
+    totals = total(columns, rows)
+    diagnostics = [Diagnostic("note", note) for note in network.notes]
+    if convention != "exact":
+        diagnostics.append(Diagnostic("note", f"FLOPs by the convention of {convention}"))
+    _time(totals, samples, speed, backward=backward)
+    return Report("flops", tuple(columns), tuple(rows), totals, totals["macs"], tuple(diagnostics))
+
+
+def parameter_count(item: Resolved) -> int:
+    """All elements of all parameters of a layer."""
+    return sum(product(shape) for shape in item.layer.parameters().values())
+
+
+def total(columns: Sequence[Column], rows: Sequence[Row]) -> dict[str, Value]:
+    """The sum of each column that has one; unknown when any part is."""
+    totals: dict[str, Value] = {}
+    for column in columns:
+        if not column.total:
+            continue
+        values = [row.values.get(column.key, 0) for row in rows]
+        known = [value for value in values if isinstance(value, int | float)]
+        totals[column.key] = sum(known) if len(known) == len(values) else None
+    return totals
+
+
+def _forward(
+    item: Resolved, convention: str, *, explain: bool
+) -> tuple[dict[str, Value], dict[str, str], tuple[Step, ...]]:
+    steps: list[Step] = []
+    try:
+        if explain:
+            with recording() as steps:
+                cost = item.layer.cost(item.inputs, item.outputs)
+        else:
+            cost = item.layer.cost(item.inputs, item.outputs)
+    except ConvcalcError as error:
+        raise located(error, item.node) from None
+    values: dict[str, Value] = {
+        "params": parameter_count(item),
+        "macs": cost.macs,
+        "flops": flops_by(convention, item, cost),
+        "multiplications": cost.multiplications,
+        "additions": cost.additions,
+        "other": cost.other,
+    }
+    return values, ({} if cost.macs else {"macs": _NO_PRODUCTS}), tuple(steps)
+
+
+def flops_by(convention: str, item: Resolved, cost: Cost) -> int:
+    """The FLOPs of a layer as a convention counts them."""
+    if convention == "exact":
+        return cost.flops
+    from convcalc.analysis.conventions import CONVENTION_RULES
+
+    return CONVENTION_RULES[convention](item, cost)
+
+
+def _gradient_names(resolved: Sequence[Resolved]) -> list[str]:
+    names = ["input"]
+    for item in resolved:
+        names += [name for name in item.layer.parameters() if name not in names]
+    return names
+
+
+def _needs_gradient(network: Network, resolved: Sequence[Resolved], *, input_grad: bool) -> dict[str, bool]:
+    """Which layers owe a gradient to what came in: those with something to learn before them."""
+    learned = dict.fromkeys(network.inputs, input_grad)
+    needed = {}
+    for item in resolved:
+        needed[item.node.name] = any(learned[name] for name in item.node.inputs)
+        learned.update(dict.fromkeys(item.node.outputs, needed[item.node.name] or bool(item.layer.parameters())))
+    return needed
+
+
+def _backward(item: Resolved, names: Sequence[str], needs_input: bool) -> dict[str, Value]:
+    gradients: Mapping[str, Cost] = {
+        name: cost
+        for name, cost in item.layer.backward(item.inputs, item.outputs).items()
+        if name != "input" or needs_input
+    }
+    values: dict[str, Value] = {f"backward_{name}_macs": gradients.get(name, Cost()).macs for name in names}
+    everything = sum(gradients.values(), Cost())
+    return values | {"backward_macs": everything.macs, "backward_flops": everything.flops}
+
+
+def _time(totals: dict[str, Value], samples: int | None, speed: float | None, *, backward: bool) -> None:
+    operations = totals["flops"]
+    if backward and isinstance(operations, int) and isinstance(totals["backward_flops"], int):
+        operations += totals["backward_flops"]
+    if not isinstance(operations, int):
+        return
+    if samples is not None:
+        operations *= samples
+        totals["samples"] = samples
+        totals["total_flops"] = operations
+    if speed is not None:
+        totals["seconds"] = operations / speed

@@ -1,0 +1,160 @@
+"""Memory: what every layer reads, writes and keeps, and the peak of it, in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from convcalc.analysis.costs import total
+from convcalc.analysis.report import Column, Diagnostic, Report, Value
+from convcalc.analysis.shapes import Resolved, View, base_row, need_layers, resolve
+from convcalc.network import Network
+from convcalc.tracing import product
+
+DTYPES = {
+    "float64": 8, "double": 8, "float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2, "float8": 1,
+    "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
+}  # fmt: skip
+"""Bytes an element."""
+
+OPTIMIZERS = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
+"""How many tensors of a parameter's size an optimizer keeps for it."""
+
+
+def memory(network: Network, *, dtype: str = "float32", train: bool = False, optimizer: str = "sgd") -> Report:
+    """The bytes of every layer's input, output, weights and bias, and the peaks.
+
+    `total` counts each tensor once, and what is only a view of another not at all. `peak` is the most that is alive
+    while one layer runs at inference, every tensor freed after its last use, weights apart. With `train`: what autograd
+    keeps (`saved`, each tensor once), the gradients of the parameters, and the state of the `optimizer`.
+    """
+    need_layers(network)
+    resolved = resolve(network)
+    view = View(network, resolved)
+    tensors = Tensors(network, resolved, dtype)
+    columns = [
+        Column("input", "Input", "bytes", total=False),
+        Column("output", "Output", "bytes", total=False),
+        Column("weight", "Weight", "bytes"),
+        Column("bias", "Bias", "bytes"),
+        Column("live", "Alive", "bytes", total=False),
+    ]
+    if train:
+        columns.append(Column("saved", "Kept", "bytes"))
+    kept: set[str] = set()
+    rows = []
+    for item, alive in zip(resolved, tensors.alive(), strict=True):
+        values: dict[str, Value] = {
+            "input": sum(tensors.sizes[name] for name in item.node.inputs),
+            "output": sum(tensors.sizes[name] for name in item.node.outputs),
+            **tensors.parameters(item),
+            "live": alive,
+        }
+        if train:
+            values["saved"] = tensors.saved(item, kept)
+        rows.append(replace(base_row(item, view), values=values, reasons=_reasons(item)))
+    totals = total(columns, rows)
+    parameters = sum(sum(tensors.parameters(item).values()) for item in resolved)
+    buffers = sum(sum(tensors.own(item.layer.buffers()).values()) for item in resolved)
+    peak = max(rows, key=lambda row: int(row.values["live"] or 0))
+    totals |= {
+        "activations": tensors.activations,
+        "parameters": parameters,
+        "buffers": buffers,
+        "total": tensors.activations + parameters + buffers,
+        "peak": peak.values["live"],
+        "peak_layer": peak.name,
+    }
+    if train:
+        # What autograd keeps includes parameters, which are there anyway.
+        extra = tensors.saved_bytes(kept, parameters=False)
+        state = OPTIMIZERS[optimizer] * parameters
+        totals |= {
+            "gradients": parameters,
+            "optimizer": state,
+            "training": 2 * parameters + state + buffers + extra,
+        }
+    answer = totals["training" if train else "total"]
+    diagnostics = tuple(Diagnostic("note", note) for note in network.notes)
+    return Report("memory", tuple(columns), tuple(rows), totals, answer, diagnostics)
+
+
+class Tensors:
+    """The bytes of every tensor of a network, and which tensors share their memory."""
+
+    def __init__(self, network: Network, resolved: Sequence[Resolved], dtype: str) -> None:
+        self.dtype = dtype
+        self.resolved = resolved
+        self.sizes = {name: product(given.shape) * DTYPES[dtype] for name, given in network.inputs.items()}
+        self.storage = {name: name for name in network.inputs}
+        self._own: dict[str, int] = {}
+        self._results = set(network.outputs)
+        for item in resolved:
+            for name, shape, kind in zip(item.node.outputs, item.outputs, item.layer.output_dtypes(dtype), strict=True):
+                self.sizes[name] = product(shape) * DTYPES[kind]
+                self.storage[name] = self.storage[item.node.inputs[0]] if item.layer.view else name
+
+    @property
+    def activations(self) -> int:
+        """All tensors together, each storage once."""
+        return sum(self.sizes[name] for name in set(self.storage.values()))
+
+    def own(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        """Bytes of parameters or buffers by name."""
+        return {name: product(shape) * DTYPES[self.dtype] for name, shape in shapes.items()}
+
+    def parameters(self, item: Resolved) -> dict[str, int]:
+        """Bytes of a layer's weights, all but the bias, and of its bias."""
+        sizes = self.own(item.layer.parameters())
+        bias = sum(size for name, size in sizes.items() if "bias" in name)
+        return {"weight": sum(sizes.values()) - bias, "bias": bias}
+
+    def alive(self) -> list[int]:
+        """What is alive while each layer runs: all that was made and is used by it or later."""
+        last: dict[str, int] = {}
+        for index, item in enumerate(self.resolved):
+            for name in (*item.node.inputs, *item.node.outputs):
+                last[self.storage[name]] = index
+        for name in self._results:
+            last[self.storage[name]] = len(self.resolved)
+        alive = {self.storage[name] for name in self.sizes if name in self.storage and self._is_input(name)}
+        result = []
+        for index, item in enumerate(self.resolved):
+            alive |= {self.storage[name] for name in item.node.outputs}
+            result.append(sum(self.sizes[name] for name in alive))
+            alive = {name for name in alive if last.get(name, -1) > index}
+        return result
+
+    def _is_input(self, name: str) -> bool:
+        return all(name not in item.node.outputs for item in self.resolved)
+
+    def saved(self, item: Resolved, kept: set[str]) -> int:
+        """Bytes that autograd keeps for this layer and for none before it; `kept` collects what there is."""
+        names = set()
+        parameters = self.own({**item.layer.parameters(), **item.layer.buffers()})
+        for index, saved in enumerate(item.layer.saved(item.inputs, item.outputs)):
+            if not isinstance(saved, str):
+                shape, dtype = saved
+                name = f"{item.node.name}:{index}"
+                self._own[name] = product(shape) * DTYPES[dtype or self.dtype]
+            elif saved in parameters:
+                name = f"{item.node.name}.parameter.{saved}"
+                self._own[name] = parameters[saved]
+            else:
+                tensors = item.node.inputs if saved.startswith("input") else item.node.outputs
+                name = self.storage[tensors[int(saved.removeprefix("input").removeprefix("output"))]]
+            names.add(name)
+        new = names - kept
+        kept |= new
+        return sum(self._own.get(name, self.sizes.get(name, 0)) for name in new)
+
+    def saved_bytes(self, kept: set[str], *, parameters: bool) -> int:
+        """Bytes of what was kept, with or without the parameters among it."""
+        return sum(
+            self._own.get(name, self.sizes.get(name, 0)) for name in kept if parameters or ".parameter." not in name
+        )
+
+
+def _reasons(item: Resolved) -> dict[str, str]:
+    reasons = {} if item.layer.parameters() else {"weight": "nothing to learn", "bias": "nothing to learn"}
+    return reasons | ({"output": "a view of its input"} if item.layer.view else {})
