@@ -19,8 +19,8 @@ class Kind:
     """One line of the table: what a kind is called in expressions, and which class it is.
 
     `classes` are the names of the class for 1, 2 and 3 axes, or the one name of a class of any rank. `main` is the
-    field that a first bare value gives. `keys` are the short keys, `flags` the words that stand for a field and its value.
-    `aliases` are other names; PyTorch's class names in lower case need not be listed.
+    field that a first bare value gives. `keys` are the short keys, `flags` the words that stand for a field and its
+    value. `aliases` are other names; PyTorch's class names in lower case need not be listed.
     """
 
     __slots__ = ("aliases", "classes", "flags", "keys", "main", "module", "name")

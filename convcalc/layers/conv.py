@@ -92,8 +92,8 @@ class Conv(_Convolution):
     """Convolution: each output element is the dot product of a kernel with a window of the input, plus a bias.
 
     (N, in_channels, *sizes) -> (N, out_channels, *sizes). Fields as PyTorch's Conv1d, Conv2d, Conv3d; `padding` may
-    also be (before, after) pairs or one of `PADDING_WORDS`. in_channels None is taken from the input, out_channels None is
-    in_channels, and groups may be the word "depthwise".
+    also be (before, after) pairs or one of `PADDING_WORDS`. in_channels None is taken from the input, out_channels
+    None is in_channels, and groups may be the word "depthwise".
 
     >>> Conv2d(3, 64, 7, stride=2, padding=3).infer((1, 3, 224, 224))
     ((1, 64, 112, 112),)
@@ -206,7 +206,8 @@ class ConvTranspose(_Convolution):
     """Transposed convolution: the gradient of a convolution with respect to its input, as a layer.
 
     (N, in_channels, *sizes) -> (N, out_channels, *sizes). Fields as PyTorch's ConvTranspose1d, 2d, 3d. In place of
-    output_padding the `output_size` wanted may be given; the output_padding that reaches it is then found from the input.
+    output_padding the `output_size` wanted may be given; the output_padding that reaches it is then found from the
+    input.
 
     >>> ConvTranspose2d(8, 4, 3, stride=2, padding=1, output_padding=1).infer((1, 8, 8, 8))
     ((1, 4, 16, 16),)
