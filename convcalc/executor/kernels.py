@@ -1,41 +1,93 @@
-"""`KERNELS`, the one table from a class of layer to the function that computes it.
+"""`KERNELS` and `GRADIENTS`: the tables from a class of layer to the functions that compute it.
 
 A kernel takes the bound layer, the arrays that come in (batch first) and the layer's weights by name, and gives the
-arrays that go out. It repeats no formula: sizes are what `layer.infer` says.
+arrays that go out. A gradient takes besides what went out and the gradient of each output, and gives the gradient of
+each input and of each weight. Neither repeats a formula: sizes are what `layer.infer` says.
+
+The kernels of `convcalc.layers.conv` stand in `convcalc.executor.conv`, and so on: a family is loaded when one of its
+layers is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from convcalc.layers.activation import ReLU
+from convcalc.errors import ResourceError, UnsupportedOpError
 from convcalc.layers.base import Layer
 
 Array = npt.NDArray[Any]
 Weights = Mapping[str, Array]
 Kernel = Callable[[Any, tuple[Array, ...], Weights], tuple[Array, ...]]
-K = TypeVar("K", bound=Kernel)
+Gradients = tuple[tuple[Array | None, ...], dict[str, Array]]
+"""The gradients of the inputs (None: it has none, such as an index), and of the weights by name."""
+Gradient = Callable[[Any, tuple[Array, ...], tuple[Array, ...], Weights, tuple[Array, ...]], Gradients]
+K = TypeVar("K", bound=Callable[..., Any])
 
 KERNELS: dict[type[Layer], Kernel] = {}
 """What computes each class of layer; a subclass for one rank finds its base's."""
+GRADIENTS: dict[type[Layer], Gradient] = {}
+"""What computes the gradients of each class of layer that has them here."""
 
 
 def kernel(*classes: type[Layer]) -> Callable[[K], K]:
     """Register a function as the kernel of these classes."""
+    return _register(KERNELS, classes)
 
+
+def gradient(*classes: type[Layer]) -> Callable[[K], K]:
+    """Register a function as the gradient of these classes."""
+    return _register(GRADIENTS, classes)
+
+
+def _register(table: dict[type[Layer], Any], classes: tuple[type[Layer], ...]) -> Callable[[K], K]:
     def register(function: K) -> K:
         for cls in classes:
-            KERNELS[cls] = function
+            table[cls] = function
         return function
 
     return register
 
 
-@kernel(ReLU)
-def relu(layer: ReLU, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
-    """max(0, x)."""
-    return (np.maximum(inputs[0], 0),)
+def kernel_of(layer: Layer | type[Layer]) -> Kernel:
+    """The function that computes a layer. Raises `UnsupportedOpError` for a layer that has none."""
+    found: Kernel | None = _find(KERNELS, layer)
+    if found is None:
+        raise UnsupportedOpError(f"{layer.kind} cannot be run: there is no kernel for it")
+    return found
+
+
+def gradient_of(layer: Layer | type[Layer]) -> Gradient:
+    """The function that computes a layer's gradients. Raises `UnsupportedOpError` for a layer that has none."""
+    found: Gradient | None = _find(GRADIENTS, layer)
+    if found is None:
+        raise UnsupportedOpError(f"{layer.kind} has no gradient here, so that nothing before it can be fitted")
+    return found
+
+
+def _find(table: dict[type[Layer], Any], layer: Layer | type[Layer]) -> Any:
+    cls = layer if isinstance(layer, type) else type(layer)
+    family = cls.__module__.removeprefix("convcalc.layers.")
+    if family != cls.__module__:
+        import_module(f"convcalc.executor.{family}")
+    return next((table[base] for base in cls.__mro__ if base in table), None)
+
+
+def floats(x: Array) -> Array:
+    """The array as floats: floats as they are, whole numbers as float64."""
+    return x if x.dtype.kind == "f" else x.astype(np.float64)
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """a @ b; of whole numbers exactly. Raises `ResourceError` when sums of whole numbers may pass 2^63."""
+    if a.dtype.kind != "f" and b.dtype.kind != "f" and a.size and b.size:
+        terms = a.shape[-1]
+        largest = int(max(a.max(), -int(a.min()))) * int(max(b.max(), -int(b.min()))) * terms
+        if largest >= 2**63:
+            raise ResourceError("the sums of these whole numbers may pass 2^63; give numbers with a decimal point")
+    result: Array = np.matmul(a, b)
+    return result

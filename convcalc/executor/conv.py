@@ -1,0 +1,123 @@
+"""Convolution and transposed convolution as matrix products over windows laid out as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+
+from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel, matmul
+from convcalc.executor.windows import add_columns, columns, pad, unpad
+from convcalc.layers.base import Pairs, Shape
+from convcalc.layers.conv import Conv, ConvTranspose
+from convcalc.tracing import product
+
+_COLUMN_LIMIT = 1 << 24
+"""How many elements of columns are laid out at once; beyond it the batch goes through in parts."""
+
+
+@kernel(Conv)
+def conv(layer: Conv, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """weight @ columns, and the bias."""
+    (x,) = inputs
+    (shape,) = layer.infer(x.shape)
+    weight = _weight_matrix(layer, weights["weight"])
+    parts = [matmul(weight, cols) for cols in _column_parts(layer, _padded(layer, x), shape)]
+    return (_with_bias(np.concatenate(parts).reshape(shape), weights),)
+
+
+@gradient(Conv)
+def conv_gradient(
+    layer: Conv, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
+) -> Gradients:
+    """The columns' gradient is added back into the input; the weight's is a product of gradient and columns."""
+    (x,), (grad,) = inputs, grads
+    shape = grad.shape
+    padded = _padded(layer, x)
+    weight = _weight_matrix(layer, weights["weight"])
+    rows = grad.reshape(shape[0], layer.bound[2], -1, product(shape[2:]))
+    back = matmul(weight.swapaxes(-1, -2), rows)
+    grad_padded = add_columns(back, x.shape[1], padded.shape[2:], *_geometry(layer), shape[2:])
+    grad_x = unpad(grad_padded, layer.pads(x.shape[2:]), x.shape[2:], layer.padding_mode)
+    cols = columns(padded, layer.bound[2], *_geometry(layer), shape[2:])
+    grad_weight = matmul(rows, cols.swapaxes(-1, -2)).sum(axis=0).reshape(weights["weight"].shape)
+    return (grad_x,), _with_bias_gradient(grad_weight, grad, weights)
+
+
+@kernel(ConvTranspose)
+def conv_transpose(layer: ConvTranspose, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """Every input element times the kernel, added up where they overlap, then cropped by the padding."""
+    (x,) = inputs
+    (shape,) = layer.infer(x.shape)
+    weight = _weight_matrix(layer, weights["weight"])
+    rows = x.reshape(x.shape[0], layer.bound[2], -1, product(x.shape[2:]))
+    cols = matmul(weight.swapaxes(-1, -2), rows)
+    uncropped = tuple(size + sum(pair) for size, pair in zip(shape[2:], _crop(layer), strict=True))
+    full = add_columns(cols, shape[1], uncropped, *_geometry(layer), x.shape[2:])
+    return (_with_bias(unpad(full, _crop(layer), shape[2:]), weights),)
+
+
+@gradient(ConvTranspose)
+def conv_transpose_gradient(
+    layer: ConvTranspose,
+    inputs: tuple[Array, ...],
+    outputs: tuple[Array, ...],
+    weights: Weights,
+    grads: tuple[Array, ...],
+) -> Gradients:
+    """The input's gradient is the convolution that the layer transposes."""
+    (x,), (grad,) = inputs, grads
+    weight = _weight_matrix(layer, weights["weight"])
+    cols = columns(pad(grad, _crop(layer)), layer.bound[2], *_geometry(layer), x.shape[2:])
+    grad_x = matmul(weight, cols).reshape(x.shape)
+    rows = x.reshape(x.shape[0], layer.bound[2], -1, product(x.shape[2:]))
+    grad_weight = matmul(rows, cols.swapaxes(-1, -2)).sum(axis=0).reshape(weights["weight"].shape)
+    return (grad_x,), _with_bias_gradient(grad_weight, grad, weights)
+
+
+def im2col(layer: Conv, x: Array) -> Array:
+    """The windows of an input (N, C, *sizes), one a row: (N · ∏output, C · ∏kernel_size).
+
+    A convolution without groups is `im2col(layer, x) @ weight.reshape(out_channels, -1).T`.
+    """
+    (shape,) = layer.infer(x.shape)
+    cols = columns(_padded(layer, x), 1, *_geometry(layer), shape[2:])
+    return cols[:, 0].swapaxes(1, 2).reshape(-1, cols.shape[2])
+
+
+def _geometry(layer: Conv | ConvTranspose) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    return layer.kernel_size, layer.stride, layer.dilation
+
+
+def _padded(layer: Conv, x: Array) -> Array:
+    return pad(x, layer.pads(x.shape[2:]), layer.padding_mode)
+
+
+def _crop(layer: ConvTranspose) -> Pairs:
+    return cast("Pairs", layer.padding)
+
+
+def _weight_matrix(layer: Conv | ConvTranspose, weight: Array) -> Array:
+    """(groups, a group's first channels, a group's second channels · ∏kernel_size)."""
+    groups = layer.bound[2]
+    return weight.reshape(groups, weight.shape[0] // groups, -1)
+
+
+def _column_parts(layer: Conv, padded: Array, shape: Shape) -> Iterator[Array]:
+    each = padded.shape[1] * product(layer.kernel_size) * product(shape[2:])
+    step = max(_COLUMN_LIMIT // max(each, 1), 1)
+    for start in range(0, shape[0], step):
+        yield columns(padded[start : start + step], layer.bound[2], *_geometry(layer), shape[2:])
+
+
+def _with_bias(y: Array, weights: Weights) -> Array:
+    bias = weights.get("bias")
+    return y if bias is None else y + bias.reshape(-1, *(1,) * (y.ndim - 2))
+
+
+def _with_bias_gradient(grad_weight: Array, grad: Array, weights: Weights) -> dict[str, Any]:
+    gradients = {"weight": grad_weight}
+    if "bias" in weights:
+        gradients["bias"] = grad.sum(axis=(0, *range(2, grad.ndim)))
+    return gradients

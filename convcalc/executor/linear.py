@@ -1,0 +1,26 @@
+"""The fully connected layer: one matrix product."""
+
+from __future__ import annotations
+
+from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel, matmul
+from convcalc.layers.linear import Linear
+
+
+@kernel(Linear)
+def linear(layer: Linear, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """x @ weight.T, and the bias."""
+    y = matmul(inputs[0], weights["weight"].T)
+    return (y + weights["bias"] if "bias" in weights else y,)
+
+
+@gradient(Linear)
+def linear_gradient(
+    layer: Linear, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
+) -> Gradients:
+    """grad @ weight, and grad.T @ x over all rows."""
+    (x,), (grad,) = inputs, grads
+    rows, grad_rows = x.reshape(-1, x.shape[-1]), grad.reshape(-1, grad.shape[-1])
+    gradients = {"weight": matmul(grad_rows.T, rows)}
+    if "bias" in weights:
+        gradients["bias"] = grad_rows.sum(axis=0)
+    return (matmul(grad, weights["weight"]),), gradients

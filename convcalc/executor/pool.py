@@ -1,0 +1,125 @@
+"""Pooling: windows of each channel by itself, reduced to one number each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from convcalc.executor.kernels import Array, Gradients, Weights, floats, gradient, kernel
+from convcalc.executor.windows import add_columns, fit, windows
+from convcalc.layers.base import Shape
+from convcalc.layers.pool import AvgPool, MaxPool
+from convcalc.tracing import product
+
+
+@kernel(MaxPool)
+def max_pool(layer: MaxPool, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """The largest element of each window, and with return_indices where it stood in its channel."""
+    (x,) = inputs
+    shape = layer.infer(x.shape)[0]
+    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    best = _max_windows(layer, x, shape, lowest).max(axis=-1)
+    return (best, max_indices(layer, x)) if layer.return_indices else (best,)
+
+
+def max_indices(layer: MaxPool, x: Array) -> Array:
+    """Where each window's maximum stands in its channel, counted along the last axis first: the first, of equals.
+
+    A window of padding alone says 0.
+    """
+    shape = layer.infer(x.shape)[0]
+    lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+    values = _max_windows(layer, x, shape, lowest)
+    places = np.arange(product(x.shape[2:])).reshape(1, 1, *x.shape[2:])
+    places = _max_windows(layer, places, shape, -1)
+    places = np.broadcast_to(places, values.shape)
+    # Padding is never chosen, not even among elements that are all as low as it.
+    best = np.where((values == values.max(axis=-1, keepdims=True)) | np.isnan(values), places >= 0, False)
+    chosen = best.argmax(axis=-1)[..., None]
+    result: Array = np.maximum(np.take_along_axis(places, chosen, axis=-1)[..., 0], 0)
+    return result
+
+
+@gradient(MaxPool)
+def max_pool_gradient(
+    layer: MaxPool, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
+) -> Gradients:
+    """Each output's gradient goes to the element that was chosen."""
+    (x,) = inputs
+    return (place(grads[0], max_indices(layer, x), x.shape),), {}
+
+
+def place(values: Array, indices: Array, shape: Shape) -> Array:
+    """An array (N, C, *sizes) of zeros with the values added at the indices of their channels."""
+    planes = product(shape[:2])
+    result = np.zeros((planes, product(shape[2:])), values.dtype)
+    np.add.at(result, (np.arange(planes)[:, None], indices.reshape(planes, -1)), values.reshape(planes, -1))
+    return result.reshape(shape)
+
+
+def _max_windows(layer: MaxPool, x: Array, shape: Shape, fill: float) -> Array:
+    """(N, C, *output, ∏kernel_size), with `fill` for padding."""
+    before = [pair[0] for pair in layer.padding]
+    geometry = (layer.kernel_size, layer.stride, layer.dilation, shape[2:])
+    # What is read at the far end beyond the input is padding, however much there is of it.
+    view = windows(fit(x, before, *geometry, fill=fill), *geometry)
+    return view.reshape(*view.shape[: len(shape)], -1)
+
+
+@kernel(AvgPool)
+def avg_pool(layer: AvgPool, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """The sum of each window over its divisor."""
+    x = floats(inputs[0])
+    (shape,) = layer.infer(x.shape)
+    before = [pair[0] for pair in layer.padding]
+    geometry = (layer.kernel_size, layer.stride, (1,) * len(before), shape[2:])
+    sums = windows(fit(x, before, *geometry), *geometry).sum(axis=tuple(range(x.ndim, 2 * x.ndim - 2)))
+    return (sums / _divisors(layer, x.shape, shape).astype(x.dtype),)
+
+
+@gradient(AvgPool)
+def avg_pool_gradient(
+    layer: AvgPool, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
+) -> Gradients:
+    """Each output's gradient over its divisor goes to every element of its window."""
+    (x,), (grad,) = inputs, grads
+    shares = grad / _divisors(layer, x.shape, grad.shape).astype(grad.dtype)
+    return (spread_windows(shares, x.shape, [pair[0] for pair in layer.padding], layer.kernel_size, layer.stride),), {}
+
+
+def spread_windows(
+    shares: Array, shape: Shape, before: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int]
+) -> Array:
+    """An input (N, C, *sizes) to every element of which each window that covers it has added its share."""
+    output = shares.shape[2:]
+    ones = (1,) * len(output)
+    taps = np.broadcast_to(
+        np.expand_dims(shares, tuple(range(2, 2 + len(output)))), (*shares.shape[:2], *kernel_size, *output)
+    )
+    sizes = [
+        max((count - 1) * step + kernel, front + size)
+        for count, step, kernel, front, size in zip(output, stride, kernel_size, before, shape[2:], strict=True)
+    ]
+    full = add_columns(taps, shape[1], sizes, kernel_size, stride, ones, output)
+    inside = (slice(front, front + size) for front, size in zip(before, shape[2:], strict=True))
+    return full[(slice(None), slice(None), *inside)]
+
+
+def _divisors(layer: AvgPool, shape: Shape, output: Shape) -> Array:
+    """What each window's sum is divided by, for the spatial axes.
+
+    The padding counts or not, as count_include_pad says; what ceil_mode adds beyond it never does.
+    """
+    if layer.divisor_override is not None:
+        return np.full((1,) * (len(shape) - 2), layer.divisor_override)
+    result = np.ones((1,) * (len(shape) - 2), np.int64)
+    for axis, ((front, back), size) in enumerate(zip(layer.padding, shape[2:], strict=True)):
+        counted = np.zeros((1, 1, front + size + back), np.int64)
+        edge = 0 if layer.count_include_pad else front
+        counted[..., edge : counted.shape[-1] if layer.count_include_pad else front + size] = 1
+        geometry = ((layer.kernel_size[axis],), (layer.stride[axis],), (1,), (output[2 + axis],))
+        counts = windows(fit(counted, (0,), *geometry), *geometry).sum(axis=-1)[0, 0]
+        result = result * counts.reshape(-1, *(1,) * (len(shape) - 3 - axis))
+    # A window of padding alone has nothing to divide; its sum is 0.
+    return np.maximum(result, 1)

@@ -1,0 +1,454 @@
+"""Running a network on arrays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from math import sqrt
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from convcalc.analysis.shapes import Resolved, View, located, resolve
+from convcalc.errors import ConvcalcError, ShapeError, did_you_mean
+from convcalc.executor.kernels import Array, kernel_of
+from convcalc.expressions import LayerText, Program, expression_of, parse_text
+from convcalc.layers.base import Layer, Shape, shape_text
+from convcalc.network import Network
+from convcalc.tracing import product
+
+GivenWeights = Mapping[str, npt.ArrayLike] | npt.ArrayLike
+"""Weights by "name.parameter", such as "0.weight"; or one array, the first layer's weight."""
+WINDOWED = ("conv", "convt")
+"""The kinds whose weights are kernels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run gave. Arrays have the shapes that people see: without a batch, and without channels, unless given.
+
+    `output` is what the network gives, `layers` what each layer gave (when asked to keep it), `indices` what each max
+    pooling chose, `weights` every weight that was used, by "name.parameter".
+    """
+
+    output: Array
+    layers: Mapping[str, Array] = field(default_factory=dict)
+    indices: Mapping[str, Array] = field(default_factory=dict)
+    weights: Mapping[str, Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A network with arrays for its inputs and weights, checked, so that it can be computed.
+
+    `drop_channels`: the kernel was given without an axis of outputs, so the result is shown without one.
+    """
+
+    network: Network
+    resolved: Sequence[Resolved]
+    inputs: Mapping[str, Array]
+    weights: Mapping[str, Array]
+    notes: tuple[str, ...] = ()
+    drop_channels: bool = False
+
+    def shown(self, array: Array) -> Array:
+        """An array (batch first) in the shape that people see."""
+        shape = View(self.network, list(self.resolved))(array.shape)
+        if self.drop_channels:
+            rank = array.ndim - 2
+            shape = (*shape[: len(shape) - rank - 1], *shape[len(shape) - rank :])
+        return array.reshape(shape)
+
+    def weights_of(self, name: str) -> dict[str, Array]:
+        """The weights of one layer, by parameter."""
+        start = f"{name}."
+        return {key.removeprefix(start): value for key, value in self.weights.items() if key.startswith(start)}
+
+
+def run(
+    network: Network | Program | Layer | Sequence[Layer] | str,
+    input: npt.ArrayLike | Mapping[str, npt.ArrayLike],
+    weights: GivenWeights | None = None,
+    *,
+    bias: npt.ArrayLike | None = None,
+    seed: int = 0,
+    keep: bool = False,
+    indices: bool = False,
+    flip: bool = False,
+) -> Result:
+    """Compute a network, a layer, layers in a row, or an expression on an array (several inputs: on arrays by name).
+
+    The input is (batch, channels, *sizes), and may leave out batch and channels. Weights are by "name.parameter"
+    ("0.weight"; a layer without a name has its index). One array alone is the first layer's weight: its leading axes
+    may be left out, and it decides out_channels and kernel_size where they are open; without channels it is used on
+    every channel by itself. A weight given without a bias has none; what is not given at all is drawn from the seed,
+    uniformly within 1 / √fan_in as PyTorch does.
+
+    `keep` keeps what every layer gives; `indices` says what max pooling chose; `flip` turns every kernel by 180
+    degrees, which makes cross-correlation true convolution. Dropout does nothing, and batch norm uses its running
+    statistics. Raises `ShapeError` for an array that does not fit.
+
+    >>> run("conv", [[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[0, 1], [2, 3]]).output.tolist()
+    [[19, 25], [37, 43]]
+    """
+    prepared = prepare(network, input, weights, bias=bias, seed=seed)
+    return compute(prepared, keep=keep, indices=indices, flip=flip)
+
+
+def prepare(
+    network: Network | Program | Layer | Sequence[Layer] | str,
+    input: npt.ArrayLike | Mapping[str, npt.ArrayLike],
+    weights: GivenWeights | None = None,
+    *,
+    bias: npt.ArrayLike | None = None,
+    seed: int = 0,
+) -> Prepared:
+    """The network with its arrays: shapes settled, weights checked, missing ones drawn. As `run`, without running."""
+    drop_channels = False
+    if isinstance(network, Network):
+        arrays = _input_arrays(network, input)
+        network = _with_batch_of(network, arrays)
+        given = _by_name(network, weights, bias)
+    else:
+        if isinstance(input, Mapping):
+            raise ShapeError("a chain has one input; give one array")
+        program = network if isinstance(network, Program) else _program(network)
+        x = as_array(input, "the input")
+        network, given, drop_channels = _settle(program, x, weights, bias)
+        arrays = {"input": x.reshape(network.inputs["input"].shape)}
+    resolved = resolve(network)
+    dtype = _float_type(arrays.values())
+    ready, drawn = _all_weights(resolved, given, dtype, seed)
+    arrays, ready = _same_floats(arrays, ready)
+    notes = [*network.notes]
+    if drawn:
+        notes.append(f"the weights of {', '.join(drawn)} are random, drawn from seed {seed}")
+    return Prepared(network, resolved, arrays, ready, tuple(notes), drop_channels)
+
+
+def compute(prepared: Prepared, *, keep: bool = False, indices: bool = False, flip: bool = False) -> Result:
+    """Run what is prepared. A tensor is let go after its last use."""
+    weights = flipped(prepared) if flip else prepared
+    tensors = dict(prepared.inputs)
+    uses = Counter(name for item in prepared.resolved for name in item.node.inputs) + Counter(prepared.network.outputs)
+    kept, chosen = {}, {}
+    for item in prepared.resolved:
+        inputs = tuple(tensors[name] for name in item.node.inputs)
+        outputs = compute_layer(item, inputs, weights.weights_of(item.node.name))
+        tensors.update(zip(item.node.outputs, outputs, strict=True))
+        if keep:
+            kept[item.node.name] = prepared.shown(outputs[0])
+        if indices and item.layer.kind == "maxpool":
+            from convcalc.executor.pool import max_indices
+
+            chosen[item.node.name] = prepared.shown(max_indices(item.layer, inputs[0]))  # type: ignore[arg-type]  # a kind has one class
+        for name in (*item.node.inputs, *item.node.outputs):
+            uses[name] -= name in item.node.inputs
+            if uses[name] <= 0:
+                tensors.pop(name, None)
+    output = tensors[prepared.network.outputs[0]]
+    return Result(prepared.shown(output), kept, chosen, weights.weights, prepared.notes)
+
+
+def compute_layer(item: Resolved, inputs: tuple[Array, ...], weights: Mapping[str, Array]) -> tuple[Array, ...]:
+    """One layer's outputs; an error names the layer."""
+    try:
+        # Overflow to inf and inf - inf are answers here; NumPy's warnings would add nothing to them.
+        with np.errstate(all="ignore"):
+            return kernel_of(item.layer)(item.layer, inputs, weights)
+    except ConvcalcError as error:
+        raise located(error, item.node) from None
+
+
+def flipped(prepared: Prepared) -> Prepared:
+    """The same with every kernel turned by 180 degrees."""
+    weights = dict(prepared.weights)
+    for item in prepared.resolved:
+        if item.layer.kind in WINDOWED:
+            key = f"{item.node.name}.weight"
+            weights[key] = np.flip(weights[key], axis=tuple(range(2, weights[key].ndim)))
+    return replace(prepared, weights=weights)
+
+
+# --- arrays that come in --------------------------------------------------------------------------------------------
+
+
+def as_array(value: npt.ArrayLike, what: str) -> Array:
+    """An array of whole numbers (int64) or floats. Raises `ShapeError` for what is neither."""
+    try:
+        array: Array = np.asarray(value)
+    except ValueError:
+        raise ShapeError(f"{what} is not an array: its rows differ in length") from None
+    if array.dtype.kind in "biu":
+        return array.astype(np.int64)
+    if array.dtype.kind != "f":
+        raise ShapeError(f"{what} holds {array.dtype}, but must hold whole or floating-point numbers")
+    if array.size == 0:
+        raise ShapeError(f"{what} is empty")
+    return array
+
+
+def _program(network: Layer | Sequence[Layer] | str) -> Program:
+    if isinstance(network, Layer):
+        network = [network]
+    if not isinstance(network, str):
+        network = " ".join(map(expression_of, network))
+    return parse_text(network)
+
+
+def _input_arrays(network: Network, given: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+    named: Mapping[str, npt.ArrayLike]
+    if isinstance(given, Mapping):
+        named = given
+    elif len(network.inputs) == 1:
+        named = {next(iter(network.inputs)): given}
+    else:
+        raise ShapeError(
+            f"the network has {len(network.inputs)} inputs, {', '.join(network.inputs)}: give each by name"
+        )
+    arrays = {}
+    for name, wanted in network.inputs.items():
+        if name not in named:
+            raise ShapeError(f"the input {name} is missing")
+        array = as_array(named[name], f"the input {name}")
+        fitting = _stretched(array, wanted.shape, batch_open=not wanted.batch_given)
+        if fitting is None:
+            raise ShapeError(f"the input {name} is {shape_text(array.shape)}, but the network takes {_taken(wanted)}")
+        arrays[name] = fitting
+    return arrays
+
+
+def _taken(wanted: Any) -> str:
+    return shape_text(wanted.shape if wanted.batch_given else wanted.shape[1:])
+
+
+def _stretched(array: Array, shape: Shape, *, batch_open: bool) -> Array | None:
+    """The array with the leading axes of size 1 that are left out, or None if it is not of this shape."""
+    missing = len(shape) - array.ndim
+    if missing >= 0 and shape[missing:] == array.shape and set(shape[:missing]) <= {1}:
+        return array.reshape(shape)
+    return array if batch_open and not missing and array.shape[1:] == shape[1:] else None
+
+
+def _with_batch_of(network: Network, arrays: Mapping[str, Array]) -> Network:
+    inputs = {
+        name: replace(given, shape=arrays[name].shape, batch_given=True) if arrays[name].shape != given.shape else given
+        for name, given in network.inputs.items()
+    }
+    return replace(network, inputs=inputs)
+
+
+# --- what the weights decide ----------------------------------------------------------------------------------------
+
+_FIRST_AXES = {"conv": 2, "convt": 2, "linear": 2}
+"""How many axes a weight has besides the kernel's own, for the kinds that one bare array can be the weight of."""
+
+
+def _settle(
+    program: Program, x: Array, weights: GivenWeights | None, bias: npt.ArrayLike | None
+) -> tuple[Network, dict[str, Array], bool]:
+    """The network of a program for this input and these weights, and the weights by name."""
+    program = _copy(program)
+    names = _names(program)
+    given: dict[str, Array] = {}
+    bare = None
+    if isinstance(weights, Mapping):
+        given = {key: as_array(value, f"weight {key}") for key, value in weights.items()}
+    elif weights is not None:
+        bare = as_array(weights, "the weight")
+    first = next((name for name, item in names.items() if item.kind.name in _FIRST_AXES), None)
+    if first is None and (bare is not None or bias is not None):
+        raise ShapeError(f"no layer has a weight: {', '.join(item.kind.name for item in program.layers)}")
+    rank = _rank(program, x, bare)
+    for item in program.layers:
+        if item.kind.ranked and item.implied_rank is None:
+            item.rank = rank
+    drop = False
+    if bare is not None and first is not None:
+        channels = x.reshape(program.read_input(x.shape)[1].shape).shape[1]
+        missing = _missing_axes(names[first], rank, bare)
+        drop = missing == 1 and len(program.layers) == 1 and names[first].kind.name == "conv"
+        given[f"{first}.weight"] = _completed(names[first], bare, missing, channels)
+    if bias is not None and first is not None:
+        given[f"{first}.bias"] = as_array(bias, "the bias").reshape(-1)
+    for name, item in names.items():
+        if f"{name}.weight" in given:
+            _take_sizes(item, given[f"{name}.weight"], with_bias=f"{name}.bias" in given)
+    network = program.network(x.shape)
+    if bias is not None and first is not None and given[f"{first}.bias"].size == 1:
+        given[f"{first}.bias"] = np.repeat(given[f"{first}.bias"], _bias_size(network, first))
+    return network, given, drop and network.nodes[0].layer.out_channels == 1  # type: ignore[attr-defined]  # a conv
+
+
+def _copy(program: Program) -> Program:
+    """The program with layers that can be filled in, and a convolution if it has none."""
+    copies = {id(item): item for item in program.items}
+    for item in program.layers:
+        copied = copies[id(item)] = copy(item)
+        copied.fields = dict(item.fields)
+    items = [copies[id(item)] for item in program.items]
+    if not program.layers:
+        items += parse_text("conv").layers
+    return Program(items, program.given, program.input_span)
+
+
+def _bias_size(network: Network, name: str) -> int:
+    layer = next(item.layer for item in resolve(network) if item.node.name == name)
+    return int(product(layer.parameters().get("bias", (1,))))
+
+
+def _names(program: Program) -> dict[str, LayerText]:
+    """The layers by the names that their nodes will have; of a name given twice, the first."""
+    result: dict[str, LayerText] = {}
+    for index, item in enumerate(program.layers):
+        result.setdefault(item.name or str(index), item)
+    return result
+
+
+def _rank(program: Program, x: Array, bare: Array | None) -> int:
+    """The spatial axes of layers whose text leaves them open: the input decides, or else a weight of five axes."""
+    fixed = program.rank()
+    if fixed is not None:
+        return fixed
+    if x.ndim == 1:
+        return 1
+    if bare is not None and bare.ndim == 5:
+        return 3
+    return program.read_input(x.shape)[0]
+
+
+def _missing_axes(item: LayerText, rank: int, bare: Array) -> int:
+    """How many leading axes a bare weight leaves out. Raises `ShapeError` when it has too many."""
+    full = 2 + (rank if item.kind.name in WINDOWED else 0)
+    if bare.ndim > full:
+        raise ShapeError(
+            f"the weight {shape_text(bare.shape)} has {bare.ndim} axes, but {item.kind.name} takes at most {full}"
+        )
+    return full - bare.ndim
+
+
+def _completed(item: LayerText, bare: Array, missing: int, channels: int) -> Array:
+    """A bare weight with its leading axes; a kernel without channels is for every channel of its own."""
+    weight = bare.reshape((1,) * missing + bare.shape)
+    open_ = not {"groups", "out_channels"} & set(item.fields)
+    if item.kind.name in WINDOWED and missing >= 2 and channels > 1 and open_:
+        item.fields["groups"] = channels
+        weight = np.repeat(weight, channels, axis=0)
+    return weight
+
+
+def _take_sizes(item: LayerText, weight: Array, *, with_bias: bool) -> None:
+    """Fill the fields that the expression leaves open and the weight decides."""
+    kind = item.kind.name
+    if kind not in _FIRST_AXES or weight.ndim < 2:
+        return
+    groups = item.fields.get("groups", 1)
+    if kind == "linear":
+        decided: dict[str, Any] = {"out_features": weight.shape[0]}
+    else:
+        decided = {"kernel_size": weight.shape[2:]} if weight.ndim > 2 else {}
+        if kind == "conv":
+            decided["out_channels"] = weight.shape[0]
+        elif isinstance(groups, int):
+            decided["out_channels"] = weight.shape[1] * groups
+    decided["bias"] = with_bias
+    for name, value in decided.items():
+        item.fields.setdefault(name, value)
+
+
+# --- weights --------------------------------------------------------------------------------------------------------
+
+
+def _by_name(network: Network, weights: GivenWeights | None, bias: npt.ArrayLike | None) -> dict[str, Array]:
+    given: dict[str, Array] = {}
+    if isinstance(weights, Mapping):
+        given = {key: as_array(value, f"weight {key}") for key, value in weights.items()}
+    elif weights is not None or bias is not None:
+        first = next((item for item in resolve(network) if "weight" in item.layer.parameters()), None)
+        if first is None:
+            raise ShapeError("no layer has a weight")
+        if weights is not None:
+            array = as_array(weights, "the weight")
+            wanted = first.layer.parameters()["weight"]
+            given[f"{first.node.name}.weight"] = array.reshape((1,) * (len(wanted) - array.ndim) + array.shape)
+        if bias is not None:
+            given[f"{first.node.name}.bias"] = as_array(bias, "the bias").reshape(-1)
+    return given
+
+
+def _all_weights(
+    resolved: Sequence[Resolved], given: Mapping[str, Array], dtype: npt.DTypeLike, seed: int
+) -> tuple[dict[str, Array], list[str]]:
+    """Every weight by name: as given, else the usual start. Also the layers whose weights were drawn at random."""
+    result: dict[str, Array] = {}
+    drawn = []
+    for item in resolved:
+        name = item.node.name
+        shapes = {**item.layer.parameters(), **item.layer.buffers()}
+        has_weight = f"{name}.weight" in given
+        for parameter, shape in shapes.items():
+            key = f"{name}.{parameter}"
+            if key in given:
+                if given[key].shape != shape:
+                    error = ShapeError(
+                        f"{parameter} is {shape_text(given[key].shape) or 'one number'}, but must be"
+                        f" {shape_text(shape)}",
+                        field=parameter,
+                        value=given[key].shape,
+                    )
+                    raise located(error, item.node)
+                result[key] = given[key]
+            elif parameter == "bias" and has_weight:
+                result[key] = np.zeros(shape, dtype)
+            else:
+                result[key], random = _start(item.layer, parameter, shape, dtype, seed, key)
+                if random and name not in drawn:
+                    drawn.append(name)
+    unknown = [key for key in given if key not in result and not key.endswith(".num_batches_tracked")]
+    if unknown:
+        raise ShapeError(
+            f"no layer has a weight {unknown[0]}{did_you_mean(unknown[0], result)}"
+            + ("" if did_you_mean(unknown[0], result) else f"; there are {', '.join(list(result)[:6]) or 'none'}")
+        )
+    return result, drawn
+
+
+def _start(layer: Layer, parameter: str, shape: Shape, dtype: npt.DTypeLike, seed: int, key: str) -> tuple[Array, bool]:
+    """What PyTorch starts this parameter with, and whether that is random."""
+    if layer.kind in _FIRST_AXES:
+        weight = layer.parameters()["weight"]
+        bound = 1 / sqrt(max(product(weight[1:]), 1))
+        # Each has a stream of its own, so that another layer before it changes nothing.
+        stream = np.random.default_rng((seed, crc32(key.encode())))
+        return stream.uniform(-bound, bound, shape).astype(dtype), True
+    if layer.kind == "prelu":
+        return np.full(shape, getattr(layer, "init", 0.25), dtype), False
+    value = 1 if parameter in ("weight", "running_var") else 0
+    return np.full(shape, value, dtype), False
+
+
+def _float_type(arrays: Any) -> npt.DTypeLike:
+    floating = [array.dtype for array in arrays if array.dtype.kind == "f"]
+    return np.result_type(*floating) if floating else np.dtype(np.float64)
+
+
+def _same_floats(
+    inputs: Mapping[str, Array], weights: Mapping[str, Array]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Arrays of one type: whole numbers stay whole when all that is given is whole, else all become floats.
+
+    What comes in decides which floats: float32 stays float32 even when weights come as float64.
+    """
+    everything = [*inputs.values(), *weights.values()]
+    if all(array.dtype.kind != "f" for array in everything):
+        return dict(inputs), dict(weights)
+    dtype = _float_type(inputs.values() if any(x.dtype.kind == "f" for x in inputs.values()) else everything)
+    return (
+        {name: array.astype(dtype, copy=False) for name, array in inputs.items()},
+        {name: array.astype(dtype, copy=False) for name, array in weights.items()},
+    )

@@ -1,0 +1,188 @@
+"""Running networks on arrays: what comes in, what weights decide, and what is shown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from convcalc.errors import ShapeError
+from convcalc.executor.run import prepare, run
+from convcalc.layers.activation import ReLU
+from convcalc.layers.conv import Conv2d
+from convcalc.layers.linear import Linear
+from convcalc.network import Network
+
+X = np.arange(9).reshape(3, 3)
+K = np.arange(4).reshape(2, 2)
+STACKED_X, STACKED_K = np.stack([X, X + 1]), np.stack([K, K + 1])
+EDGES = np.ones((6, 8), np.int64)
+EDGES[:, 2:6] = 0
+
+
+# --- worked examples ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "wanted"),
+    [
+        (X, K, [[19, 25], [37, 43]]),
+        (STACKED_X, STACKED_K, [[56, 72], [104, 120]]),
+        (
+            STACKED_X,
+            np.stack([STACKED_K, STACKED_K + 1, STACKED_K + 2]),
+            [[[56, 72], [104, 120]], [[76, 100], [148, 172]], [[96, 128], [192, 224]]],
+        ),
+        (EDGES, [1, -1], [[0, 1, 0, 0, 0, -1, 0]] * 6),
+        (EDGES.T, [[1, -1]], [[0] * 5] * 8),
+    ],
+)
+def test_cross_correlation(x, weight, wanted):
+    output = run("", x, weight).output
+    assert output.dtype == np.int64
+    assert output.tolist() == wanted
+
+
+def test_true_convolution_turns_the_kernel():
+    assert run("conv", X, K, flip=True).output.tolist() == run("conv", X, K[::-1, ::-1]).output.tolist()
+
+
+# --- shapes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "shape", "wanted"),
+    [
+        ("conv:4,k3", (6, 6), (4, 4, 4)),
+        ("conv:4,k3", (2, 6, 6), (4, 4, 4)),
+        ("conv:4,k3", (5, 2, 6, 6), (5, 4, 4, 4)),
+        ("conv1d:k3", (6,), (4,)),
+        ("conv:k3", (6,), (4,)),
+        ("conv:k3 relu maxpool:2", (9,), (3,)),
+        ("conv3d:k2", (4, 4, 4), (3, 3, 3)),
+        ("linear:10", (784,), (10,)),
+        ("maxpool:2", (4, 4), (2, 2)),
+    ],
+)
+def test_output_has_as_many_axes_as_people_gave(expression, shape, wanted):
+    assert run(expression, np.ones(shape)).output.shape == wanted
+
+
+def test_layers_networks_and_expressions_give_the_same():
+    layers = [Conv2d(1, 2, 2), ReLU()]
+    wanted = run("conv:2,k2 relu", X).output
+    assert np.array_equal(run(layers, X).output, wanted)
+    assert np.array_equal(run(Network.chain(*layers, input=(1, 3, 3)), X).output, wanted)
+
+
+def test_a_network_takes_a_batch_of_its_input():
+    network = Network.chain(Conv2d(1, 2, 2), input=(1, 3, 3))
+    assert run(network, np.stack([X, X])[:, None]).output.shape == (2, 2, 2, 2)
+
+
+def test_a_network_refuses_another_shape():
+    network = Network.chain(Conv2d(1, 2, 2), input=(1, 3, 3))
+    with pytest.raises(ShapeError, match="the input input is 4x4, but the network takes 1x3x3"):
+        run(network, np.ones((4, 4)))
+
+
+# --- weights --------------------------------------------------------------------------------------------------------
+
+
+def test_a_weight_decides_what_is_open():
+    layer = prepare("conv:s2", np.ones((3, 9, 9)), np.ones((4, 3, 3, 5))).resolved[0].layer
+    assert (layer.out_channels, layer.kernel_size, layer.stride, layer.bias) == (4, (3, 5), (2, 2), False)
+
+
+def test_a_kernel_without_channels_is_for_every_channel():
+    output = run("conv", STACKED_X, K).output
+    assert output.tolist() == [run("conv", X, K).output.tolist(), run("conv", X + 1, K).output.tolist()]
+
+
+def test_weights_by_name():
+    weights = {"stem.weight": np.ones((2, 1, 2, 2)), "stem.bias": [1, -1], "2.weight": np.ones((1, 8))}
+    output = run("conv:2,k2,name=stem flatten linear:1", X, weights).output
+    ones = run("conv", X, np.ones((2, 2))).output
+    assert output.tolist() == [2 * ones.sum() + 4 - 4]
+
+
+def test_a_bias_for_every_output():
+    assert run("conv", X, K, bias=[1]).output.tolist() == [[20, 26], [38, 44]]
+    assert run("conv:2", X, np.stack([[K], [K]]), bias=[1, 0]).output[0].tolist() == [[20, 26], [38, 44]]
+
+
+def test_whole_numbers_with_float_weights_are_floats():
+    output = run("conv", X, K + 0.5).output
+    assert output.dtype == np.float64
+    assert output.tolist() == [[19 + 4, 25 + 6], [37 + 10, 43 + 12]]
+
+
+def test_float32_stays_float32():
+    assert run("conv", X.astype(np.float32), K.astype(np.float64)).output.dtype == np.float32
+    assert run("conv:2,k2", X.astype(np.float32)).output.dtype == np.float32
+
+
+def test_weights_drawn_from_a_seed_do_not_depend_on_the_layers_before():
+    weights = run("conv:2,k2 linear:3", X, seed=5).weights
+    assert np.array_equal(weights["1.weight"], run("relu linear:3", np.ones((3, 2, 2)), seed=5).weights["1.weight"])
+    assert np.abs(weights["0.weight"]).max() <= 1 / 2
+    assert not np.array_equal(weights["0.weight"], run("conv:2,k2", X, seed=6).weights["0.weight"])
+
+
+def test_random_weights_are_said():
+    assert "the weights of 0 are random, drawn from seed 0" in run("conv:2,k2 relu", X).notes
+    assert not any("random" in note for note in run("conv", X, K).notes)
+
+
+@pytest.mark.parametrize(
+    ("expression", "weights", "message"),
+    [
+        ("conv:4,k3", np.ones((4, 1, 2, 2)), r"layer 0 \(conv\): weight is 4x1x2x2, but must be 4x1x3x3"),
+        ("conv:k2", {"0.weihgt": K}, "no layer has a weight 0.weihgt; did you mean '0.weight'?"),
+        ("conv:k2", {"0.weight": np.ones((1, 1, 2, 2)), "0.bias": [1, 2]}, r"bias is 2, but must be 1$"),
+        ("conv", np.ones((1, 1, 1, 2, 2, 2)), "has 6 axes, but conv takes at most 4"),
+        ("relu", K, "no layer has a weight: relu"),
+        ("conv", [[1, 2], [3]], "the weight is not an array: its rows differ in length"),
+        ("conv", [["a"]], "the weight holds <U1, but must hold"),
+    ],
+)
+def test_weights_that_do_not_fit(expression, weights, message):
+    with pytest.raises(ShapeError, match=message):
+        run(expression, X, weights)
+
+
+def test_an_expression_is_not_changed_by_running_it():
+    from convcalc.expressions import parse_text
+
+    program = parse_text("conv")
+    assert run(program, X, K).output.shape == (2, 2)
+    assert run(program, X, np.ones((3, 1, 3, 3))).output.shape == (3, 1, 1)
+
+
+# --- what is kept ---------------------------------------------------------------------------------------------------
+
+
+def test_every_layer_can_be_kept():
+    layers = run("conv:k2,name=first relu flatten", X - 4, [[1, 0], [0, 0]], keep=True).layers
+    assert {name: array.shape for name, array in layers.items()} == {"first": (1, 2, 2), "1": (1, 2, 2), "2": (4,)}
+    assert layers["1"].tolist() == [[[0, 0], [0, 0]]]
+
+
+def test_indices_say_what_max_pooling_chose():
+    x = np.array([[1, 2, 5, 6], [3, 4, 7, 8], [9, 1, 0, 7], [2, 3, 4, 5]])
+    result = run("maxpool:2", x, indices=True)
+    assert result.output.tolist() == [[4, 8], [9, 7]]
+    assert x.ravel()[result.indices["0"]].tolist() == [[4, 8], [9, 7]]
+
+
+def test_a_tensor_is_let_go_after_its_last_use():
+    import tracemalloc
+
+    tracemalloc.start()
+    run("relu relu relu relu relu relu relu relu", np.ones((1, 256, 1024)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3.5 * 2**21
+
+
+def test_one_linear_layer_by_its_class():
+    assert run(Linear(3, 2), [1.0, 2.0, 3.0]).output.shape == (2,)
