@@ -1,7 +1,7 @@
 r"""Layer expressions: text to layers and back.
 
     program    = [input] {item}
-    input      = number {"x" number}                       first token only: 3x224x224
+    input      = ["input:"] number {"x" number}            before the layers: 3x224x224
     item       = layer | "@" name | "from:@" name | "repeat:" count {item} "end"
     layer      = kind | kind ":" argument {"," argument} | Class "(" PyTorch's arguments ")" [","]
     argument   = value                                     first only: the kind's main size
@@ -105,13 +105,8 @@ def is_expression(text: str) -> bool:
     """Whether a token is a layer or wiring, by its spelling alone."""
     if text.startswith("@"):
         return True
-    word = re.match(r"[A-Za-z_][\w.]*", text)
-    if word is None:
-        return False
-    rest = text[word.end() :]
-    if rest and rest[0] not in ":(,":
-        return False
-    return word[0] in _WIRING or find_kind(word[0]) is not None
+    word = re.match(r"([A-Za-z_][\w.]*)([:(,]|$)", text)
+    return word is not None and (word[1] in (*_WIRING, "input") or find_kind(word[1]) is not None)
 
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -483,11 +478,15 @@ def parse(tokens: Sequence[Token]) -> Program:
     span: Span | None = None
     items: list[LayerText | Wire] = []
     loops: list[tuple[int, int, Span]] = []
-    for index, token in enumerate(tokens):
+    for token in tokens:
         text = token.text
         word = re.match(r"[a-z]+(?=[:,]|$)", text)
-        if index == 0 and is_input(text):
-            given, span = shape_of(text, token.span), token.span
+        if is_input(text) or text.startswith("input:"):
+            if given is not None:
+                raise ExpressionError("the input is given twice; keep one of them", span=token.span, field="input")
+            if items:
+                raise ExpressionError(f"{text} stands after a layer; the input comes first", span=token.span)
+            given, span = shape_of(text.removeprefix("input:"), token.span), token.span
         elif text.startswith("@"):
             items.append(Wire("@", _name(text[1:], token.span), token.span))
         elif word and word[0] == "from":

@@ -19,8 +19,8 @@ _FORWARD = (
     Column("params", "Params"),
     Column("macs", "MACs"),
     Column("flops", "FLOPs"),
-    Column("multiplications", "Mult"),
-    Column("additions", "Add"),
+    Column("multiplications", "Mult", wide=True),
+    Column("additions", "Add", wide=True),
 )
 _NO_PRODUCTS = "no products"
 

@@ -15,16 +15,18 @@ Value = int | float | str | None
 class Column:
     """One quantity: its key in JSON, its title in tables, and its unit.
 
-    `unit` is "count", "bytes", "seconds", "number" or "text"; `total` says whether the column has a total.
+    `unit` is "count", "bytes", "seconds", "number" or "text"; `total` says whether the column has a total; `wide` marks
+    one that a narrow terminal does without.
     """
 
-    __slots__ = ("key", "title", "total", "unit")
+    __slots__ = ("key", "title", "total", "unit", "wide")
 
-    def __init__(self, key: str, title: str, unit: str = "count", *, total: bool = True) -> None:
+    def __init__(self, key: str, title: str, unit: str = "count", *, total: bool = True, wide: bool = False) -> None:
         self.key = key
         self.title = title
         self.unit = unit
         self.total = total
+        self.wide = wide
 
 
 @dataclass(frozen=True, eq=False)

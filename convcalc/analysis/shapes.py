@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from convcalc import formulas
 from convcalc.analysis.report import Diagnostic, Report, Row
 from convcalc.errors import ConvcalcError, ExpressionError
 from convcalc.layers import kind_of
@@ -35,6 +36,7 @@ def resolve(network: Network, *, explain: bool = False) -> list[Resolved]:
             if explain:
                 with recording() as steps:
                     outputs = layer.infer(*inputs)
+                steps = _with_remainders(steps)
             else:
                 outputs = layer.infer(*inputs)
         except ConvcalcError as error:
@@ -42,6 +44,18 @@ def resolve(network: Network, *, explain: bool = False) -> list[Resolved]:
         shapes.update(zip(node.outputs, outputs, strict=True))
         resolved.append(Resolved(node, layer, inputs, outputs, tuple(steps)))
     return resolved
+
+
+def _with_remainders(steps: list[Step]) -> list[Step]:
+    """The steps that explain a shape: without the checks, and with what each floor drops."""
+    kept = []
+    for step in steps:
+        if step.formula is formulas.kernel_extent:
+            continue
+        kept.append(step)
+        if step.formula is formulas.window_count:
+            kept.append(Step(formulas.unread, step.arguments, step.axis, formulas.unread(*step.arguments)))
+    return kept
 
 
 def located(error: ConvcalcError, node: Node) -> ConvcalcError:
@@ -76,7 +90,7 @@ def base_row(item: Resolved, view: View) -> Row:
     return Row(
         item.node.name,
         kind_of(item.layer).name,
-        expression_of(item.layer),
+        expression_of(item.node.layer),
         tuple(map(view, item.inputs)),
         tuple(map(view, item.outputs)),
         steps=item.steps,

@@ -1,0 +1,81 @@
+"""`convcalc flops`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from convcalc.cli.answer import answer
+from convcalc.cli.options import Question, verb
+from convcalc.errors import ExpressionError, did_you_mean
+
+HELP = """\
+Parameters, MACs and exact FLOPs of each layer and in all.
+
+\b
+  convcalc flops 3x224x224 conv:64,k7,s2,p3,nobias
+  convcalc flops 8x8x8 convt:4,k3,s2,p1,op1 --explain        the formula, with the numbers in it
+  convcalc flops 3x32x32 conv:16,k3,p1 relu conv:32,k3 --backward --batch 32
+  convcalc flops 100x64x64 conv:100,k5,psame,nobias --samples 10M --speed 0.15T --convention macs
+  convcalc flops net.txt --max params=5M,macs=600M           exit status 1 when a total is larger
+"""
+
+
+@verb()
+def VERB(  # noqa: N802  every verb's module has one of this name
+    question: Question,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print each formula, with and without the numbers.")
+    ] = False,
+    backward: Annotated[bool, typer.Option("--backward", help="Add what each gradient costs.")] = False,
+    input_grad: Annotated[
+        bool, typer.Option("--input-grad", help="With --backward: the network's input needs a gradient too.")
+    ] = False,
+    convention: Annotated[
+        str,
+        typer.Option(
+            "--convention",
+            metavar="NAME",
+            help="Count FLOPs as: exact, macs, 2mac, torch, fvcore, thop, ptflops.",
+        ),
+    ] = "exact",
+    samples: Annotated[
+        str | None, typer.Option("--samples", metavar="N", help="For so many samples, such as 1M.", show_default=False)
+    ] = None,
+    speed: Annotated[
+        str | None,
+        typer.Option("--speed", metavar="FLOPS", help="The time at so many FLOPs a second, such as 0.15T.",
+                     show_default=False),
+    ] = None,
+) -> None:  # fmt: skip
+    """Answer `flops`."""
+    from convcalc.analysis.costs import CONVENTIONS, costs
+    from convcalc.render.units import quantity
+
+    if convention not in CONVENTIONS:
+        raise ExpressionError(
+            f"--convention is {convention}, but must be one of {', '.join(CONVENTIONS)}"
+            f"{did_you_mean(convention, CONVENTIONS)}",
+            value=convention,
+        )
+    if input_grad and not backward:
+        raise ExpressionError("--input-grad has a meaning with --backward only")
+    many = None if samples is None else quantity(samples, "--samples")
+    rate = None if speed is None else quantity(speed, "--speed")
+    for option, value, text in (("--samples", many, samples), ("--speed", rate, speed)):
+        if value is not None and value <= 0:
+            raise ExpressionError(f"{option} is {text}, but must be more than 0", value=text)
+    answer(
+        question,
+        lambda network: costs(
+            network,
+            backward=backward,
+            input_grad=input_grad,
+            convention=convention,
+            samples=None if many is None else round(many),
+            speed=rate,
+            explain=explain,
+        ),
+        explain=explain,
+    )

@@ -1,0 +1,46 @@
+"""`convcalc memory`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from convcalc.cli.answer import answer
+from convcalc.cli.options import Question, verb
+from convcalc.errors import ExpressionError, did_you_mean
+
+HELP = """\
+Bytes of each layer's input, output, weights and bias; the peak of inference; what training keeps.
+
+\b
+  convcalc memory 3x224x224 conv:64,k7,s2,p3 --batch 32
+  convcalc memory 3x32x32 conv:16,k3,p1 relu maxpool:2 --dtype float16
+  convcalc memory net.txt --train --optimizer adam
+"""
+
+
+@verb()
+def VERB(  # noqa: N802  every verb's module has one of this name
+    question: Question,
+    dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="The type of every number.")] = "float32",
+    train: Annotated[
+        bool, typer.Option("--train", help="Add what autograd keeps, gradients and optimizer state.")
+    ] = False,
+    optimizer: Annotated[
+        str | None,
+        typer.Option("--optimizer", metavar="NAME", help="With --train: sgd, momentum, adam or adamw; sgd if none.",
+                     show_default=False),
+    ] = None,
+) -> None:  # fmt: skip
+    """Answer `memory`."""
+    from convcalc.analysis.memory import DTYPES, OPTIMIZERS, memory
+
+    for option, value, known in (("--dtype", dtype, DTYPES), ("--optimizer", optimizer or "sgd", OPTIMIZERS)):
+        if value not in known:
+            raise ExpressionError(
+                f"{option} is {value}, but must be one of {', '.join(known)}{did_you_mean(value, known)}", value=value
+            )
+    if optimizer is not None and not train:
+        raise ExpressionError("--optimizer has a meaning with --train only")
+    answer(question, lambda network: memory(network, dtype=dtype, train=train, optimizer=optimizer or "sgd"))

@@ -1,0 +1,27 @@
+"""Writing files: whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from convcalc.errors import ModelFileError
+
+
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Write a file so that nobody ever sees half of it. Raises `ModelFileError` when it cannot be written."""
+    target = Path(path)
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        # mkstemp makes files for the owner alone; a result is an ordinary file.
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(target)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True) if temporary else None
+        raise ModelFileError(f"{path} cannot be written: {(error.strerror or 'error').lower()}") from None

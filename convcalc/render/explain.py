@@ -1,0 +1,72 @@
+"""Explanations: each formula, the same with the numbers, the result, and what the floor drops in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from convcalc.analysis.report import Report, Row
+from convcalc.render.text import shapes_text
+from convcalc.tracing import Step
+
+_FAR_ENDS = {
+    "length": ("element", "elements", "at the end"),
+    "width": ("column", "columns", "on the right"),
+    "height": ("row", "rows", "at the bottom"),
+    "depth": ("slice", "slices", "at the back"),
+}
+
+
+def explanation(report: Report) -> Iterator[str]:
+    """The lines of all layers' explanations."""
+    for index, row in enumerate(report.rows):
+        if index:
+            yield ""
+        shapes = " → ".join(shapes_text(shapes, people=True) for shapes in (row.inputs, row.outputs))
+        yield f"{row.name}  {row.layer}  {shapes}"
+        yield from _row_lines(row)
+
+
+def _row_lines(row: Row) -> Iterator[str]:
+    if not row.steps:
+        yield f"  no formula: {row.reasons.get('output', 'the shape is that of the input')}"
+    for steps in _same(row.steps):
+        step = steps[0]
+        if step.formula.name == "unread":
+            for each in steps:
+                yield from _unread_words(each)
+            continue
+        traced = step.traced()
+        axes = " = ".join(each.axis for each in steps if each.axis)
+        name = f"{axes}: {step.formula.result}" if axes else step.formula.result
+        yield f"  {name} = {traced.symbols}"
+        margin = " " * (len(name) + 2)
+        if traced.numbers != str(step.value):
+            yield f"{margin} = {traced.numbers}"
+        yield f"{margin} = {step.value}"
+
+
+def _same(steps: Sequence[Step]) -> list[list[Step]]:
+    """Steps grouped that use one formula with the same numbers on several axes."""
+    groups: list[list[Step]] = []
+    for step in steps:
+        for group in groups:
+            if (group[0].formula, group[0].arguments) == (step.formula, step.arguments) and step.axis:
+                group.append(step)
+                break
+        else:
+            groups.append([step])
+    return groups
+
+
+def _unread_words(step: Step) -> Iterator[str]:
+    one, many, where = _FAR_ENDS.get(step.axis, ("element", "elements", "at the end"))
+    names = dict(zip(step.formula.parameters, step.arguments, strict=True))
+    unread, after = step.value, names["after"]
+    if not unread:
+        return
+    words = f"{unread} {one if unread == 1 else many} {where} {'is' if unread == 1 else 'are'} never read"
+    if unread <= after:
+        words += ", of the padding"
+    elif after:
+        words += f", {unread - after} of the input and {after} of the padding"
+    yield f"  {words}"

@@ -1,0 +1,126 @@
+"""Reports as text without rich: tab-separated, CSV, aligned plain text, Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from convcalc.analysis.report import Report, Row
+from convcalc.layers.base import Shape
+from convcalc.render.units import plain_text, value_text
+
+_TOTAL = "total"
+
+
+def shapes_text(shapes: Sequence[Shape], *, people: bool = False) -> str:
+    """One shape, or several with commas between."""
+    return (", " if people else ",").join(plain_text(shape) for shape in shapes)
+
+
+def machine_rows(report: Report) -> Iterator[list[str]]:
+    """A header and one row a layer, all digits; with a total row where columns have totals."""
+    yield ["name", "kind", "input", "output", *(column.key for column in report.columns)]
+    for row in report.rows:
+        shapes = [shapes_text(row.inputs), shapes_text(row.outputs)]
+        yield [row.name, row.kind, *shapes, *(plain_text(row.values.get(column.key, "")) for column in report.columns)]
+    if any(column.total for column in report.columns):
+        totals = [plain_text(report.totals.get(column.key, "")) for column in report.columns]
+        yield [_TOTAL, "", "", "", *totals]
+
+
+def people_rows(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
+    """Titles, one row a layer and the totals (empty without any), in units for people."""
+    titles = ["Layer", "", "Input", "Output", *(column.title for column in report.columns)]
+    rows = [[*row_head(row), *row_values(report, row)] for row in report.rows]
+    totals: list[str] = []
+    if any(column.total for column in report.columns):
+        values = [
+            value_text(report.totals[column.key], column.unit) if column.total else "" for column in report.columns
+        ]
+        totals = [_TOTAL, "", "", "", *values]
+    return titles, rows, totals
+
+
+def row_head(row: Row) -> list[str]:
+    """Name, expression and shapes of a row."""
+    return [row.name, row.layer, shapes_text(row.inputs, people=True), shapes_text(row.outputs, people=True)]
+
+
+def row_values(report: Report, row: Row) -> list[str]:
+    """The values of a row in units for people; what a row has no value for is empty."""
+    return [
+        value_text(row.values[column.key], column.unit) if column.key in row.values else "" for column in report.columns
+    ]
+
+
+def tsv(report: Report) -> Iterator[str]:
+    """Tab-separated lines with one header line."""
+    for cells in machine_rows(report):
+        yield "\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in cells)
+
+
+def csv(report: Report) -> Iterator[str]:
+    """Comma-separated lines with one header line, quoted where needed."""
+    import csv as writer
+    import io
+
+    for cells in machine_rows(report):
+        line = io.StringIO()
+        writer.writer(line, lineterminator="").writerow(cells)
+        yield line.getvalue()
+
+
+def plain(report: Report) -> Iterator[str]:
+    """Aligned columns, no lines, no colour; what is about the totals follows."""
+    titles, rows, totals = people_rows(report)
+    lines = [titles, *rows, *([totals] if totals else [])]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(titles))]
+    for line in lines:
+        cells = [
+            cell.ljust(width) if index < 4 else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()
+    for name, text in summary_lines(report):
+        yield f"{name}: {text}"
+
+
+def markdown(report: Report) -> Iterator[str]:
+    """A Markdown table; what is about the totals follows as a list."""
+    titles, rows, totals = people_rows(report)
+    marks = ["---"] * 4 + ["---:"] * len(report.columns)
+    for line in [titles, marks, *rows, *([totals] if totals else [])]:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+    summary = summary_lines(report)
+    if summary:
+        yield ""
+    for name, text in summary:
+        yield f"- {name}: {text}"
+
+
+_SUMMARY = {
+    "activations": ("activations, each tensor once", "bytes"),
+    "parameters": ("parameters", "bytes"),
+    "buffers": ("buffers", "bytes"),
+    "total": ("in all", "bytes"),
+    "peak": ("peak of inference, weights apart", "bytes"),
+    "gradients": ("gradients of the parameters", "bytes"),
+    "optimizer": ("optimizer state", "bytes"),
+    "training": ("training in all", "bytes"),
+    "samples": ("samples", "count"),
+    "total_flops": ("FLOPs for all samples", "count"),
+    "seconds": ("time", "seconds"),
+}
+
+
+def summary_lines(report: Report) -> list[tuple[str, str]]:
+    """What the totals say that no column shows, as (name, text) for people."""
+    shown = {column.key for column in report.columns}
+    lines = []
+    for key, (name, unit) in _SUMMARY.items():
+        value = report.totals.get(key)
+        if key in report.totals and key not in shown and value != 0:
+            text = value_text(value, unit)
+            if key == "peak":
+                text += f" at layer {report.totals['peak_layer']}"
+            lines.append((name, text))
+    return lines

@@ -1,0 +1,111 @@
+"""Numbers for people: counts in SI units, bytes in binary ones, seconds in what fits."""
+
+from __future__ import annotations
+
+import re
+
+from convcalc.analysis.report import Value
+from convcalc.errors import ExpressionError
+from convcalc.layers.base import Shape, shape_text
+
+_SI = ("", "k", "M", "G", "T", "P", "E", "Z")
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_EXACT_BELOW = 100_000
+_TIMES = (
+    (2 * 31_557_600, 31_557_600, "years"),
+    (2 * 86_400, 86_400, "days"),
+    (3600, 3600, "h"),
+    (60, 60, "min"),
+    (1, 1, "s"),
+    (1e-3, 1e-3, "ms"),
+    (1e-6, 1e-6, "µs"),
+    (0, 1e-9, "ns"),
+)
+"""From how many seconds on a unit is used, its seconds, and its name."""
+_QUANTITY = re.compile(r"(\d+(?:\.\d*)?(?:[eE]\+?\d+)?)\s*([kKMGTPE]?)(i?)B?$")
+
+
+def count_text(number: float) -> str:
+    """A count: exact while it is short, else four digits and an SI prefix.
+
+    >>> count_text(18432), count_text(1_024_000_000), count_text(10.0)
+    ('18,432', '1.024 G', '10')
+    """
+    if abs(number) < _EXACT_BELOW:
+        return f"{number:,}" if isinstance(number, int) else f"{number:,.4g}"
+    return _scaled(number, 1000, _SI)
+
+
+def bytes_text(number: float) -> str:
+    """Bytes in binary units.
+
+    >>> bytes_text(512), bytes_text(10_585_792)
+    ('512 B', '10.10 MiB')
+    """
+    return f"{number} B" if number < 1024 else _scaled(number, 1024, _BINARY)
+
+
+def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
+    index = 0
+    value: float = number
+    while abs(value) >= base and index < len(units) - 1:
+        value /= base
+        index += 1
+    digits = max(0, 3 - len(str(int(abs(value)))) + 1)
+    text = f"{value:.{digits}f}"
+    if float(text) >= base and index < len(units) - 1:  # 999.96 k is 1.000 M
+        text, index = "1.000" if base == 1000 else "1.00", index + 1
+    return f"{text} {units[index]}"
+
+
+def seconds_text(seconds: float) -> str:
+    """A time in the unit that fits.
+
+    >>> seconds_text(68266.7), seconds_text(853.3), seconds_text(0.002)
+    ('18.96 h', '14.22 min', '2 ms')
+    """
+    size, unit = next((size, unit) for least, size, unit in _TIMES if seconds >= least)
+    return f"{seconds / size:.4g} {unit}"
+
+
+def value_text(value: Value | Shape, unit: str = "count") -> str:
+    """A value of a column for people; unknown is "?"."""
+    if value is None:
+        return "?"
+    if isinstance(value, tuple):
+        return shape_text(value) or "scalar"
+    if isinstance(value, str):
+        return value
+    if unit == "bytes":
+        return bytes_text(value)
+    if unit == "seconds":
+        return seconds_text(value)
+    return count_text(value)
+
+
+def plain_text(value: object) -> str:
+    """A value for a machine: all digits, no unit; unknown is empty.
+
+    >>> plain_text((64, 112, 112)), plain_text(None), plain_text(True)
+    ('64x112x112', '', 'true')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list) and all(isinstance(size, int) for size in value):
+        return shape_text(tuple(value)) or "scalar"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def quantity(text: str, name: str) -> float:
+    """A quantity as people write it: 1M, 0.15T, 600k, 512MiB. Raises `ExpressionError` naming the option.
+
+    >>> quantity("1M", "--samples"), quantity("2KiB", "--max")
+    (1000000.0, 2048.0)
+    """
+    match = _QUANTITY.match(text.strip())
+    if match is None or (match[3] and not match[2]):
+        raise ExpressionError(f"{name} is {text}, but must be a number such as 600000, 600k, 1M or 0.15T", value=text)
+    power = " KMGTPE".index(match[2].upper()) if match[2] else 0
+    return float(match[1]) * float((1024 if match[3] else 1000) ** power)
