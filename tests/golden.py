@@ -1,0 +1,294 @@
+"""The golden table: questions with known answers, and where each answer comes from. It feeds the tests of layers, of
+kernels and of the command line.
+
+No number here was made by convcalc. TORCH: PyTorch 2.13 gave the shape and the parameters by running the layer, its flop
+counter the MACs (it counts two operations for each), and the exact FLOPs were added up by hand from the conventions in
+docs/conventions.md. PAD_TORCH: the same with an explicit padding layer before it, for words that PyTorch does not have.
+"""
+
+# ruff: noqa: E501  a table is read by its lines
+# fmt: off
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+TORCH = "torch 2.13; FLOPs by hand"
+PAD_TORCH = "torch 2.13 after an explicit pad; FLOPs by hand"
+REFUSES = "torch 2.13 refuses too"
+BY_HAND = "by hand"
+GRAMMAR = "the grammar of expressions"
+NOTES = "study notes, checked by hand"
+FIELD = "measured against other counters, checked by hand"
+
+
+class Case(NamedTuple):
+    """Layers on an input. `shape` is the last output's, or the last few, spaces between; sums for all layers."""
+
+    id: str
+    input: str
+    layers: str
+    shape: str
+    params: int
+    macs: int
+    flops: int
+    truth: str = TORCH
+
+
+class Refusal(NamedTuple):
+    """What is not answered: the exit status, the sentence, and the characters that the caret is under."""
+
+    id: str
+    input: str
+    layers: str
+    status: int
+    sentence: str
+    caret: str | None
+    truth: str
+
+
+
+CASES = (
+    # --- convolution: kernel, stride, padding, dilation
+    Case("ResNet's first layer", "3x224x224", "conv:64,k7,s2,p3,nobias", "64x112x112", 9408, 118_013_952, 235_225_088),
+    Case("ResNet's first layer with bias", "3x224x224", "conv:64,k7,s2,p3", "64x112x112", 9472, 118_013_952, 236_027_904),
+    Case("AlexNet's first layer", "3x227x227", "conv:96,k11,s4", "96x55x55", 34_944, 105_415_200, 210_830_400),
+    Case("VGG's first layer", "3x224x224", "conv:64,k3,p1", "64x224x224", 1792, 86_704_128, 173_408_256),
+    Case("no padding", "3x32x32", "conv:6,k5", "6x28x28", 456, 352_800, 705_600),
+    Case("kernel of the whole input", "16x5x5", "conv:120,k5", "120x1x1", 48_120, 48_000, 96_000),
+    Case("1x1", "64x56x56", "conv:256,k1", "256x56x56", 16_640, 51_380_224, 102_760_448),
+    Case("1x1 strided", "256x56x56", "conv:512,k1,s2,nobias", "512x28x28", 131_072, 102_760_448, 205_119_488),
+    Case("rectangular kernel", "3x20x30", "conv:8,k3x5", "8x18x26", 368, 168_480, 336_960),
+    Case("rectangular everything", "4x21x33", "conv:6,k3x5,s2x3,p1x2,d2x1", "6x10x11", 366, 39_600, 79_200),
+    Case("stride larger than the kernel", "2x17x17", "conv:4,k2,s5", "4x4x4", 36, 512, 1024),
+    Case("stride that leaves a remainder", "1x10x10", "conv:1,k3,s4", "1x2x2", 10, 36, 72),
+    Case("dilation 2", "3x32x32", "conv:8,k3,d2", "8x28x28", 224, 169_344, 338_688),
+    Case("dilation fits exactly", "1x7x7", "conv:1,k3,d3", "1x1x1", 10, 9, 18),
+    Case("dilation of a 1x1 kernel", "2x5x5", "conv:3,k1,d9", "3x5x5", 9, 150, 300),
+    Case("padding larger than the kernel", "1x4x4", "conv:2,k3,p5", "2x12x12", 20, 2592, 5184),
+    Case("padding alone makes room", "1x1x1", "conv:2,k3,p1", "2x1x1", 20, 18, 36),
+    Case("unequal padding", "3x9x9", "conv:4,k4,p1+2", "4x9x9", 196, 15_552, 31_104, PAD_TORCH),
+    Case("unequal padding per axis", "3x9x9", "conv:4,k4x3,p0+1x1+1", "4x7x9", 148, 9072, 18_144, PAD_TORCH),
+    Case("unequal padding before only", "2x6x6", "conv:2,k3,p2+0", "2x6x6", 38, 1296, 2592, PAD_TORCH),
+    Case("channels left out are the channels in", "5x8x8", "conv:k3,p1", "5x8x8", 230, 14_400, 28_800),
+    Case("a batch in the shape", "4x3x8x8", "conv:2,k3", "4x2x6x6", 56, 7776, 15_552),
+    Case("PyTorch's call", "3x32x32", "Conv2d(3,8,3,padding=1)", "8x32x32", 224, 221_184, 442_368),
+    Case("PyTorch's call with names", "3x32x32", "Conv2d(3,8,kernel_size=(5,3),stride=(2,1),padding=(2,1),bias=False)", "8x16x32", 360, 184_320, 364_544),
+    Case("PyTorch's call, padding word", "3x32x32", "Conv2d(3,8,kernel_size=(4,4),padding='same')", "8x32x32", 392, 393_216, 786_432),
+    Case("large sizes stay exact", "512x4096x4096", "conv:1024,k7,p3", "1024x4096x4096", 25_691_136, 431_008_558_088_192, 862_017_116_176_384),
+    # --- convolution: padding words and modes
+    Case("same, odd kernel", "3x32x32", "conv:8,k3,psame", "8x32x32", 224, 221_184, 442_368),
+    Case("same, even kernel", "3x8x8", "conv:8,k4,psame", "8x8x8", 392, 24_576, 49_152),
+    Case("same, even kernel, dilation", "3x8x8", "conv:8,k4,d3,psame", "8x8x8", 392, 24_576, 49_152),
+    Case("same per axis", "3x8x9", "conv:8,k2x5,psame", "8x8x9", 248, 17_280, 34_560),
+    Case("valid", "3x8x8", "conv:8,k3,pvalid", "8x6x6", 224, 7776, 15_552),
+    Case("valid strided", "3x9x9", "conv:8,k3,s2,pvalid", "8x4x4", 224, 3456, 6912),
+    Case("same_upper strided", "3x224x224", "conv:8,k7,s2,psame_upper,nobias", "8x112x112", 1176, 14_751_744, 29_403_136, PAD_TORCH),
+    Case("same_lower strided", "3x224x224", "conv:8,k7,s2,psame_lower,nobias", "8x112x112", 1176, 14_751_744, 29_403_136, PAD_TORCH),
+    Case("same_upper, stride past the kernel", "1x10x10", "conv:1,k1,s3,psame_upper", "1x4x4", 2, 16, 32),
+    Case("causal", "4x100", "conv1d:8,k3,d4,pcausal", "8x100", 104, 9600, 19_200, PAD_TORCH),
+    Case("causal strided", "4x100", "conv1d:8,k4,s3,pcausal", "8x34", 136, 4352, 8704, PAD_TORCH),
+    Case("full", "1x5x5", "conv:1,k3,pfull", "1x7x7", 10, 441, 882),
+    Case("full dilated", "1x5x5", "conv:1,k3,d2,pfull", "1x9x9", 10, 729, 1458),
+    Case("reflect", "3x8x8", "conv:8,k3,p1,padding_mode=reflect", "8x8x8", 224, 13_824, 27_648),
+    Case("reflect, as far as it goes", "3x4x4", "conv:8,k3,p3,padding_mode=reflect", "8x8x8", 224, 13_824, 27_648),
+    Case("replicate", "3x4x4", "conv:8,k3,p5,padding_mode=replicate", "8x12x12", 224, 31_104, 62_208),
+    Case("circular, once round", "3x4x4", "conv:8,k3,p4,padding_mode=circular", "8x10x10", 224, 21_600, 43_200),
+    Case("same with reflect", "3x8x8", "conv:8,k4,psame,padding_mode=reflect", "8x8x8", 392, 24_576, 49_152),
+    # --- convolution: groups and ranks
+    Case("depthwise", "32x16x16", "conv:k3,p1,depthwise", "32x16x16", 320, 73_728, 147_456),
+    Case("depthwise, multiplier 2", "32x16x16", "conv:64,k3,p1,depthwise,nobias", "64x16x16", 576, 147_456, 278_528),
+    Case("two groups", "16x8x8", "conv:32,k3,g2", "32x6x6", 2336, 82_944, 165_888),
+    Case("ResNeXt's groups", "128x28x28", "conv:128,k3,p1,g32,nobias", "128x28x28", 4608, 3_612_672, 7_124_992),
+    Case("1-d", "16x50", "conv1d:33,k3,s2", "33x24", 1617, 38_016, 76_032),
+    Case("1-d dilated, grouped", "16x50", "conv1d:32,k5,d2,g4,p4", "32x50", 672, 32_000, 64_000),
+    Case("1-d same, even kernel", "4x9", "conv1d:4,k6,psame", "4x9", 100, 864, 1728),
+    Case("1-d from the input's axes", "8x100", "conv1d:k3", "8x98", 200, 18_816, 37_632),
+    Case("3-d", "16x10x50x100", "conv3d:33,k3,s2", "33x4x24x49", 14_289, 67_060_224, 134_120_448),
+    Case("3-d rectangular", "16x10x50x100", "conv3d:33,k3x5x2,s2x1x1,p4x2x0", "33x8x50x99", 15_873, 627_264_000, 1_254_528_000),
+    Case("3-d rank from the kernel", "3x8x16x16", "conv:4,k3x3x3,p1", "4x8x16x16", 328, 663_552, 1_327_104),
+    Case("3-d depthwise", "6x5x6x7", "conv3d:k2,depthwise", "6x4x5x6", 54, 5760, 11_520),
+    Case("3-d unequal padding", "2x4x4x4", "conv3d:2,k2,p0+1", "2x4x4x4", 34, 2048, 4096, PAD_TORCH),
+    # --- transposed convolution
+    Case("output_padding", "8x8x8", "convt:4,k3,s2,p1,op1,nobias", "4x16x16", 288, 18_432, 35_708),
+    Case("output_padding with bias", "8x8x8", "convt:4,k3,s2,p1,op1", "4x16x16", 292, 18_432, 36_732),
+    Case("groups 4", "8x8x8", "convt:8,k2,s2,g4,nobias", "8x16x16", 64, 4096, 6144),
+    Case("stride 1, kernel 3", "1x2x2", "convt:1,k3,nobias", "1x4x4", 9, 36, 56),
+    Case("DCGAN's first layer", "100x1x1", "convt:512,k4,nobias", "512x4x4", 819_200, 819_200, 1_630_208),
+    Case("DCGAN's second layer", "512x4x4", "convt:256,k4,s2,p1,nobias", "256x8x8", 2_097_152, 33_554_432, 67_083_264),
+    Case("U-Net's up", "128x28x28", "convt:64,k2,s2", "64x56x56", 32_832, 25_690_112, 51_380_224),
+    Case("stride larger than the kernel leaves holes", "2x3x3", "convt:3,k2,s3", "3x8x8", 27, 216, 516),
+    Case("dilation", "2x5x5", "convt:3,k3,d2", "3x9x9", 57, 1350, 2700),
+    Case("stride and dilation share a factor", "2x5x5", "convt:3,k3,s2,d2", "3x13x13", 57, 1350, 3060),
+    Case("output_padding below the dilation", "2x5x5", "convt:3,k3,d3,op2", "3x13x13", 57, 1350, 2844),
+    Case("everything per axis", "4x5x6", "convt:6,k3x4,s2x3,p1x0,op1x2,d1x2,g2", "6x10x24", 150, 4320, 8760),
+    Case("padding crops more than the kernel", "2x6x6", "convt:2,k3,p3", "2x2x2", 38, 1296, 2472),
+    Case("1-d (transposed convolution)", "16x50", "convt1d:33,k3,s2", "33x101", 1617, 79_200, 158_400),
+    Case("1-d depthwise", "16x20", "convt1d:k4,s2,p1,depthwise", "16x40", 80, 1280, 2528),
+    Case("3-d (transposed convolution)", "16x10x50x100", "convt3d:33,k3,s2", "33x21x101x201", 14_289, 712_800_000, 1_425_600_000),
+    Case("3-d rectangular (transposed convolution)", "16x10x5x10", "convt3d:33,k3x5x2,s2x1x1,p0x4x2", "33x21x1x7", 15_873, 7_920_000, 15_776_244),
+    Case("PyTorch's call (transposed convolution)", "16x12x12", "ConvTranspose2d(16,16,3,stride=2,padding=1)", "16x23x23", 2320, 331_776, 662_016),
+    # --- pooling
+    Case("2x2", "6x28x28", "maxpool:k2", "6x14x14", 0, 0, 3528),
+    Case("bare value is the kernel", "6x28x28", "maxpool:2", "6x14x14", 0, 0, 3528),
+    Case("ResNet's pool", "64x112x112", "maxpool:k3,s2,p1", "64x56x56", 0, 0, 1_605_632),
+    Case("AlexNet's overlapping pool", "96x55x55", "maxpool:k3,s2", "96x27x27", 0, 0, 559_872),
+    Case("ceil", "8x10x10", "maxpool:k3,s2,ceil", "8x5x5", 0, 0, 1600),
+    Case("ceil, nothing to gain", "8x11x11", "maxpool:k3,s2,ceil", "8x5x5", 0, 0, 1600),
+    Case("ceil drops a window that starts in the padding", "8x9x9", "avgpool:k4,s4,p2,ceil", "8x3x3", 0, 0, 1152),
+    Case("ceil, k1 s2 on 10", "8x10x10", "maxpool:k1,s2,ceil", "8x5x5", 0, 0, 0),
+    Case("ceil, a window larger than the input", "1x3x3", "maxpool:k4,s2,ceil", "1x1x1", 0, 0, 15),
+    Case("ceil, padded", "2x7x7", "maxpool:k3,s3,p1,ceil", "2x3x3", 0, 0, 144),
+    Case("dilated", "4x20x20", "maxpool:k3,s1,d3", "4x14x14", 0, 0, 6272),
+    Case("dilated, ceil", "4x20x20", "maxpool:k3,s4,d2,ceil", "4x5x5", 0, 0, 800),
+    Case("rectangular", "4x20x30", "maxpool:k3x2,s2x1", "4x9x29", 0, 0, 5220),
+    Case("with indices", "4x20x30", "maxpool:k2,indices", "4x10x15", 0, 0, 1800),
+    Case("max 1-d", "16x50", "maxpool1d:k3,s2", "16x24", 0, 0, 768),
+    Case("max 1-d ceil", "16x50", "maxpool1d:k3,s2,ceil", "16x25", 0, 0, 800),
+    Case("max 3-d", "16x50x44x31", "maxpool3d:k3x2x2,s2x1x2", "16x24x43x15", 0, 0, 2_724_480),
+    Case("average", "16x10x10", "avgpool:k2", "16x5x5", 0, 0, 1600),
+    Case("average overlapping", "16x11x11", "avgpool:k3,s2,p1", "16x6x6", 0, 0, 5184),
+    Case("average without padding in the count", "16x11x11", "avgpool:k3,s2,p1,nopad", "16x6x6", 0, 0, 5184),
+    Case("average ceil", "16x12x12", "avgpool:k3,s2,ceil", "16x6x6", 0, 0, 5184),
+    Case("average, a divisor of its own", "16x12x12", "AvgPool2d(3,divisor_override=2)", "16x4x4", 0, 0, 2304),
+    Case("average 1-d", "16x50", "avgpool1d:k3,s2", "16x24", 0, 0, 1152),
+    Case("average 3-d", "16x20x22x31", "avgpool3d:k3x2x2,s2x1x2", "16x9x21x15", 0, 0, 544_320),
+    # --- linear, flatten, relu
+    Case("linear", "784", "linear:10", "10", 7850, 7840, 15_680),
+    Case("linear without bias", "784", "linear:10,nobias", "10", 7840, 7840, 15_670),
+    Case("linear on several axes", "5x16", "linear:10,nobias", "5x10", 160, 800, 1550),
+    Case("linear on several axes, a batch apart", "2x5x16", "linear:10,nobias", "2x5x10", 160, 1600, 3100),
+    Case("PyTorch's linear", "128", "Linear(in_features=128,out_features=64,bias=True)", "64", 8256, 8192, 16_384),
+    Case("flatten", "16x5x5", "flatten", "400", 0, 0, 0),
+    Case("flatten to the middle", "16x5x6", "flatten:2", "16x30", 0, 0, 0),
+    Case("flatten some", "2x3x4x5", "Flatten(1,2)", "2x12x5", 0, 0, 0),
+    Case("relu", "8x4x4", "relu", "8x4x4", 0, 0, 128),
+    # --- chains
+    Case("LeNet for colours", "3x32x32", "conv:6,k5 relu maxpool:k2 conv:16,k5 relu maxpool:k2 flatten linear:120 linear:84 linear:10", "16x10x10 16x5x5 400 120 84 10", 62_006, 651_720, 1_314_472),
+    Case("three 3x3 see 7x7", "64x32x32", "conv:k3 conv:k3 conv:k3", "64x26x26", 110_784, 86_999_040, 173_998_080),
+    Case("repeat", "8x16x16", "repeat:3 conv:k3,p1 relu end", "8x16x16", 1752, 442_368, 890_880),
+    Case("depthwise separable", "32x56x56", "conv:k3,p1,depthwise,nobias conv:64,nobias", "64x56x56", 2336, 7_325_696, 14_350_336),
+    Case("hourglass", "16x32x32", "conv:32,k3,s2,p1 relu convt:16,k4,s2,p1", "16x32x32", 12_848, 3_276_800, 6_559_680),
+    Case("3-d chain", "1x16x16x16", "conv3d:4,k3 maxpool:k2 conv:8,k3 flatten linear:2", "2", 2986, 406_352, 822_308),
+    Case("1-d chain", "2x64", "conv1d:4,k5,s2 relu avgpool:k2 flatten linear:3", "3", 227, 1380, 3000),
+)
+
+REFUSALS = (
+    Refusal("kernel too large", "3x4x4", "conv:8,k7", 1, "layer 0 (conv): kernel 7 is larger than the padded input 4 (height); a kernel_size of at most 4 fits", "k7", REFUSES),
+    Refusal("kernel too large on one axis", "3x9x4", "conv:8,k3x7", 1, "layer 0 (conv): kernel 7 is larger than the padded input 4 (width); a kernel_size of at most 4 fits", "k3x7", REFUSES),
+    Refusal("dilation makes it too large", "3x8x8", "conv:8,k3,d4", 1, "layer 0 (conv): kernel 3 with dilation 4 spans 9, which is larger than the padded input 8 (height); a kernel_size of at most 2 fits", "k3", REFUSES),
+    Refusal("padding is not enough", "3x4x4", "conv:8,k7,p1", 1, "layer 0 (conv): kernel 7 is larger than the padded input 6 (height); a kernel_size of at most 6 fits", "k7", REFUSES),
+    Refusal("1-d kernel too large", "3x4", "conv1d:8,k7", 1, "layer 0 (conv): kernel 7 is larger than the padded input 4 (length); a kernel_size of at most 4 fits", "k7", REFUSES),
+    Refusal("3-d kernel too large", "3x4x4x4", "conv3d:8,k2x2x7", 1, "layer 0 (conv): kernel 7 is larger than the padded input 4 (width); a kernel_size of at most 4 fits", "k2x2x7", REFUSES),
+    Refusal("wrong channels", "3x8x8", "Conv2d(4,8,3)", 1, "layer 0 (conv): in_channels is 4, but the input 3x8x8 has 3 channels", "4", REFUSES),
+    Refusal("wrong channels in the middle", "3x8x8", "conv:4,k3 Conv2d(8,8,3)", 1, "layer 1 (conv): in_channels is 8, but the input 4x6x6 has 4 channels", "8", REFUSES),
+    Refusal("groups do not divide", "3x8x8", "Conv2d(4,8,3,groups=3)", 2, "in_channels is 4, but must be divisible by groups (3)", "4", REFUSES),
+    Refusal("groups do not divide the input", "4x8x8", "conv:9,k3,g3", 1, "layer 0 (conv): groups is 3, which does not divide the 4 input channels", "g3", REFUSES),
+    Refusal("groups do not divide the output", "6x8x8", "conv:4,k3,g3", 2, "out_channels is 4, but must be divisible by groups (3)", "4", REFUSES),
+    Refusal("kernel 0", "3x8x8", "conv:8,k0", 2, "kernel_size is 0, but must be at least 1", "k0", REFUSES),
+    Refusal("stride 0", "3x8x8", "conv:8,k3,s0", 2, "stride is 0, but must be at least 1", "s0", REFUSES),
+    Refusal("dilation 0", "3x8x8", "conv:8,k3,d0", 2, "dilation is 0, but must be at least 1", "d0", REFUSES),
+    Refusal("negative padding", "3x8x8", "conv:8,k3,p-1", 2, "padding is -1, but must be not negative", "p-1", REFUSES),
+    Refusal("same with a stride", "3x8x8", "conv:8,k3,s2,psame", 2, "padding is same, but must be a number or same_upper when the stride is not 1", "psame", REFUSES),
+    Refusal("a padding word of nobody", "3x8x8", "conv:8,k3,padding=some", 2, "padding is some, but must be one of valid, same, same_upper, same_lower, causal, full", "padding=some", REFUSES),
+    Refusal("a padding mode of nobody", "3x8x8", "conv:8,k3,padding_mode=mirror", 2, "padding_mode is mirror, but must be one of zeros, reflect, replicate, circular", "padding_mode=mirror", REFUSES),
+    Refusal("reflect as large as the input", "3x4x4", "conv:8,k3,p4,padding_mode=reflect", 1, "layer 0 (conv): reflect padding of 4 must be smaller than the input 4 (height)", "p4", REFUSES),
+    Refusal("circular larger than the input", "3x4x4", "conv:8,k3,p5,padding_mode=circular", 1, "layer 0 (conv): circular padding of 5 must be at most the input 4 (height)", "p5", REFUSES),
+    Refusal("kernel of three numbers", "3x8x8", "conv2d:8,k3x3x3", 2, "kernel_size is 3x3x3, but must be one number, or 2, one for each axis", "k3x3x3", REFUSES),
+    Refusal("output_padding too large", "8x8x8", "convt:4,k3,s2,op2", 1, "layer 0 (convt): output_padding 2 must be smaller than the stride 2 or the dilation 1 (height)", "op2", REFUSES),
+    Refusal("nothing left", "8x2x2", "convt:4,k2,p2", 1, "layer 0 (convt): padding leaves an output of -1 (height), but it must be at least 1", "p2", REFUSES),
+    Refusal("transposed, wrong channels", "3x8x8", "ConvTranspose2d(8,4,3)", 1, "layer 0 (convt): in_channels is 8, but the input 3x8x8 has 3 channels", "8", REFUSES),
+    Refusal("transposed padding mode", "8x8x8", "convt:4,k3,padding_mode=reflect", 2, "padding_mode is reflect, but must be one of zeros", "padding_mode=reflect", REFUSES),
+    Refusal("output_size out of reach", "8x8x8", "convt:4,k3,s2,os19", 1, "layer 0 (convt): output_size 19 is out of reach: 17 to 18 can be had (height)", "os19", REFUSES),
+    Refusal("pool padding above half", "4x8x8", "maxpool:k2,s2,p2", 2, "padding is 2, but must be at most half of the kernel_size 2", "p2", REFUSES),
+    Refusal("average pool padding above half", "4x8x8", "avgpool:k3,p2", 2, "padding is 2, but must be at most half of the kernel_size 3", "p2", REFUSES),
+    Refusal("pool larger than the input", "4x3x3", "maxpool:k4", 1, "layer 0 (maxpool): kernel 4 is larger than the padded input 3 (height)", "k4", REFUSES),
+    Refusal("pool larger than the input, one axis", "4x9x3", "avgpool:k4", 1, "layer 0 (avgpool): kernel 4 is larger than the padded input 3 (width)", "k4", REFUSES),
+    Refusal("pool, stride 0", "4x8x8", "maxpool:k2,s0", 2, "stride is 0, but must be at least 1", "s0", REFUSES),
+    Refusal("pool needs a kernel", "4x8x8", "maxpool", 2, "maxpool needs kernel_size; write maxpool:2", "maxpool", REFUSES),
+    Refusal("divisor 0", "4x8x8", "avgpool:k2,divisor_override=0", 2, "divisor_override is 0, but must be at least 1", "divisor_override=0", REFUSES),
+    Refusal("linear, wrong features", "3x32x32", "Linear(100,10)", 1, "layer 0 (linear): in_features is 100, but the last axis of the input 3x32x32 has 32", "100", REFUSES),
+    Refusal("linear forgot to flatten", "16x5x5", "Linear(400,10)", 1, "layer 0 (linear): in_features is 400, but the last axis of the input 16x5x5 has 5; a flatten before it would fit", "400", REFUSES),
+    Refusal("LeNet with a wrong linear", "3x32x32", "conv:6,k5 maxpool:k2 conv:16,k5 maxpool:k2 flatten Linear(256,10)", 1, "layer 5 (linear): in_features is 256, but the last axis of the input 400 has 400", "256", REFUSES),
+    Refusal("flatten from an axis that is not there", "3x8x8", "flatten:5", 1, "layer 0 (flatten): start_dim is 5, but the input 3x8x8 has axes -4 to 3, the batch counted", "5", REFUSES),
+    Refusal("flatten backwards", "3x8x8", "Flatten(3,1)", 1, "layer 0 (flatten): start_dim 3 comes after end_dim 1", "3", REFUSES),
+    Refusal("unknown key", "3x32x32", "conv:8,kernal=3", 2, "unknown key kernal for conv; did you mean 'kernel_size'?", "kernal=3", GRAMMAR),
+    Refusal("unknown kind", "3x32x32", "cnv:8", 2, "unknown layer cnv; did you mean 'conv'?", "cnv:8", GRAMMAR),
+    Refusal("unknown keyword of a call", "3x32x32", "Conv2d(3,8,kernelsize=3)", 2, "unknown key kernelsize for conv; did you mean 'kernel_size'?", "kernelsize=3", REFUSES),
+    Refusal("a key twice", "3x32x32", "conv:8,k3,k5", 2, "kernel_size is given twice", "k5", GRAMMAR),
+    Refusal("a key without a value", "3x32x32", "conv:8,k", 2, "k needs a value, such as k2", "k", GRAMMAR),
+    Refusal("a second bare value", "3x32x32", "conv:8,3", 2, "3 has no key; only one bare value is read, and out_channels comes first", "3", GRAMMAR),
+    Refusal("an empty argument", "3x32x32", "conv:8,,k3", 2, "an argument of conv is empty", "", GRAMMAR),
+    Refusal("an open bracket", "3x32x32", "Conv2d(3,8", 2, "Conv2d( is not closed", "Conv2d(3,8", GRAMMAR),
+    Refusal("too many values", "3x32x32", "ReLU(True,1)", 2, "relu takes at most 1 values", "1", REFUSES),
+    Refusal("a value after a name", "3x32x32", "Conv2d(3,out_channels=8,3)", 2, "a value without a name comes after one with a name", "3", GRAMMAR),
+    Refusal("code is not run", "3x32x32", "Conv2d(3,8,abs(-3))", 2, "abs(-3) is no value; write a number, a tuple or a word", "abs(-3)", GRAMMAR),
+    Refusal("a size of 0", "3x0x32", "conv:8", 2, "the input 3x0x32 has a size of 0; every size is at least 1", "3x0x32", GRAMMAR),
+    Refusal("too many numbers", "1x1x3x32x32", "conv2d:8", 2, "the input has 5 numbers, but layers over 2 spatial axes take 2 sizes, 3 with channels, or 4 with channels and batch", "1x1x3x32x32", REFUSES),
+    Refusal("too few numbers", "8x8", "conv3d:8", 2, "the input has 2 numbers, but layers over 3 spatial axes take 3 sizes, 4 with channels, or 5 with channels and batch", "8x8", GRAMMAR),
+    Refusal("not a size", "3x32x32", "conv:8,k3x", 2, "3x is no number; sizes are written 3, 3x5 or, before and after, 1+2", "k3x", GRAMMAR),
+    Refusal("repeat without an end", "3x8x8", "repeat:2 relu", 2, "repeat has no end", "repeat:2", GRAMMAR),
+    Refusal("an end of nothing", "3x8x8", "relu end", 2, "end has no repeat before it", "end", GRAMMAR),
+    Refusal("repeat no times", "3x8x8", "repeat:0 relu end", 2, "repeat needs a count, such as repeat:3", "repeat:0", GRAMMAR),
+    Refusal("no such tensor", "3x8x8", "relu from:@skip", 2, "no tensor is named @skip; name a tensor with @name before it is used", "from:@skip", GRAMMAR),
+    Refusal("a design space, not yet", "3x32x32", "conv:8,k3/5", 2, "3/5 is a set or a range of designs, which is not there yet; give one number", "k3/5", GRAMMAR),
+    Refusal("a range, not yet", "3x32x32", "conv:32..512", 2, "32..512 is a set or a range of designs, which is not there yet; give one number", "32..512", GRAMMAR),
+    Refusal("nothing after the input", "3x32x32", "", 2, "there is no layer after the input; write one, such as conv:64,k3", None, GRAMMAR),
+)
+
+
+class Gradients(NamedTuple):
+    """MACs forward and backward, without and with the gradient of the network's own input."""
+
+    id: str
+    input: str
+    layers: str
+    macs: int
+    backward: int
+    backward_with_input: int
+    truth: str
+
+
+GRADIENTS = (
+    Gradients("depthwise: one forward more, or two", "32x16x16", "conv:k3,p1,depthwise,nobias", 73_728, 73_728, 147_456, FIELD),
+    Gradients("a first convolution", "3x32x32", "conv:8,k3,p1", 221_184, 221_184, 442_368, "torch 2.13's flop counter"),
+    Gradients("the second layer owes both", "3x32x32", "conv:8,k3,p1 relu conv:4,k3", 480_384, 739_584, 960_768, "torch 2.13's flop counter"),
+    Gradients("two linear layers", "64", "linear:32 relu linear:10", 2368, 2688, 4736, "torch 2.13's flop counter"),
+    Gradients("nothing to learn", "3x8x8", "relu maxpool:k2", 0, 0, 0, BY_HAND),
+    Gradients("transposed", "8x8x8", "convt:4,k3,s2,p1,op1", 18_432, 18_432, 36_864, BY_HAND),
+)
+
+
+class Kept(NamedTuple):
+    """The bytes that training in float32 keeps, and those of a forward pass, each tensor once."""
+
+    id: str
+    input: str
+    layers: str
+    saved: int
+    total: int
+    truth: str
+
+
+KEPT = (
+    Kept("autograd's own count", "8x3x32x32", "conv:16,k3,p1" + 20 * " relu", 10_585_792, 11_110_144, "torch 2.13: saved_tensors_hooks; total by hand"),
+    Kept("a view costs nothing", "3x8x8", "conv:4,k3 flatten linear:10", 7536, 7632, "torch 2.13: saved_tensors_hooks; total by hand"),
+)
+
+
+class Seconds(NamedTuple):
+    """The time for a million samples."""
+
+    id: str
+    convention: str
+    speed: float
+    hours: float
+    truth: str
+
+
+TEN_LAYERS = "100x64x64", "repeat:10 conv:100,k5,psame,nobias end"
+TIMES = (
+    Seconds("at 0.15 T", "macs", 0.15e12, 18.963, NOTES),
+    Seconds("at 12 T", "macs", 12e12, 14.2222 / 60, NOTES),
+    Seconds("at 0.15 T, exact FLOPs", "exact", 0.15e12, 37.918, BY_HAND),
+)
