@@ -292,3 +292,63 @@ TIMES = (
     Seconds("at 12 T", "macs", 12e12, 14.2222 / 60, NOTES),
     Seconds("at 0.15 T, exact FLOPs", "exact", 0.15e12, 37.918, BY_HAND),
 )
+
+
+class Run(NamedTuple):
+    """Layers on an array, with the weight of the first one (None: it has none)."""
+
+    id: str
+    layers: str
+    input: object
+    weight: object
+    answer: object
+    truth: str
+    flip: bool = False
+
+
+X = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+K = [[0, 1], [2, 3]]
+X2 = [X, [[1, 2, 3], [4, 5, 6], [7, 8, 9]]]
+K2 = [K, [[1, 2], [3, 4]]]
+K3 = [K2, [[[1, 2], [3, 4]], [[2, 3], [4, 5]]], [[[2, 3], [4, 5]], [[3, 4], [5, 6]]]]
+EDGES = [[1, 1, 0, 0, 0, 0, 1, 1]] * 6
+BLOCKS = [[1, 3, 2, 8], [4, 2, 5, 1], [9, 0, 7, 2], [6, 5, 3, 4]]
+
+RUNS = (
+    Run("cross-correlation", "conv", X, K, [[19, 25], [37, 43]], NOTES),
+    Run("several input channels", "conv", X2, K2, [[56, 72], [104, 120]], NOTES),
+    Run("several output channels", "conv", X2, K3,
+        [[[56, 72], [104, 120]], [[76, 100], [148, 172]], [[96, 128], [192, 224]]], NOTES),
+    Run("edge detection", "conv", EDGES, [[1, -1]], [[0, 1, 0, 0, 0, -1, 0]] * 6, NOTES),
+    Run("edge detection, image transposed", "conv", [list(column) for column in zip(*EDGES, strict=True)], [[1, -1]],
+        [[0] * 5] * 8, NOTES),
+    Run("true convolution", "conv", X, K, [[5, 11], [23, 29]], BY_HAND, flip=True),
+    Run("dilated", "conv:d2", X, K, [[38]], BY_HAND),
+    Run("strided", "conv:s2", BLOCKS, K, [[17, 21], [27, 20]], BY_HAND),
+    Run("padded", "conv:p1", [[1]], [[1, 2, 3], [4, 5, 6], [7, 8, 9]], [[5]], BY_HAND),
+    Run("padded to full turns the kernel", "conv:pfull", [[1]], [[1, 2], [3, 4]], [[4, 3], [2, 1]], BY_HAND),
+    Run("same, even kernel: one zero after", "conv1d:psame", [1, 2, 3], [1, 10], [21, 32, 3], BY_HAND),
+    Run("same_lower: one zero before", "conv1d:psame_lower", [1, 2, 3], [1, 10], [10, 21, 32], BY_HAND),
+    Run("causal", "conv1d:pcausal", [1, 2, 3], [1, 10, 100], [100, 210, 321], BY_HAND),
+    Run("reflect", "conv1d:p1,padding_mode=reflect", [1, 2, 3], [1, 0, 10], [22, 31, 22], BY_HAND),
+    Run("replicate", "conv1d:p1,padding_mode=replicate", [1, 2, 3], [1, 0, 10], [21, 31, 32], BY_HAND),
+    Run("circular", "conv1d:p1,padding_mode=circular", [1, 2, 3], [1, 0, 10], [23, 31, 12], BY_HAND),
+    Run("transposed", "convt", K, K, [[0, 0, 1], [0, 4, 6], [4, 12, 9]], NOTES),
+    Run("transposed, stride 2", "convt:s2", K, K, [[0, 0, 0, 1], [0, 0, 2, 3], [0, 2, 0, 3], [4, 6, 6, 9]], NOTES),
+    Run("transposed, cropped", "convt:p1", K, K, [[4]], NOTES),
+    Run("transposed, output_padding", "convt1d:s2,op1", [1, 2], [1], [1, 0, 2, 0], BY_HAND),
+    Run("max pooling", "maxpool:k2", BLOCKS, None, [[4, 8], [9, 7]], NOTES),
+    Run("max pooling, stride 1", "maxpool:k2,s1", X, None, [[4, 5], [7, 8]], NOTES),
+    Run("max pooling does not see its padding", "maxpool:k3,s3,p1", [[-5]], None, [[-5]], BY_HAND),
+    Run("max pooling, ceil", "maxpool:k2,ceil", X, None, [[4, 5], [7, 8]], BY_HAND),
+    Run("average pooling, stride 1", "avgpool:k2,s1", X, None, [[2, 3], [5, 6]], NOTES),
+    Run("average pooling counts its padding", "avgpool:k2,p1", [[4, 8], [12, 16]], None, [[1, 2], [3, 4]], BY_HAND),
+    Run("average pooling without its padding", "avgpool:k2,p1,nopad", [[4, 8], [12, 16]], None, [[4, 8], [12, 16]],
+        BY_HAND),
+    Run("average pooling, a divisor of its own", "avgpool:k2,divisor_override=2", [[4, 8], [12, 16]], None, [[20]],
+        BY_HAND),
+    Run("average pooling, ceil: what sticks out is not counted", "avgpool1d:k2,ceil", [1, 3, 5], None, [2, 5], BY_HAND),
+    Run("linear", "linear", [1, 2], [[1, 10], [3, 5]], [21, 13], BY_HAND),
+    Run("relu", "relu", [[-1, 2], [0, -3]], None, [[0, 2], [0, 0]], BY_HAND),
+    Run("a chain", "conv relu maxpool:k2", X, [[-1, 1], [1, -1]], [[0]], BY_HAND),
+)

@@ -1,4 +1,4 @@
-"""The golden table through the Python API."""
+"""The golden table through the analyses and the kernels."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from convcalc.analysis.costs import costs
 from convcalc.analysis.memory import memory
 from convcalc.analysis.shapes import shapes
 from convcalc.errors import ConvcalcError
+from convcalc.executor.run import run
 from convcalc.expressions import parse_text
 from convcalc.layers import LAYERS
 from convcalc.layers.base import shape_text
 
-EVERY = (golden.CASES, golden.REFUSALS, golden.GRADIENTS, golden.KEPT, golden.TIMES)
+EVERY = (golden.CASES, golden.REFUSALS, golden.GRADIENTS, golden.KEPT, golden.TIMES, golden.RUNS)
 
 
 def rows(table):
@@ -64,6 +65,12 @@ def test_times(row):
     ten = parse_text(" ".join(golden.TEN_LAYERS)).network()
     totals = costs(ten, convention=row.convention, samples=10**6, speed=row.speed).totals
     assert totals["seconds"] / 3600 == pytest.approx(row.hours, abs=5e-4)
+
+
+@rows(golden.RUNS)
+def test_run(row):
+    output = run(row.layers, row.input, row.weight, flip=row.flip).output
+    assert output.tolist() == row.answer
 
 
 def test_the_table_is_large_and_its_names_are_its_own():
