@@ -46,7 +46,7 @@ def costs(
     columns = list(_FORWARD)
     if backward:
         names = _gradient_names(resolved)
-        columns += [Column(f"backward_{name}_macs", f"∂{name} MACs") for name in names]
+        columns += [Column(f"backward_{name}_macs", f"∂{name} MACs", wide=True) for name in names]
         columns += [Column("backward_macs", "Backward MACs"), Column("backward_flops", "Backward FLOPs")]
     rows = []
     needed = _needs_gradient(network, resolved, input_grad=input_grad)

@@ -33,10 +33,10 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
     view = View(network, resolved)
     tensors = Tensors(network, resolved, dtype)
     columns = [
-        Column("input", "Input", "bytes", total=False),
-        Column("output", "Output", "bytes", total=False),
+        Column("input", "In", "bytes", total=False, wide=True),
+        Column("output", "Out", "bytes", total=False),
         Column("weight", "Weight", "bytes"),
-        Column("bias", "Bias", "bytes"),
+        Column("bias", "Bias", "bytes", wide=True),
         Column("live", "Alive", "bytes", total=False),
     ]
     if train:
