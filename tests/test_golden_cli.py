@@ -84,7 +84,8 @@ def in_a_process(*arguments):
 @rows(golden.CASES[::16])
 def test_case_in_a_process(row):
     done = in_a_process("flops", *words(row), "--get", "totals.flops")
-    assert (done.stdout, done.stderr, done.returncode) == (f"{row.flops}\n", "", 0)
+    assert (done.stdout, done.returncode) == (f"{row.flops}\n", 0)
+    assert all(line.startswith("warning: ") for line in done.stderr.splitlines())
 
 
 @rows(golden.REFUSALS[::12])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
-from convcalc.analysis.shapes import Resolved, View, base_row, located, need_layers, resolve
+from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, located, need_layers, resolve
 from convcalc.errors import ConvcalcError
 from convcalc.layers.base import Cost
 from convcalc.network import Network
@@ -56,7 +56,7 @@ def costs(
             values |= _backward(item, names, needed[item.node.name])
         rows.append(replace(base_row(item, view), values=values, reasons=reasons, steps=steps))
     totals = total(columns, rows)
-    diagnostics = [Diagnostic("note", note) for note in network.notes]
+    diagnostics = [*diagnose(network, resolved)]
     if convention != "exact":
         diagnostics.append(Diagnostic("note", f"FLOPs by the convention of {convention}"))
     _time(totals, samples, speed, backward=backward)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convcalc.analysis.costs import total
-from convcalc.analysis.report import Column, Diagnostic, Report, Value
-from convcalc.analysis.shapes import Resolved, View, base_row, need_layers, resolve
+from convcalc.analysis.report import Column, Report, Value
+from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, need_layers, resolve
 from convcalc.network import Network
 from convcalc.tracing import product
 
@@ -75,8 +75,7 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
             "training": 2 * parameters + state + buffers + extra,
         }
     answer = totals["training" if train else "total"]
-    diagnostics = tuple(Diagnostic("note", note) for note in network.notes)
-    return Report("memory", tuple(columns), tuple(rows), totals, answer, diagnostics)
+    return Report("memory", tuple(columns), tuple(rows), totals, answer, diagnose(network, resolved))
 
 
 class Tensors:

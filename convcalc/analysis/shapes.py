@@ -8,7 +8,7 @@ from convcalc import formulas
 from convcalc.analysis.report import Diagnostic, Report, Row
 from convcalc.errors import ConvcalcError, ExpressionError
 from convcalc.layers import kind_of
-from convcalc.layers.base import Layer, Shape
+from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.network import Network, Node
 from convcalc.tracing import Step, recording
 
@@ -58,9 +58,14 @@ def _with_remainders(steps: list[Step]) -> list[Step]:
     return kept
 
 
+def label(node: Node) -> str:
+    """What messages call a node."""
+    return f"{node.name} ({node.layer.kind})"
+
+
 def located(error: ConvcalcError, node: Node) -> ConvcalcError:
     """The error with the layer named, and the caret under the field that it is about."""
-    error.layer = f"{node.name} ({node.layer.kind})"
+    error.layer = label(node)
     error.span = error.span or node.spans.get(error.field or "", node.span)
     return error
 
@@ -97,6 +102,20 @@ def base_row(item: Resolved, view: View) -> Row:
     )
 
 
+def diagnose(network: Network, resolved: list[Resolved]) -> tuple[Diagnostic, ...]:
+    """What to know about the network whatever was asked: how the input was read, and each layer's warnings."""
+    found = [Diagnostic("note", note) for note in network.notes]
+    spatial = False
+    for item in resolved:
+        words = list(item.layer.warnings(*item.inputs))
+        if spatial and item.layer.kind == "linear" and len(item.inputs[0]) > 3:
+            shape = shape_text(item.inputs[0][1:])
+            words.append(f"works on the last axis of {shape} alone; a flatten before it would take all of it")
+        found += [Diagnostic("warning", text, label(item.node)) for text in words]
+        spatial = spatial or kind_of(item.layer).ranked
+    return tuple(found)
+
+
 def need_layers(network: Network) -> None:
     """Raise `ExpressionError` for a network of an input alone."""
     if not network.nodes:
@@ -109,5 +128,4 @@ def shapes(network: Network, *, explain: bool = False) -> Report:
     resolved = resolve(network, explain=explain)
     view = View(network, resolved)
     rows = tuple(base_row(item, view) for item in resolved)
-    diagnostics = tuple(Diagnostic("note", note) for note in network.notes)
-    return Report("shape", (), rows, {}, rows[-1].outputs[0], diagnostics)
+    return Report("shape", (), rows, {}, rows[-1].outputs[0], diagnose(network, resolved))

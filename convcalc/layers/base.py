@@ -109,6 +109,10 @@ class Layer:
         """What PyTorch's autograd keeps of it for the backward pass in training mode."""
         raise NotImplementedError
 
+    def warnings(self, *inputs: Shape) -> Sequence[str]:
+        """What to know about this layer on such inputs, a sentence each without its subject."""
+        return ()
+
     def output_dtypes(self, dtype: str) -> tuple[str, ...]:
         """The types of the outputs for inputs of this type, where they are not all the same."""
         return (dtype,)

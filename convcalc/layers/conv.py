@@ -266,6 +266,20 @@ class ConvTranspose(_Convolution):
                 )
         return ((batch, self.bound[1], *output),)
 
+    def warnings(self, *inputs: Shape) -> Sequence[str]:
+        """Uneven overlap of the windows, which shows as a checkerboard, and outputs that none reaches."""
+        for kernel, stride, dilation in zip(self.kernel_size, self.stride, self.dilation, strict=True):
+            if dilation == 1 and stride > kernel:
+                return (
+                    f"the stride {stride} is larger than the kernel_size {kernel}, so no window reaches some outputs",
+                )
+            if dilation == 1 and kernel % stride:
+                return (
+                    f"the stride {stride} does not divide the kernel_size {kernel}, so windows overlap unevenly,"
+                    " which can show as a checkerboard",
+                )
+        return ()
+
     def _sizes(self, sizes: tuple[int, ...], extra: tuple[int, ...]) -> tuple[int, ...]:
         before, after = zip(*self.padding, strict=True)
         return per_axis(F.transposed_size, sizes, self.kernel_size, self.stride, before, after, self.dilation, extra)
