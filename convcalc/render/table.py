@@ -26,7 +26,7 @@ def print_table(report: Report, console: Console) -> None:
     lines = [*zip(*(_two_lines(title) for title in titles), strict=True), *rows, *([totals] if totals else [])]
     widths = [max(cell_len(line[index]) for line in lines) for index in range(len(titles))]
     shown = _columns_that_fit(report, widths, console.width)
-    table = Table(box=SIMPLE_HEAD, header_style="bold", show_footer=bool(totals), padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE_HEAD, header_style="bold", show_footer=bool(totals), padding=(0, 1, 0, 0), show_edge=False)
     for index in shown:
         table.add_column(
             titles[index],
