@@ -10,10 +10,18 @@ from convcalc.errors import ModelFileError
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Write a file so that nobody ever sees half of it. Raises `ModelFileError` when it cannot be written."""
+    """Write a file so that nobody ever sees half of it; a link is followed.
+
+    Raises `ModelFileError` when it cannot be written.
+    """
     target = Path(path)
     temporary = ""
     try:
+        if target.exists() and not target.is_file():
+            # A device or a pipe is written to; a file in its place is not what anybody means.
+            target.write_bytes(content)
+            return
+        target = target.resolve()
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(content)

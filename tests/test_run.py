@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from convcalc.errors import ShapeError
+from convcalc.errors import ConvcalcError, ResourceError, ShapeError, UnsupportedOpError
+from convcalc.executor.fit import fit
+from convcalc.executor.matrix import as_matrix
 from convcalc.executor.run import prepare, run
 from convcalc.layers.activation import ReLU
 from convcalc.layers.conv import Conv2d
@@ -186,3 +190,77 @@ def test_a_tensor_is_let_go_after_its_last_use():
 
 def test_one_linear_layer_by_its_class():
     assert run(Linear(3, 2), [1.0, 2.0, 3.0]).output.shape == (2,)
+
+
+# --- the matrix of a layer ------------------------------------------------------------------------------------------
+
+
+def test_the_matrix_of_a_convolution_and_of_the_transposed_one():
+    kernel = np.arange(1, 10).reshape(3, 3)
+    matrix = as_matrix(prepare("conv", np.ones((4, 4), int), kernel))
+    assert matrix.shape == (4, 16)
+    assert matrix[0].tolist() == [1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0, 0, 0, 0, 0]
+    assert matrix[3].tolist() == [0, 0, 0, 0, 0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9]
+    transposed = as_matrix(prepare("convt", np.ones((2, 2), int), kernel))
+    assert transposed.tolist() == matrix.T.tolist()
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["conv:3,k2,s2,p1", "convt:4,k3,s2,g2", "avgpool:2", "conv:4,k3 avgpool:2 flatten linear:3", "linear:2"],
+)
+def test_the_matrix_does_what_the_layers_do(expression):
+    x = np.random.default_rng(0).normal(size=(2, 5, 6))
+    prepared = prepare(expression, x)
+    offset = run(expression, x * 0).output.ravel()
+    assert as_matrix(prepared) @ x.ravel() + offset == pytest.approx(run(expression, x).output.ravel())
+
+
+def test_what_is_not_linear_has_no_matrix():
+    with pytest.raises(UnsupportedOpError, match="layer 1: relu is not linear"):
+        as_matrix(prepare("conv:k2 relu", X))
+
+
+def test_a_matrix_that_is_too_large_is_refused():
+    with pytest.raises(ResourceError, match="the matrix would be"):
+        as_matrix(prepare("conv:k3", np.ones((3, 224, 224), np.float32)))
+
+
+# --- learning -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_edge_kernel_is_learned(seed):
+    wanted = run("", EDGES, [1, -1]).output
+    seen = []
+    learned = fit(
+        prepare("conv:k1x2,nobias", EDGES, seed=seed), wanted, lr=3e-2, steps=20, on_step=lambda *now: seen.append(now)
+    )
+    assert learned.result.weights["0.weight"].ravel() == pytest.approx([1, -1], abs=0.02)
+    assert len(learned.losses) == 21
+    assert seen == list(enumerate(learned.losses[:-1], 1))
+    assert all(later < before for before, later in pairwise(learned.losses))
+
+
+def test_every_parameter_of_a_chain_is_learned():
+    x = np.random.default_rng(0).normal(size=(4, 1, 6, 6))
+    prepared = prepare("conv:2,k3 relu avgpool:2 flatten linear:1", x)
+    learned = fit(prepared, np.arange(4.0)[:, None], lr=5e-3, steps=200)
+    assert learned.losses[-1] < learned.losses[0] / 10
+    for name, start in prepared.weights.items():
+        assert not np.array_equal(learned.result.weights[name], start)
+
+
+def test_a_rate_that_is_too_large_is_said():
+    with pytest.raises(ConvcalcError, match=r"beyond all bounds by step \d+; a smaller rate than 10 is needed"):
+        fit(prepare("conv:k2", X), np.zeros((2, 2)), lr=10, steps=500)
+
+
+def test_a_target_of_another_shape_is_refused():
+    with pytest.raises(ShapeError, match="the target is 3x3, but the output is 2x2"):
+        fit(prepare("conv:k2", X), X)
+
+
+def test_nothing_to_learn():
+    with pytest.raises(ShapeError, match="nothing to learn"):
+        fit(prepare("relu", X), X)

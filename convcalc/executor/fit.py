@@ -1,0 +1,112 @@
+"""Learning weights by gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from convcalc.analysis.shapes import located
+from convcalc.errors import ConvcalcError, ShapeError
+from convcalc.executor.kernels import Array, floats, gradient_of
+from convcalc.executor.run import Prepared, Result, as_array, compute, compute_layer
+from convcalc.layers.base import shape_text
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What was learned: the loss before every step and after the last, and the run with the weights that came out."""
+
+    losses: Sequence[float]
+    result: Result
+
+
+def fit(
+    prepared: Prepared,
+    target: npt.ArrayLike,
+    *,
+    lr: float = 3e-2,
+    steps: int = 20,
+    on_step: Callable[[int, float], None] | None = None,
+) -> Fit:
+    """Learn every parameter by plain gradient descent on the squared error, summed over the output.
+
+    The weights of `prepared` are the start. `on_step` gets the number of each step, from 1, and the loss before it.
+    Raises `ShapeError` for a target of another shape than the output, `ConvcalcError` when the loss grows beyond all
+    bounds.
+    """
+    prepared = replace(
+        prepared,
+        inputs={name: floats(array) for name, array in prepared.inputs.items()},
+        weights={name: floats(array) for name, array in prepared.weights.items()},
+    )
+    output = next(item for item in prepared.resolved if prepared.network.outputs[0] in item.node.outputs)
+    shape = output.outputs[output.node.outputs.index(prepared.network.outputs[0])]
+    wanted = as_array(target, "the target")
+    shown = prepared.shown(np.empty(shape, np.int8)).shape
+    if wanted.shape not in (shape, shown):
+        raise ShapeError(f"the target is {shape_text(wanted.shape)}, but the output is {shape_text(shown)}")
+    wanted = wanted.reshape(shape)
+    learned = {f"{item.node.name}.{parameter}" for item in prepared.resolved for parameter in item.layer.parameters()}
+    if not learned:
+        raise ShapeError("there is nothing to learn: no layer has parameters")
+    losses: list[float] = []
+    for step in range(1, steps + 1):
+        loss, gradients = _loss_and_gradients(prepared, wanted)
+        if not np.isfinite(loss):
+            raise ConvcalcError(
+                f"the loss grew beyond all bounds by step {step}; a smaller rate than {lr:g} is needed",
+                field="lr",
+                value=lr,
+            )
+        losses.append(loss)
+        if on_step is not None:
+            on_step(step, loss)
+        weights = {
+            key: array - lr * gradients[key] if key in learned and key in gradients else array
+            for key, array in prepared.weights.items()
+        }
+        prepared = replace(
+            prepared, weights={key: array.astype(prepared.weights[key].dtype) for key, array in weights.items()}
+        )
+    result = compute(prepared)
+    losses.append(float(((result.output - prepared.shown(wanted)) ** 2).sum()))
+    return Fit(losses, result)
+
+
+def _loss_and_gradients(prepared: Prepared, wanted: Array) -> tuple[float, dict[str, Array]]:
+    """The summed squared error, and its gradient for every parameter, by name."""
+    tensors = dict(prepared.inputs)
+    for item in prepared.resolved:
+        inputs = tuple(tensors[name] for name in item.node.inputs)
+        outputs = compute_layer(item, inputs, prepared.weights_of(item.node.name))
+        tensors.update(zip(item.node.outputs, outputs, strict=True))
+    last = prepared.network.outputs[0]
+    with np.errstate(all="ignore"):
+        error = tensors[last] - wanted
+        loss = float((error * error).sum())
+    grads: dict[str, Array] = {last: 2 * error}
+    gradients: dict[str, Array] = {}
+    for item in reversed(prepared.resolved):
+        node = item.node
+        if not any(name in grads for name in node.outputs):
+            continue
+        outputs = tuple(tensors[name] for name in node.outputs)
+        grad_outputs = tuple(
+            grads.get(name, np.zeros_like(tensor)) for name, tensor in zip(node.outputs, outputs, strict=True)
+        )
+        inputs = tuple(tensors[name] for name in node.inputs)
+        try:
+            with np.errstate(all="ignore"):
+                grad_inputs, grad_weights = gradient_of(item.layer)(
+                    item.layer, inputs, outputs, prepared.weights_of(node.name), grad_outputs
+                )
+        except ConvcalcError as problem:
+            raise located(problem, node) from None
+        for name, grad in zip(node.inputs, grad_inputs, strict=True):
+            if grad is not None:
+                grads[name] = grads[name] + grad if name in grads else grad
+        gradients.update({f"{node.name}.{parameter}": grad for parameter, grad in grad_weights.items()})
+    return loss, gradients
