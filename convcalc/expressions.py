@@ -10,7 +10,7 @@ r"""Layer expressions: text to layers and back.
                | key value                                 k7  k3x5  p1+2  op1
     value      = axis {"x" axis} | word | number | "true" | "false" | "none"
     axis       = integer ["+" integer]                     before+after
-    joins      = add:@a  mul:@a  concat:@a,@b  crop:@a     the current tensor comes first
+    joins      = add:@a  mul:@a  concat:@a,@b  crop:@a     the current tensor comes first; @a.1 is a's second output
 
 Kinds are those of `convcalc.layers.LAYERS` and PyTorch's class names, in any case. Commas and spaces split outside
 brackets only. `3/5/7` and `32..512..32` are kept for design spaces.
@@ -36,8 +36,9 @@ _SHAPE = re.compile(r"\d[\dx/.]*$")
 _DESIGN_SPACE = re.compile(r"\d(/|\.\.)\d")
 _CONSTANTS = {"true": True, "false": False, "none": None}
 _IGNORED_FIELDS = ("device", "dtype")
-_JOINS = ("add", "mul", "concat", "crop")
 _WIRING = ("from", "repeat", "end")
+_MOST_ITEMS = 100_000
+"""Layers that repeats may grow to: a slip of the finger is not to fill the memory."""
 
 
 # --- tokens ---------------------------------------------------------------------------------------------------------
@@ -399,9 +400,11 @@ class Program:
         if given is None:
             raise ExpressionError("there is no input; write its shape first, such as 3x224x224", field="input")
         rank, read = self.read_input(given)
-        nodes, output = self._wire(rank)
+        wiring = _Wiring(rank)
+        for item in self.items:
+            wiring.take(item)
         notes = () if read.channels_given else ("the input is read as sizes with one channel",)
-        return Network({"input": read}, tuple(nodes), (output,), notes)
+        return Network({"input": read}, tuple(wiring.nodes), (wiring.current,), (*notes, *wiring.notes()))
 
     def rank(self) -> int | None:
         """The rank that the first layer of fixed rank decides, if any."""
@@ -434,42 +437,83 @@ class Program:
             value=given,
         )
 
-    def _wire(self, rank: int) -> tuple[list[Node], str]:
-        nodes: list[Node] = []
-        labels: dict[str, str] = {}
-        names: set[str] = set()
-        current = "input"
-        for item in self.items:
-            if isinstance(item, Wire):
-                if item.what == "@":
-                    labels[item.label] = current
-                else:
-                    current = _label(labels, item.label, item.span)
-                continue
-            layer = item.layer(rank)
-            name = item.name or str(len(nodes))
-            if name in names:
-                name = next(f"{name}.{count}" for count in range(1, len(nodes) + 2) if f"{name}.{count}" not in names)
-            names.add(name)
-            inputs = (current, *(_label(labels, label, span) for label, span in item.links))
-            least, most = layer.inputs
-            if len(inputs) < least or (most is not None and len(inputs) > most):
-                wanted = "one input" if most == 1 else f"at least {least} inputs" if most is None else f"{least} inputs"
-                example = f"; name one with @a and write {item.kind.name}:@a" if len(inputs) < least else ""
-                raise ExpressionError(
-                    f"{item.kind.name} takes {wanted}, but {len(inputs)} came in{example}", span=item.span
-                )
-            outputs = tensor_names(name, layer)
-            nodes.append(Node(name, layer, inputs, outputs, item.span, item.spans))
-            current = outputs[0]
-        return nodes, current
+
+class _Wiring:
+    """Layers and wires taken one after the other: nodes over named tensors come of it."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.nodes: list[Node] = []
+        self.current = "input"
+        self.tensors = {"input"}
+        self.counts: dict[str, int] = {}
+        self.labels: dict[str, str] = {}
+        self.used: set[str] = set()
+        # A wire inside repeat is taken more than once and is one wire still.
+        self.unused_wires: dict[Wire, None] = {}
+        self.wires: dict[str, Wire] = {}
+
+    def take(self, item: LayerText | Wire) -> None:
+        """One item. Raises `ExpressionError` at the part of it that is wrong."""
+        if isinstance(item, LayerText):
+            self._layer(item)
+        elif item.what == "@":
+            self.labels[item.label] = self.current
+            if self.wires.get(item.label) is not item:
+                self.unused_wires[item] = None
+            self.wires[item.label] = item
+        else:
+            self.current = self._tensor(item.label, item.span)
+
+    def _layer(self, item: LayerText) -> None:
+        layer = item.layer(self.rank)
+        inputs = (self.current, *(self._tensor(label, span) for label, span in item.links))
+        _check_inputs(item, layer, len(inputs))
+        name = wanted = item.name or str(len(self.nodes))
+        while not self.tensors.isdisjoint(outputs := tensor_names(name, layer)):
+            self.counts[wanted] = self.counts.get(wanted, 0) + 1
+            name = f"{wanted}.{self.counts[wanted]}"
+        self.tensors.update(outputs)
+        self.used.update(inputs)
+        spans = item.spans | {f"input{index}": span for index, (_, span) in enumerate(item.links, 1)}
+        self.nodes.append(Node(name, layer, inputs, outputs, item.span, spans))
+        self.current = outputs[0]
+
+    def _tensor(self, label: str, span: Span) -> str:
+        """The tensor that a label names; a.1 is the second output of the layer whose first is a."""
+        owner = label
+        tensor = self.labels.get(label)
+        if tensor is None:
+            owner, _, index = label.rpartition(".")
+            further = f"{self.labels.get(owner)}.{index}"
+            tensor = further if index.isdigit() and any(further in node.outputs[1:] for node in self.nodes) else None
+        if tensor is None:
+            known = did_you_mean(label, self.labels) or "; name a tensor with @name before it is used"
+            raise ExpressionError(f"no tensor is named @{label}{known}", span=span, value=label)
+        self.unused_wires.pop(self.wires[owner], None)
+        return tensor
+
+    def notes(self) -> Iterator[str]:
+        """What was named or made and then not used."""
+        for wire in self.unused_wires:
+            yield f"@{wire.label} is never used"
+        result = self.current
+        made = {tensor: node for node in self.nodes for tensor in node.outputs}
+        last = f"that of {made[result].name} ({made[result].layer.kind})" if result in made else "the input itself"
+        for node in self.nodes:
+            if node.outputs[0] != result and self.used.isdisjoint(node.outputs):
+                yield f"the output of {node.name} ({node.layer.kind}) is never used; the network's output is {last}"
 
 
-def _label(labels: Mapping[str, str], label: str, span: Span) -> str:
-    if label not in labels:
-        known = f"{did_you_mean(label, labels)}" or "; name a tensor with @name before it is used"
-        raise ExpressionError(f"no tensor is named @{label}{known}", span=span, value=label)
-    return labels[label]
+def _check_inputs(item: LayerText, layer: Layer, count: int) -> None:
+    """Raise `ExpressionError` for fewer or more inputs than a layer takes."""
+    least, most = layer.inputs
+    if least <= count and (most is None or count <= most):
+        return
+    wanted = "one input" if most == 1 else f"at least {least} inputs" if most is None else f"{least} inputs"
+    example = f"; name one with @a and write {item.kind.name}:@a" if count < least else ""
+    span = item.links[most - 1][1] if most is not None and count > most else item.span
+    raise ExpressionError(f"{item.kind.name} takes {wanted}, but {count} came in{example}", span=span)
 
 
 def parse(tokens: Sequence[Token]) -> Program:
@@ -492,20 +536,37 @@ def parse(tokens: Sequence[Token]) -> Program:
         elif word and word[0] == "from":
             items.append(Wire("from", _name(text[5:].removeprefix("@"), token.span), token.span))
         elif word and word[0] == "repeat":
-            count = text[7:]
-            if not count.isdigit() or int(count) < 1:
-                raise ExpressionError("repeat needs a count, such as repeat:3", span=token.span, value=count)
-            loops.append((len(items), int(count), token.span))
+            loops.append((len(items), _times(token), token.span))
         elif word and word[0] == "end":
             if not loops:
                 raise ExpressionError("end has no repeat before it", span=token.span)
-            start, times, _ = loops.pop()
-            items.extend(items[start:] * (times - 1))
+            _repeat(items, *loops.pop())
         else:
             items.append(parse_layer(token))
     if loops:
         raise ExpressionError("repeat has no end", span=loops[-1][2])
     return Program(items, given, span)
+
+
+def _times(token: Token) -> int:
+    """How often a repeat repeats."""
+    count = token.text[7:]
+    if not count.isdigit() or int(count) < 1:
+        raise ExpressionError(
+            "repeat needs a count of at least 1, such as repeat:3", span=token.span, field="repeat", value=count
+        )
+    return int(count)
+
+
+def _repeat(items: list[LayerText | Wire], start: int, times: int, span: Span) -> None:
+    """Write out what stands since `start` so many times."""
+    if len(items) == start:
+        raise ExpressionError("there is nothing between this repeat and its end", span=span)
+    if start + (len(items) - start) * times > _MOST_ITEMS:
+        raise ExpressionError(
+            f"this repeat makes the network longer than {_MOST_ITEMS:,} layers", span=span, field="repeat", value=times
+        )
+    items.extend(items[start:] * (times - 1))
 
 
 def _name(text: str, span: Span) -> str:

@@ -229,7 +229,7 @@ REFUSALS = (
     Refusal("not a size", "3x32x32", "conv:8,k3x", 2, "3x is no number; sizes are written 3, 3x5 or, before and after, 1+2", "k3x", GRAMMAR),
     Refusal("repeat without an end", "3x8x8", "repeat:2 relu", 2, "repeat has no end", "repeat:2", GRAMMAR),
     Refusal("an end of nothing", "3x8x8", "relu end", 2, "end has no repeat before it", "end", GRAMMAR),
-    Refusal("repeat no times", "3x8x8", "repeat:0 relu end", 2, "repeat needs a count, such as repeat:3", "repeat:0", GRAMMAR),
+    Refusal("repeat no times", "3x8x8", "repeat:0 relu end", 2, "repeat needs a count of at least 1, such as repeat:3", "repeat:0", GRAMMAR),
     Refusal("no such tensor", "3x8x8", "relu from:@skip", 2, "no tensor is named @skip; name a tensor with @name before it is used", "from:@skip", GRAMMAR),
     Refusal("a design space, not yet", "3x32x32", "conv:8,k3/5", 2, "3/5 is a set or a range of designs, which is not there yet; give one number", "k3/5", GRAMMAR),
     Refusal("a range, not yet", "3x32x32", "conv:32..512", 2, "32..512 is a set or a range of designs, which is not there yet; give one number", "32..512", GRAMMAR),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from convcalc import formulas
 from convcalc.analysis.report import Diagnostic, Report, Row
-from convcalc.errors import ConvcalcError, ExpressionError
+from convcalc.errors import ConvcalcError, ExpressionError, ShapeError
 from convcalc.layers import kind_of
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.network import Network, Node
@@ -40,7 +40,7 @@ def resolve(network: Network, *, explain: bool = False) -> list[Resolved]:
             else:
                 outputs = layer.infer(*inputs)
         except ConvcalcError as error:
-            raise located(error, node) from None
+            raise located(_with_branches(error, network, node, inputs), node) from None
         shapes.update(zip(node.outputs, outputs, strict=True))
         resolved.append(Resolved(node, layer, inputs, outputs, tuple(steps)))
     return resolved
@@ -67,6 +67,21 @@ def located(error: ConvcalcError, node: Node) -> ConvcalcError:
     """The error with the layer named, and the caret under the field that it is about."""
     error.layer = label(node)
     error.span = error.span or node.spans.get(error.field or "", node.span)
+    return error
+
+
+def _with_branches(error: ConvcalcError, network: Network, node: Node, inputs: tuple[Shape, ...]) -> ConvcalcError:
+    """The error of a join with the layers named that its inputs come from, and the caret under the one that differs."""
+    if len(inputs) < 2 or not isinstance(error, ShapeError):
+        return error
+    makers = {tensor: label(maker) for maker in network.nodes for tensor in maker.outputs}
+    branches = [
+        f"{shape_text(shape[1:])} from {makers.get(name, 'the input')}"
+        for name, shape in zip(node.inputs, inputs, strict=True)
+    ]
+    error.message += "; here come " + ", ".join(branches[:-1]) + " and " + branches[-1]
+    differs = next((index for index, shape in enumerate(inputs) if index and shape == error.value), None)
+    error.span = error.span or node.spans.get(f"input{differs}")
     return error
 
 
@@ -128,4 +143,7 @@ def shapes(network: Network, *, explain: bool = False) -> Report:
     resolved = resolve(network, explain=explain)
     view = View(network, resolved)
     rows = tuple(base_row(item, view) for item in resolved)
-    return Report("shape", (), rows, {}, rows[-1].outputs[0], diagnose(network, resolved))
+    known = {name: given.shape for name, given in network.inputs.items()}
+    for item in resolved:
+        known.update(zip(item.node.outputs, item.outputs, strict=True))
+    return Report("shape", (), rows, {}, view(known[network.outputs[0]]), diagnose(network, resolved))
