@@ -27,7 +27,7 @@ from typing import Any
 from convcalc.errors import ConvcalcError, ExpressionError, Source, Span, did_you_mean
 from convcalc.layers import LAYERS, Kind, find_kind, kind_of
 from convcalc.layers.base import Layer, text_of
-from convcalc.network import Input, Network, Node, tensor_names
+from convcalc.network import Input, Network, Node, no_input, tensor_names
 
 _OPENING, _CLOSING = "([{", ")]}"
 _INTEGER = re.compile(r"[+-]?\d+$")
@@ -388,8 +388,10 @@ class Program:
         """The layers without the wiring."""
         return [item for item in self.items if isinstance(item, LayerText)]
 
-    def network(self, shape: tuple[int, ...] | None = None) -> Network:
-        """The network on the input of the text, or on `shape`. Raises `ExpressionError` for none and for both."""
+    def network(self, shape: tuple[int, ...] | None = None, *, open_input: bool = False) -> Network:
+        """The network on the input of the text, or on `shape`. Raises `ExpressionError` for both, and for none unless
+        `open_input`: then the network has no inputs, and only its geometry can be asked for.
+        """
         given = self.given
         if shape is not None:
             if given is not None:
@@ -397,14 +399,20 @@ class Program:
                     "the input is given twice; keep one of them", span=self.input_span, field="input", value=shape
                 )
             given = shape
-        if given is None:
-            raise ExpressionError("there is no input; write its shape first, such as 3x224x224", field="input")
-        rank, read = self.read_input(given)
+        notes: tuple[str, ...] = ()
+        if given is not None:
+            rank, read = self.read_input(given)
+            inputs = {"input": read}
+            if not read.channels_given:
+                notes = ("the input is read as sizes with one channel",)
+        elif open_input:
+            rank, inputs = self.rank() or 2, {}
+        else:
+            raise no_input()
         wiring = _Wiring(rank)
         for item in self.items:
             wiring.take(item)
-        notes = () if read.channels_given else ("the input is read as sizes with one channel",)
-        return Network({"input": read}, tuple(wiring.nodes), (wiring.current,), (*notes, *wiring.notes()))
+        return Network(inputs, tuple(wiring.nodes), (wiring.current,), (*notes, *wiring.notes()))
 
     def rank(self) -> int | None:
         """The rank that the first layer of fixed rank decides, if any."""

@@ -172,6 +172,59 @@ def receptive_field(field: int, jump: int, kernel_size: int, dilation: int) -> i
     return field + dilation * (kernel_size - 1) * jump
 
 
+# --- composition ----------------------------------------------------------------------------------------------------
+
+
+@formula("stride", "a step of the second layer is stride steps of the first")
+def composed_stride(jump: int, stride: int) -> int:
+    """The distance at the input between neighbours after a layer, from the one before it.
+
+    >>> composed_stride(2, 3)
+    6
+    """
+    return jump * stride
+
+
+@formula("padding", "a padded place of the second layer stands for jump places of the first")
+def composed_padding(padding: int, jump: int, next_padding: int) -> int:
+    """The padding of two layers as one, on one side.
+
+    >>> composed_padding(1, 2, 3)
+    7
+    """
+    return padding + jump * next_padding
+
+
+@formula("extent", "stride − 1 zeros stand between the outputs of the first before the second spreads them")
+def composed_transposed_extent(extent: int, kernel_size: int, stride: int, dilation: int) -> int:
+    """The elements that a transposed convolution spreads one element over, after one of `extent`.
+
+    >>> composed_transposed_extent(4, 4, 2, 1)
+    10
+    """
+    return (extent - 1) * stride + dilation * (kernel_size - 1) + 1
+
+
+@formula("padding", "window_count, solved for the padding after")
+def needed_padding(output: int, size: int, kernel_size: int, stride: int, before: int, dilation: int) -> int:
+    """The padding after that so many windows need; ceil_mode makes windows that need more than there is.
+
+    >>> needed_padding(5, 10, 3, 2, 0, 1)
+    1
+    """
+    return (output - 1) * stride + dilation * (kernel_size - 1) + 1 - size - before
+
+
+@formula("border", "the windows that start fewer than padding + border elements from the end")
+def border_after(border: int, padding: int, stride: int) -> int:
+    """How many outputs at one end read padding of this layer, or one of the `border` outputs before it, at most.
+
+    >>> border_after(0, 1, 1), border_after(3, 1, 2)
+    (1, 2)
+    """
+    return ceil_div(border + padding, stride)
+
+
 # --- pooling --------------------------------------------------------------------------------------------------------
 
 

@@ -38,7 +38,10 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Nodes in topological order, the tensors that come in, and the names of those that go out."""
+    """Nodes in topological order, the tensors that come in, and the names of those that go out.
+
+    `inputs` is empty when the shape of what comes in is left open.
+    """
 
     inputs: Mapping[str, Input]
     nodes: tuple[Node, ...]
@@ -46,8 +49,10 @@ class Network:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def chain(cls, *layers: Layer, input: Sequence[int], batch: int | None = None) -> Network:
+    def chain(cls, *layers: Layer, input: Sequence[int] | None, batch: int | None = None) -> Network:
         """Layers in a row on an input of shape (channels, *sizes), with a batch of `batch` (1, hidden, if None).
+
+        Without an input (None) only the geometry of the chain can be asked for.
 
         >>> from convcalc.layers.conv import Conv2d
         >>> Network.chain(Conv2d(3, 64, 7), input=(3, 224, 224)).outputs
@@ -59,11 +64,15 @@ class Network:
             outputs = tensor_names(str(index), layer)
             nodes.append(Node(str(index), layer, (current,), outputs))
             current = outputs[0]
+        if input is None:
+            return cls({}, tuple(nodes), (current,))
         given = Input((1 if batch is None else batch, *input), batch_given=batch is not None)
         return cls({"input": given}, tuple(nodes), (current,))
 
     def with_batch(self, batch: int) -> Network:
         """The same network on so many samples. Raises `ExpressionError` when the input's shape has a batch already."""
+        if not self.inputs:
+            raise no_input()
         for given in self.inputs.values():
             if given.batch_given:
                 raise ExpressionError(
@@ -82,3 +91,8 @@ def tensor_names(node: str, layer: Layer) -> tuple[str, ...]:
     """What a node's outputs are called: its own name, then name.1, ... for further ones."""
     count = len(layer.output_dtypes("float32"))
     return (node, *(f"{node}.{index}" for index in range(1, count)))
+
+
+def no_input() -> ExpressionError:
+    """The error for a question that needs the shape of what comes in."""
+    return ExpressionError("there is no input; write its shape first, such as 3x224x224", field="input")

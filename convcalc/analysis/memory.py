@@ -43,7 +43,8 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
         columns.append(Column("saved", "Kept", "bytes"))
     kept: set[str] = set()
     rows = []
-    for item, alive in zip(resolved, tensors.alive(), strict=True):
+    living = tensors.alive()
+    for item, alive in zip(resolved, living, strict=True):
         values: dict[str, Value] = {
             "input": sum(tensors.sizes[name] for name in item.node.inputs),
             "output": sum(tensors.sizes[name] for name in item.node.outputs),
@@ -56,14 +57,14 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
     totals = total(columns, rows)
     parameters = sum(sum(tensors.parameters(item).values()) for item in resolved)
     buffers = sum(sum(tensors.own(item.layer.buffers()).values()) for item in resolved)
-    peak = max(rows, key=lambda row: int(row.values["live"] or 0))
+    peak, peak_row = max(zip(living, rows, strict=True), key=lambda pair: pair[0])
     totals |= {
         "activations": tensors.activations,
         "parameters": parameters,
         "buffers": buffers,
         "total": tensors.activations + parameters + buffers,
-        "peak": peak.values["live"],
-        "peak_layer": peak.name,
+        "peak": peak,
+        "peak_layer": peak_row.name,
     }
     if train:
         # What autograd keeps includes parameters, which are there anyway.

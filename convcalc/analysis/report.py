@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from convcalc.layers.base import Shape
 from convcalc.tracing import Step
 
-Value = int | float | str | None
-"""A number, a text, or None: unknown, never 0."""
+Value = int | float | str | tuple[Any, ...] | None
+"""A number, a text, numbers (or pairs) per axis, or None: unknown, never 0."""
 
 
 class Column:
     """One quantity: its key in JSON, its title in tables, and its unit.
 
-    `unit` is "count", "bytes", "seconds", "number" or "text"; `total` says whether the column has a total; `wide` marks
-    one that a narrow terminal does without.
+    `unit` is "count", "bytes", "seconds", "number", "sizes" (one for each axis) or "text"; `total` says whether
+    the column has a total; `wide` marks one that a narrow terminal does without.
     """
 
     __slots__ = ("key", "title", "total", "unit", "wide")
@@ -57,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Rows, totals and diagnostics. `answer` is the one value that `-q` prints."""
+    """Rows, totals and diagnostics. `answer` is the one value that `-q` prints; `arrays` are NumPy's, by name."""
 
     verb: str
     columns: tuple[Column, ...]
@@ -65,6 +66,7 @@ class Report:
     totals: Mapping[str, Value]
     answer: Value | Shape
     diagnostics: tuple[Diagnostic, ...] = ()
+    arrays: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def status(self) -> str:

@@ -9,7 +9,7 @@ from convcalc.analysis.report import Diagnostic, Report, Row
 from convcalc.errors import ConvcalcError, ExpressionError, ShapeError
 from convcalc.layers import kind_of
 from convcalc.layers.base import Layer, Shape, shape_text
-from convcalc.network import Network, Node
+from convcalc.network import Network, Node, no_input
 from convcalc.tracing import Step, recording
 
 
@@ -26,6 +26,8 @@ class Resolved:
 
 def resolve(network: Network, *, explain: bool = False) -> list[Resolved]:
     """Bind every layer and infer every shape. Raises the layer's error with the layer named and its place marked."""
+    if not network.inputs:
+        raise no_input()
     shapes = {name: given.shape for name, given in network.inputs.items()}
     resolved = []
     for node in network.nodes:

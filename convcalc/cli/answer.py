@@ -169,7 +169,7 @@ def check_budget(report: Report, budget: str | None) -> None:
     for part in budget.split(","):
         key, equals, limit_text = part.partition("=")
         if not equals or key not in report.totals:
-            known = [name for name, value in report.totals.items() if not isinstance(value, str)]
+            known = [name for name, value in report.totals.items() if not isinstance(value, str | tuple)]
             what = f"there is no total {key}{did_you_mean(key, known)}" if equals else f"{part} has no limit"
             have = f"; {report.verb} has {', '.join(known)}" if known else f"; {report.verb} has no totals"
             raise ExpressionError(f"--max {budget}: {what}{have}", value=budget)
@@ -178,7 +178,7 @@ def check_budget(report: Report, budget: str | None) -> None:
         unit = units.get(key, "bytes" if report.verb == "memory" else "count")
         if value is None:
             exceeded.append(f"{key} is not known in full")
-        elif not isinstance(value, str) and value > limit:
+        elif isinstance(value, int | float) and value > limit:
             exceeded.append(f"{key} is {value_text(value, unit)}, above {value_text(limit, unit)}")
     if exceeded:
         raise BudgetError("; ".join(exceeded))

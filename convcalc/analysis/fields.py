@@ -1,0 +1,246 @@
+"""Receptive fields: which elements of the input each element of the output reads, exactly, one axis at a time.
+
+A `Window` is what a layer does along an axis; a `Reach` is the set of positions that it, or a whole chain, reads. Sets
+are kept as bits of an int, so that a chain is composed with shifts and ors, holes and upsampling included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd
+from typing import Any
+
+from convcalc.errors import ExpressionError, UnsupportedOpError
+from convcalc.layers import kind_of
+from convcalc.layers.base import Layer, Shape
+
+Positions = tuple[int, int]
+"""A set of positions: the first one, and bits of which bit i says whether first + i belongs to it. Bits 0: none."""
+
+
+def positions(numbers: Sequence[int]) -> Positions:
+    """The set of these numbers.
+
+    >>> positions([-1, 0, 3])
+    (-1, 19)
+    """
+    if not numbers:
+        return 0, 0
+    first = min(numbers)
+    bits = 0
+    for number in numbers:
+        bits |= 1 << (number - first)
+    return first, bits
+
+
+def members(found: Positions) -> tuple[int, ...]:
+    """The numbers of a set, in order.
+
+    >>> members((-1, 19))
+    (-1, 0, 3)
+    """
+    first, bits = found
+    return tuple(first + index for index in range(bits.bit_length()) if bits >> index & 1)
+
+
+def _union(sets: Sequence[Positions]) -> Positions:
+    sets = [found for found in sets if found[1]]
+    if not sets:
+        return 0, 0
+    least = min(first for first, _ in sets)
+    bits = 0
+    for first, more in sets:
+        bits |= more << (first - least)
+    return least, bits
+
+
+@dataclass(frozen=True)
+class Window:
+    """One axis of one layer: a kernel over the input, or, `transposed`, over the input with stride - 1 zeros between.
+
+    The fields mean what they mean for a convolution or a transposed one.
+    """
+
+    kernel_size: int = 1
+    stride: int = 1
+    before: int = 0
+    after: int = 0
+    dilation: int = 1
+    transposed: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether it moves nothing and reads one element."""
+        return self == Window()
+
+    def reach(self) -> Reach:
+        """Which positions each output position reads, on an axis without ends."""
+        taps = [tap * self.dilation for tap in range(self.kernel_size)]
+        if not self.transposed:
+            return Reach((positions([tap - self.before for tap in taps]),), self.stride)
+        # i·stride + tap - before = o, for each remainder of o
+        return Reach(
+            tuple(
+                positions(
+                    [
+                        (output + self.before - tap) // self.stride
+                        for tap in taps
+                        if (output + self.before - tap) % self.stride == 0
+                    ]
+                )
+                for output in range(self.stride)
+            ),
+            1,
+        )
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which input positions each output position reads, along one axis.
+
+    Output q·len(sets) + r reads the positions of sets[r] moved by q·shift. With `shift` None, `sets` are all the
+    outputs there are, and no other is read.
+    """
+
+    sets: tuple[Positions, ...] = ((0, 1),)
+    shift: int | None = 1
+
+    def of(self, output: int) -> Positions:
+        """The positions that one output position reads."""
+        count = len(self.sets)
+        if self.shift is None:
+            return self.sets[output] if 0 <= output < count else (0, 0)
+        first, bits = self.sets[output % count]
+        return first + output // count * self.shift, bits
+
+    def then(self, following: Reach, size: int | None = None) -> Reach:
+        """This one's outputs read by a following layer. `size` is that layer's output size, needed where the
+        windows are not regular.
+        """
+        if self.shift is None or following.shift is None:
+            if size is None:
+                raise ValueError("windows of unequal distance need the output size")
+            outputs, shift = size, None
+        else:
+            repeats = len(self.sets) // gcd(len(self.sets), following.shift)
+            outputs = len(following.sets) * repeats
+            shift = following.shift * repeats // len(self.sets) * self.shift
+        sets = tuple(_union([self.of(middle) for middle in members(following.of(output))]) for output in range(outputs))
+        return Reach(sets, shift)
+
+    @property
+    def field(self) -> int:
+        """The elements from the first to the last that one output reads: the most of any output."""
+        return max(bits.bit_length() for _, bits in self.sets)
+
+    @property
+    def least_field(self) -> int:
+        """The same, the least of any output that reads anything."""
+        return min((bits.bit_length() for _, bits in self.sets if bits), default=0)
+
+    @property
+    def jump(self) -> Fraction | None:
+        """The distance at the input between the windows of neighbours, on average; None where it is not regular."""
+        return None if self.shift is None else Fraction(self.shift, len(self.sets))
+
+
+# --- what each kind of layer does along the axes ----------------------------------------------------------------------
+
+Axes = list[Window | Reach]
+WindowRule = Callable[[Any, Shape | None, Shape | None], Axes]
+
+
+def axes_of(layer: Layer, rank: int, before: Shape | None, after: Shape | None) -> Axes | None:
+    """What a bound layer does along each spatial axis; None for a layer that leaves the axes, such as flatten.
+
+    `before` and `after` are the shapes (batch first) that come in and go out, None where the input is left open. Raises
+    `ExpressionError` where they are needed, `UnsupportedOpError` where the positions are not known.
+    """
+    kind = kind_of(layer)
+    if kind.name in ENDS:
+        return None
+    if kind.name in WINDOWS:
+        return WINDOWS[kind.name](layer, before, after)
+    if kind.module in ELEMENTWISE or kind.name in PASSES:
+        return [Window()] * rank
+    raise UnsupportedOpError(f"which elements {kind.name} reads is not known, so nothing can be composed across it")
+
+
+def _needs_input(what: str, field: str | None = None) -> ExpressionError:
+    return ExpressionError(
+        f"{what} depends on the size of the input; write its shape first, such as 3x224x224", field=field
+    )
+
+
+def _convolution(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+    if layer.padding in ("same_upper", "same_lower") and before is None and set(layer.stride) != {1}:
+        raise _needs_input(f"padding {layer.padding} with a stride", "padding")
+    # At stride 1, and for the other words, the padding is the same for every size.
+    pads = layer.pads((1,) * layer.rank if before is None else before[2:])
+    return _windows(layer.kernel_size, layer.stride, pads, layer.dilation)
+
+
+def _transposed(layer: Any, came: Shape | None, goes: Shape | None) -> Axes:
+    return [
+        Window(kernel, stride, before, after, dilation, transposed=True)
+        for kernel, stride, (before, after), dilation in zip(
+            layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=True
+        )
+    ]
+
+
+def _pool(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+    from convcalc import formulas as F
+
+    dilation = getattr(layer, "dilation", None) or (1,) * len(layer.kernel_size)
+    pads = layer.padding
+    if getattr(layer, "ceil_mode", False) and before is not None and after is not None:
+        pads = tuple(
+            (pair[0], max(pair[1], F.needed_padding(out, size, kernel, stride, pair[0], spread)))
+            for pair, out, size, kernel, stride, spread in zip(
+                pads, after[2:], before[2:], layer.kernel_size, layer.stride, dilation, strict=True
+            )
+        )
+    return _windows(layer.kernel_size, layer.stride, pads, dilation)
+
+
+def _windows(kernel_size: Any, stride: Any, pads: Any, dilation: Any) -> Axes:
+    return [
+        Window(kernel, step, before, after, spread)
+        for kernel, step, (before, after), spread in zip(kernel_size, stride, pads, dilation, strict=True)
+    ]
+
+
+def _adaptive(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+    if before is None or after is None:
+        raise _needs_input(f"the window of {layer.kind}")
+    return [_spread(size, out) for size, out in zip(before[2:], after[2:], strict=True)]
+
+
+def _spread(size: int, out: int) -> Window | Reach:
+    """Windows of adaptive pooling: equal ones when `out` divides `size`, else all of them one by one."""
+    if size % out == 0:
+        return Window(size // out, size // out)
+    return Reach(
+        tuple(positions(range(index * size // out, -(-(index + 1) * size // out))) for index in range(out)), None
+    )
+
+
+WINDOWS: dict[str, WindowRule] = {
+    "conv": _convolution,
+    "convt": _transposed,
+    "maxpool": _pool,
+    "avgpool": _pool,
+}
+"""What the kinds do along the axes that read windows."""
+
+ELEMENTWISE = ("activation",)
+"""The families whose layers read each position by itself."""
+
+PASSES = ()
+"""Further kinds that read each position by itself."""
+
+ENDS = ("flatten", "linear")
+"""The kinds after which there are no spatial axes."""
