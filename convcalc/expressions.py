@@ -9,7 +9,7 @@ r"""Layer expressions: text to layers and back.
                | field "=" value                           kernel_size=3x5  bias=false  name=stem
                | key value                                 k7  k3x5  p1+2  op1
     value      = axis {"x" axis} | word | number | "true" | "false" | "none"
-    axis       = integer ["+" integer]                     before+after
+    axis       = integer ["+" integer] | number | "none"   before+after
     joins      = add:@a  mul:@a  concat:@a,@b  crop:@a     the current tensor comes first; @a.1 is a's second output
 
 Kinds are those of `convcalc.layers.LAYERS` and PyTorch's class names, in any case. Commas and spaces split outside
@@ -24,7 +24,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from convcalc.errors import ConvcalcError, ExpressionError, Source, Span, did_you_mean
+from convcalc.errors import ConvcalcError, ExpressionError, LayerError, Source, Span, did_you_mean
 from convcalc.layers import LAYERS, Kind, find_kind, kind_of
 from convcalc.layers.base import Layer, text_of
 from convcalc.network import Input, Network, Node, no_input, tensor_names
@@ -32,6 +32,7 @@ from convcalc.network import Input, Network, Node, no_input, tensor_names
 _OPENING, _CLOSING = "([{", ")]}"
 _INTEGER = re.compile(r"[+-]?\d+$")
 _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?$|[+-]?inf$")
+_AXIS = re.compile(r"(?P<before>[+-]?\d+)\+(?P<after>[+-]?\d+)$|none$|[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
 _SHAPE = re.compile(r"\d[\dx/.]*$")
 _DESIGN_SPACE = re.compile(r"\d(/|\.\.)\d")
 _CONSTANTS = {"true": True, "false": False, "none": None}
@@ -125,17 +126,23 @@ def value_of(text: str, span: Span) -> Any:
         raise ExpressionError(
             f"{text} is a set or a range of designs, which is not there yet; give one number", span=span, value=text
         )
+    axes = [_AXIS.match(axis) for axis in text.lower().split("x")]
+    if all(axes):
+        return tuple(_axis(axis) for axis in axes if axis)
     if text[:1].isdigit() or (text[:1] in "+-" and text[1:2].isdigit()):
-        axes = [axis.split("+") if not axis.startswith("+") else [axis] for axis in text.split("x")]
-        if all(len(axis) <= 2 and all(_INTEGER.match(number) for number in axis) for axis in axes):
-            numbers = [tuple(map(int, axis)) if len(axis) == 2 else int(axis[0]) for axis in axes]
-            return tuple(numbers)
         raise ExpressionError(
             f"{text} is no number; sizes are written 3, 3x5 or, before and after, 1+2", span=span, value=text
         )
     if not text:
         raise ExpressionError("a value is missing here", span=span)
     return text.strip("'\"")
+
+
+def _axis(match: re.Match[str]) -> Any:
+    """One axis of several: a number, none, or a (before, after) pair."""
+    if match["before"]:
+        return int(match["before"]), int(match["after"])
+    return None if match[0] == "none" else int(match[0]) if _INTEGER.match(match[0]) else float(match[0])
 
 
 def shape_of(text: str, span: Span | None) -> tuple[int, ...]:
@@ -215,8 +222,8 @@ class LayerText:
 
     def layer(self, rank: int) -> Layer:
         """The layer, of this rank if the text leaves it open. Errors point at the field."""
-        chosen = self.implied_rank or rank
-        if chosen not in (1, 2, 3):
+        chosen = self.implied_rank or (None if self.kind.free else rank)
+        if chosen not in (None, 1, 2, 3):
             raise ExpressionError(
                 f"{self.kind.name} has 1, 2 or 3 spatial axes, not {chosen}", span=self.spans.get("kernel_size")
             )
@@ -617,13 +624,13 @@ def expression_of(layer: Layer) -> str:
         text = _field_text(value, layer.rank)
         if (name, value) in flags:
             others.append(flags[name, value])
-        elif name == kind.main and value is not None:
+        elif name == kind.main and not text[:1].isalpha():
             first.append(text)
         elif name in keys and text[:1].isdigit():
             others.append(keys[name] + text)
         else:
             others.append(f"{name}={text}")
-    word = kind.name + (f"{layer.rank}d" if kind.ranked else "")
+    word = kind.name + (f"{layer.rank}d" if layer.rank and not isinstance(kind.classes, str) else "")
     arguments = ",".join(first + others)
     return f"{word}:{arguments}" if arguments else word
 
@@ -634,7 +641,11 @@ def _defaults_of(layer: Layer, defaults: Mapping[str, Any]) -> dict[str, Any]:
     required = {name: getattr(layer, name) for name in required_fields(cls)}
     if "stride" in defaults and defaults["stride"] is None:
         required["kernel_size"] = getattr(layer, "kernel_size")  # noqa: B009  not every layer has one
-    plain = cls(**required)
+    try:
+        plain = cls(**required)
+    except LayerError:
+        # One of several fields has to be given, such as size or scale_factor; their defaults need no normalising.
+        return dict(defaults)
     return {name: getattr(plain, name) for name in defaults}
 
 

@@ -9,7 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convcalc.tracing import ceil_div, common_divisor, formula, maximum, minimum, product
+from convcalc.tracing import (
+    absolute,
+    ceil_div,
+    common_divisor,
+    erf,
+    exp,
+    expm1,
+    floor,
+    formula,
+    log1p,
+    maximum,
+    minimum,
+    product,
+    tanh,
+    where,
+)
 
 # --- windows: sizes -------------------------------------------------------------------------------------------------
 
@@ -236,3 +251,323 @@ def window_comparisons(elements: int, kernel_size: Sequence[int]) -> int:
     12
     """
     return elements * (product(kernel_size) - 1)
+
+
+@formula("elements", "PyTorch, AdaptiveAvgPool2d: window i is ⌊i·n/m⌋ to ⌈(i + 1)·n/m⌉")
+def adaptive_elements(size: int, output: int) -> int:
+    """The elements in all adaptive windows along an axis.
+
+    Windows cover the axis, and neighbours share one element except at the gcd − 1 inner borders where both divide.
+
+    >>> adaptive_elements(8, 3), adaptive_elements(8, 4)
+    (10, 8)
+    """
+    return size + output - common_divisor(size, output)
+
+
+@formula("output", "PyTorch, MaxUnpool2d, Shape")
+def unpooled_size(size: int, kernel_size: int, stride: int, before: int, after: int) -> int:
+    """The output size of max unpooling.
+
+    >>> unpooled_size(4, 2, 2, 0, 0)
+    8
+    """
+    return (size - 1) * stride - before - after + kernel_size
+
+
+@formula("output", "PyTorch, Upsample, Shape")
+def scaled_size(size: int, scale_factor: float) -> int:
+    """The output size of upsampling by a factor.
+
+    >>> scaled_size(5, 2), scaled_size(5, 1.5)
+    (10, 7)
+    """
+    return floor(size * scale_factor)
+
+
+@formula("output", "PyTorch, ZeroPad2d, Shape")
+def padded_size(size: int, before: int, after: int) -> int:
+    """The size after padding; negative padding crops.
+
+    >>> padded_size(8, 1, 2)
+    11
+    """
+    return size + before + after
+
+
+# --- norms and softmax ----------------------------------------------------------------------------------------------
+
+
+@formula("additions", "mean, variance and root, each element's distance from the mean taken once")
+def norm_additions(elements: int, groups: int) -> int:
+    """The additions of normalising so many groups: n − 1 for the mean, n for the distances, n − 1 for their squares,
+    1 for eps.
+
+    >>> norm_additions(8, 1)
+    23
+    """
+    return 3 * elements - groups
+
+
+@formula("additions", "the gradient of a normalisation: inv·(g − mean(g) − x̂·mean(g·x̂))")
+def norm_backward_additions(elements: int, groups: int) -> int:
+    """The additions of the input's gradient: two sums of n − 1, x̂ once more, and two differences.
+
+    >>> norm_backward_additions(8, 1)
+    38
+    """
+    return 5 * elements - 2 * groups
+
+
+@formula("additions", "exp(x − max) / Σ exp(x − max)")
+def softmax_additions(elements: int, slices: int) -> int:
+    """The additions of softmax over so many slices: n to take the maximum off, n − 1 for the sum.
+
+    >>> softmax_additions(10, 1)
+    19
+    """
+    return 2 * elements - slices
+
+
+@formula("operations", "exp(x − max) / Σ exp(x − max)")
+def softmax_others(elements: int, slices: int) -> int:
+    """The other operations of softmax: n − 1 comparisons for the maximum, n exponentials, n divisions.
+
+    >>> softmax_others(10, 1)
+    29
+    """
+    return 3 * elements - slices
+
+
+# --- activations ----------------------------------------------------------------------------------------------------
+# Their cost is read off these: each operation and function call is 1, signs are free, and every branch is taken.
+
+
+@formula("output", "PyTorch, ReLU")
+def relu(x: float) -> float:
+    """ReLU.
+
+    >>> relu(-1.5), relu(2.0)
+    (0, 2.0)
+    """
+    return maximum(x, 0)
+
+
+@formula("output", "PyTorch, ReLU6")
+def relu6(x: float) -> float:
+    """ReLU6.
+
+    >>> relu6(8.0)
+    6
+    """
+    return minimum(maximum(x, 0), 6)
+
+
+@formula("output", "PyTorch, LeakyReLU")
+def leaky_relu(x: float, slope: float) -> float:
+    """LeakyReLU; PReLU's too, and RReLU's at inference with the middle of its slopes.
+
+    >>> leaky_relu(-2.0, 0.25)
+    -0.5
+    """
+    return where(x > 0, x, slope * x)
+
+
+@formula("output", "PyTorch, Threshold")
+def threshold(x: float, threshold: float, value: float) -> float:
+    """Threshold.
+
+    >>> threshold(0.5, 1.0, 20.0)
+    20.0
+    """
+    return where(x > threshold, x, value)
+
+
+@formula("output", "PyTorch, Hardtanh")
+def hardtanh(x: float, low: float, high: float) -> float:
+    """Hardtanh.
+
+    >>> hardtanh(-3.0, -1.0, 1.0)
+    -1.0
+    """
+    return minimum(maximum(x, low), high)
+
+
+@formula("output", "PyTorch, Hardsigmoid")
+def hardsigmoid(x: float) -> float:
+    """Hardsigmoid.
+
+    >>> hardsigmoid(0.0)
+    0.5
+    """
+    return minimum(maximum(x + 3, 0), 6) / 6
+
+
+@formula("output", "PyTorch, Hardswish")
+def hardswish(x: float) -> float:
+    """Hardswish.
+
+    >>> hardswish(3.0)
+    3.0
+    """
+    return x * minimum(maximum(x + 3, 0), 6) / 6
+
+
+@formula("output", "PyTorch, Hardshrink")
+def hardshrink(x: float, lambd: float) -> float:
+    """Hardshrink.
+
+    >>> hardshrink(0.25, 0.5), hardshrink(-1.0, 0.5)
+    (0, -1.0)
+    """
+    return where(absolute(x) > lambd, x, 0)
+
+
+@formula("output", "PyTorch, Softshrink")
+def softshrink(x: float, lambd: float) -> float:
+    """Softshrink.
+
+    >>> softshrink(1.5, 0.5), softshrink(-1.5, 0.5)
+    (1.0, -1.0)
+    """
+    return maximum(x - lambd, 0) + minimum(x + lambd, 0)
+
+
+@formula("output", "PyTorch, ELU")
+def elu(x: float, alpha: float) -> float:
+    """ELU.
+
+    >>> elu(1.0, 1.0), round(elu(-1.0, 1.0), 4)
+    (1.0, -0.6321)
+    """
+    return where(x > 0, x, alpha * expm1(x))
+
+
+@formula("output", "PyTorch, SELU")
+def selu(x: float) -> float:
+    """SELU.
+
+    >>> round(selu(1.0), 4)
+    1.0507
+    """
+    return 1.0507009873554805 * where(x > 0, x, 1.6732632423543772 * expm1(x))
+
+
+@formula("output", "PyTorch, CELU")
+def celu(x: float, alpha: float) -> float:
+    """CELU.
+
+    >>> round(celu(-1.0, 2.0), 4)
+    -0.7869
+    """
+    return maximum(x, 0) + minimum(alpha * expm1(x / alpha), 0)
+
+
+@formula("output", "PyTorch, Sigmoid")
+def sigmoid(x: float) -> float:
+    """Sigmoid.
+
+    >>> sigmoid(0.0)
+    0.5
+    """
+    return 1 / (1 + exp(-x))
+
+
+@formula("output", "PyTorch, LogSigmoid")
+def log_sigmoid(x: float) -> float:
+    """LogSigmoid; without overflow.
+
+    >>> round(log_sigmoid(0.0), 4), log_sigmoid(-1000.0)
+    (-0.6931, -1000.0)
+    """
+    return minimum(x, 0) - log1p(exp(-absolute(x)))
+
+
+@formula("output", "PyTorch, SiLU")
+def silu(x: float) -> float:
+    """SiLU.
+
+    >>> silu(0.0)
+    0.0
+    """
+    return x / (1 + exp(-x))
+
+
+@formula("output", "PyTorch, Mish")
+def mish(x: float) -> float:
+    """Mish.
+
+    >>> round(mish(1.0), 4)
+    0.8651
+    """
+    return x * tanh(log1p(exp(x)))
+
+
+@formula("output", "PyTorch, Softplus")
+def softplus(x: float, beta: float, threshold: float) -> float:
+    """Softplus.
+
+    >>> round(softplus(0.0, 1.0, 20.0), 4), softplus(30.0, 1.0, 20.0)
+    (0.6931, 30.0)
+    """
+    return where(beta * x > threshold, x, log1p(exp(beta * x)) / beta)
+
+
+@formula("output", "PyTorch, Softsign")
+def softsign(x: float) -> float:
+    """Softsign.
+
+    >>> softsign(-1.0)
+    -0.5
+    """
+    return x / (1 + absolute(x))
+
+
+@formula("output", "PyTorch, Tanh")
+def hyperbolic_tangent(x: float) -> float:
+    """Tanh.
+
+    >>> hyperbolic_tangent(0.0)
+    0.0
+    """
+    return tanh(x)
+
+
+@formula("output", "PyTorch, Tanhshrink")
+def tanhshrink(x: float) -> float:
+    """Tanhshrink.
+
+    >>> tanhshrink(0.0)
+    0.0
+    """
+    return x - tanh(x)
+
+
+@formula("output", "PyTorch, GELU")
+def gelu(x: float) -> float:
+    """GELU; 0.707... is √½.
+
+    >>> round(gelu(1.0), 4)
+    0.8413
+    """
+    return 0.5 * x * (1 + erf(0.7071067811865476 * x))
+
+
+@formula("output", "PyTorch, GELU, approximate='tanh'")
+def gelu_tanh(x: float) -> float:
+    """GELU; 0.797... is √(2/π).
+
+    >>> round(gelu_tanh(1.0), 4)
+    0.8412
+    """
+    return 0.5 * x * (1 + tanh(0.7978845608028654 * x * (1 + 0.044715 * x * x)))
+
+
+@formula("output", "PyTorch, GLU")
+def glu(x: float, gate: float) -> float:
+    """GLU; x and gate are the halves.
+
+    >>> glu(2.0, 0.0)
+    1.0
+    """
+    return x / (1 + exp(-gate))

@@ -6,10 +6,10 @@ entry in the reference: `Traced` numbers, the `formula` decorator, and `recordin
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import gcd as _gcd
 from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -21,19 +21,33 @@ AXES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
 
 # --- numbers that remember -------------------------------------------------------------------------------------------
 
-_SUM, _PRODUCT, _ATOM = 1, 2, 3  # how tightly a text binds
+_COMPARISON, _SUM, _PRODUCT, _ATOM = 0, 1, 2, 3  # how tightly a text binds
+
+Operations = tuple[int, int, int]
+"""How many multiplications, additions and other operations: comparisons, divisions, function calls."""
+_NO_OPERATIONS: Operations = (0, 0, 0)
+_MULTIPLICATION: Operations = (1, 0, 0)
+_ADDITION: Operations = (0, 1, 0)
+_OTHER: Operations = (0, 0, 1)
 
 
 class Traced:
     """A number together with the formula that made it, in symbols and in numbers.
 
-    `operations` counts the arithmetic done so far (a sign change is none), which is how the cost of an activation is
-    read off its formula.
+    `operations` counts the arithmetic done so far by kind (a sign change is none), which is how the cost of an
+    activation is read off its formula.
     """
 
     __slots__ = ("level", "numbers", "operations", "symbols", "value")
 
-    def __init__(self, value: Any, symbols: str, numbers: str | None = None, level: int = _ATOM, operations: int = 0):
+    def __init__(
+        self,
+        value: Any,
+        symbols: str,
+        numbers: str | None = None,
+        level: int = _ATOM,
+        operations: Operations = _NO_OPERATIONS,
+    ) -> None:
         self.value = value
         self.symbols = symbols
         self.numbers = str(value) if numbers is None else numbers
@@ -82,6 +96,12 @@ class Traced:
     def __rmod__(self, other: Any) -> Traced:
         return _infix(" mod ", _PRODUCT, operator.mod, other, self)
 
+    def __gt__(self, other: Any) -> Traced:
+        return _infix(" > ", _COMPARISON, operator.gt, self, other)
+
+    def __ge__(self, other: Any) -> Traced:
+        return _infix(" ≥ ", _COMPARISON, operator.ge, self, other)
+
     def __neg__(self) -> Traced:
         texts = ["−" + _bracket(self, _PRODUCT, symbols=symbols) for symbols in (True, False)]
         return Traced(-self.value, texts[0], texts[1], _SUM, self.operations)
@@ -106,10 +126,17 @@ def _infix(operator: str, level: int, result: Callable[[Any, Any], Any], a: Any,
         _bracket(left, level, symbols=symbols) + operator + _bracket(right, right_level, symbols=symbols)
         for symbols in (True, False)
     ]
-    return Traced(result(left.value, right.value), texts[0], texts[1], level, left.operations + right.operations + 1)
+    one = _MULTIPLICATION if operator == "·" else _ADDITION if operator in (" + ", " − ") else _OTHER
+    operations = _sum(left.operations, right.operations, one)
+    return Traced(result(left.value, right.value), texts[0], texts[1], level, operations)
 
 
-def _function(template: str, result: Callable[..., Any], *arguments: Any, operations: int = 1) -> Traced:
+def _sum(*counts: Operations) -> Operations:
+    multiplications, additions, others = zip(*counts, strict=True)
+    return sum(multiplications), sum(additions), sum(others)
+
+
+def _function(template: str, result: Callable[..., Any], *arguments: Any, one: Operations = _OTHER) -> Traced:
     """A traced call; `template` holds `{}` where the arguments' texts go."""
     numbers = [_traced(argument) for argument in arguments]
     return Traced(
@@ -117,7 +144,7 @@ def _function(template: str, result: Callable[..., Any], *arguments: Any, operat
         template.format(*(number.symbols for number in numbers)),
         template.format(*(number.numbers for number in numbers)),
         _ATOM,
-        operations + sum(number.operations for number in numbers),
+        _sum(one, *(number.operations for number in numbers)),
     )
 
 
@@ -127,7 +154,8 @@ def _quotient(marks: str, result: Callable[[Any, Any], Any], a: Any, b: Any) -> 
         f"{marks[0]}{_bracket(left, _PRODUCT, symbols=symbols)} / {_bracket(right, _ATOM, symbols=symbols)}{marks[1]}"
         for symbols in (True, False)
     ]
-    return Traced(result(left.value, right.value), texts[0], texts[1], _ATOM, left.operations + right.operations + 1)
+    operations = _sum(left.operations, right.operations, _OTHER)
+    return Traced(result(left.value, right.value), texts[0], texts[1], _ATOM, operations)
 
 
 class TracedTuple(tuple[Any, ...]):
@@ -137,17 +165,100 @@ class TracedTuple(tuple[Any, ...]):
 
 
 def minimum(a: Any, b: Any) -> Any:
-    """The smaller one, of ints, of arrays element by element, or of traced numbers."""
+    """The smaller one, of numbers, of arrays element by element, or of traced numbers."""
     if isinstance(a, Traced) or isinstance(b, Traced):
         return _function("min({}, {})", min, a, b)
-    return a - (a - b) * (a > b)
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return min(a, b)
+    import numpy
+
+    return numpy.minimum(a, b)
 
 
 def maximum(a: Any, b: Any) -> Any:
-    """The larger one, of ints, of arrays element by element, or of traced numbers."""
+    """The larger one, of numbers, of arrays element by element, or of traced numbers."""
     if isinstance(a, Traced) or isinstance(b, Traced):
         return _function("max({}, {})", max, a, b)
-    return a + (b - a) * (b > a)
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return max(a, b)
+    import numpy
+
+    return numpy.maximum(a, b)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """a where the condition holds and b elsewhere. Choosing is no operation; making the condition, a and b is.
+
+    >>> where(2 > 1, 3, 4)
+    3
+    """
+    if isinstance(condition, Traced):
+        return _function("({1} if {0} else {2})", lambda holds, x, y: x if holds else y, condition, a, b,
+                         one=_NO_OPERATIONS)  # fmt: skip
+    if isinstance(condition, bool):
+        return a if condition else b
+    import numpy
+
+    return numpy.where(condition, a, b)
+
+
+def _function_of_one(template: str, name: str) -> Callable[[Any], Any]:
+    """The function of `math` and of NumPy with this name, for floats, arrays and traced numbers."""
+
+    def of_float(x: float) -> float:
+        try:
+            return float(getattr(math, name)(x))
+        except OverflowError:
+            return math.inf
+
+    def function(x: Any) -> Any:
+        if isinstance(x, Traced):
+            return _function(template, of_float, x)
+        if isinstance(x, int | float):
+            return of_float(x)
+        import numpy
+
+        return getattr(numpy, name)(x)
+
+    function.__name__ = name
+    return function
+
+
+exp = _function_of_one("exp({})", "exp")
+expm1 = _function_of_one("(exp({}) − 1)", "expm1")
+log1p = _function_of_one("ln(1 + {})", "log1p")
+tanh = _function_of_one("tanh({})", "tanh")
+absolute = _function_of_one("|{}|", "fabs")
+
+
+def erf(x: Any) -> Any:
+    """The error function, which NumPy does not have.
+
+    >>> erf(0.5)
+    0.5204998778130465
+    """
+    if isinstance(x, Traced):
+        return _function("erf({})", math.erf, x)
+    if isinstance(x, int | float):
+        return math.erf(x)
+    import numpy
+
+    return numpy.frompyfunc(math.erf, 1, 1)(x).astype(x.dtype)
+
+
+def floor(a: Any) -> Any:
+    """a rounded down to a whole number.
+
+    >>> floor(7.5)
+    7
+    """
+    if isinstance(a, Traced):
+        return _function("⌊{}⌋", math.floor, a)
+    if isinstance(a, int | float):
+        return math.floor(a)
+    import numpy
+
+    return numpy.floor(a).astype(numpy.int64)
 
 
 def ceil_div(a: Any, b: Any) -> Any:
@@ -164,9 +275,9 @@ def ceil_div(a: Any, b: Any) -> Any:
 def common_divisor(a: Any, b: Any) -> Any:
     """The greatest common divisor, of ints, arrays or traced numbers."""
     if isinstance(a, Traced) or isinstance(b, Traced):
-        return _function("gcd({}, {})", _gcd, a, b)
+        return _function("gcd({}, {})", math.gcd, a, b)
     if isinstance(a, int) and isinstance(b, int):
-        return _gcd(a, b)
+        return math.gcd(a, b)
     import numpy
 
     return numpy.gcd(a, b)
@@ -218,6 +329,7 @@ class Formula(Generic[P, R]):
         self.result = result
         self.source = source
         self.name = function.__name__
+        self._operations: Operations | None = None
         self.parameters = function.__code__.co_varnames[: function.__code__.co_argcount]
         # doctest finds the examples of what looks like a wrapped function of this module.
         self.__wrapped__ = function
@@ -246,6 +358,13 @@ class Formula(Generic[P, R]):
         function: Callable[..., Any] = self.function
         result = function(*leaves)
         return result if isinstance(result, Traced) else _traced(result)
+
+    @property
+    def operations(self) -> Operations:
+        """The multiplications, additions and other operations that one use takes, every branch taken, signs free."""
+        if self._operations is None:
+            self._operations = self.traced(*(0.5,) * len(self.parameters)).operations
+        return self._operations
 
 
 FORMULAS: dict[str, Formula[..., Any]] = {}

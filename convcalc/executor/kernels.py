@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import numpy as np
@@ -72,7 +73,7 @@ def gradient_of(layer: Layer | type[Layer]) -> Gradient:
 def _find(table: dict[type[Layer], Any], layer: Layer | type[Layer]) -> Any:
     cls = layer if isinstance(layer, type) else type(layer)
     family = cls.__module__.removeprefix("convcalc.layers.")
-    if family != cls.__module__:
+    if family != cls.__module__ and find_spec(f"convcalc.executor.{family}") is not None:
         import_module(f"convcalc.executor.{family}")
     return next((table[base] for base in cls.__mro__ if base in table), None)
 

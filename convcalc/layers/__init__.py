@@ -18,12 +18,13 @@ __all__ = ["LAYERS", "Kind", "find_kind", "kind_of"]
 class Kind:
     """One line of the table: what a kind is called in expressions, and which class it is.
 
-    `classes` are the names of the class for 1, 2 and 3 axes, or the one name of a class of any rank. `main` is the
-    field that a first bare value gives. `keys` are the short keys, `flags` the words that stand for a field and its
-    value. `aliases` are other names; PyTorch's class names in lower case need not be listed.
+    `classes` are the names of the class for 1, 2 and 3 axes, or the one name of a class of any rank; `free` is the
+    class of any rank beside those, which a name without a rank then means. `main` is the field that a first bare value
+    gives. `keys` are the short keys, `flags` the words that stand for a field and its value. `aliases` are other
+    names; PyTorch's class names in lower case need not be listed.
     """
 
-    __slots__ = ("aliases", "classes", "flags", "keys", "main", "module", "name")
+    __slots__ = ("aliases", "classes", "flags", "free", "keys", "main", "module", "name")
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class Kind:
         keys: dict[str, str] | None = None,
         flags: dict[str, tuple[str, object]] | None = None,
         aliases: tuple[str, ...] = (),
+        free: str | None = None,
     ) -> None:
         self.name = name
         self.classes = classes
@@ -42,17 +44,21 @@ class Kind:
         self.keys = keys or {}
         self.flags = flags or {}
         self.aliases = aliases
+        self.free = free
 
     @property
     def ranked(self) -> bool:
-        """Whether there is a class for each number of spatial axes."""
-        return isinstance(self.classes, tuple)
+        """Whether there is a class for each number of spatial axes, and only those."""
+        return isinstance(self.classes, tuple) and self.free is None
 
     def layer_class(self, rank: int | None = None) -> type[Layer]:
-        """The class, for so many spatial axes where there is one for each. Imports its family."""
+        """The class for so many spatial axes, where there is one for each. Imports its family."""
         from importlib import import_module
 
-        name = self.classes if isinstance(self.classes, str) else self.classes[(rank or 2) - 1]
+        if isinstance(self.classes, str):
+            name = self.classes
+        else:
+            name = self.free if self.free and rank is None else self.classes[(rank or 2) - 1]
         return cast("type[Layer]", getattr(import_module(f"convcalc.layers.{self.module}"), name))
 
     def names(self) -> Iterator[str]:
@@ -81,6 +87,21 @@ _PADDING_FLAGS: dict[str, tuple[str, object]] = {
     f"p{word}": ("padding", word) for word in ("same", "same_upper", "same_lower", "valid", "causal", "full")
 }
 _CEIL: dict[str, tuple[str, object]] = {"ceil": ("ceil_mode", True)}
+_INDICES: dict[str, tuple[str, object]] = {"indices": ("return_indices", True)}
+_INPLACE: dict[str, tuple[str, object]] = {"inplace": ("inplace", True)}
+_AFFINE: dict[str, tuple[str, object]] = {"affine": ("affine", True), "noaffine": ("affine", False)}
+_TRACKED: dict[str, tuple[str, object]] = {
+    "track": ("track_running_stats", True),
+    "notrack": ("track_running_stats", False),
+}
+_ELEMENTWISE_AFFINE: dict[str, tuple[str, object]] = {"noaffine": ("elementwise_affine", False)}
+_CHANNELS = {"c": "num_features", "i": "num_features"}
+_COLUMNS = {**_WINDOW, "d": "dilation"}
+
+
+def _activation(name: str, cls: str, *aliases: str) -> Kind:
+    return Kind(name, cls, "activation", flags=_INPLACE, aliases=aliases)
+
 
 LAYERS: dict[str, Kind] = {
     kind.name: kind
@@ -89,14 +110,94 @@ LAYERS: dict[str, Kind] = {
              ("lazyconv",)),
         Kind("convt", _ranks("ConvTranspose"), "conv", "out_channels",
              {**_CONV, "op": "output_padding", "os": "output_size"}, _CONV_FLAGS, ("lazyconvtranspose",)),
-        Kind("maxpool", _ranks("MaxPool"), "pool", "kernel_size", {**_WINDOW, "d": "dilation"},
-             {**_CEIL, "indices": ("return_indices", True)}),
-        Kind("avgpool", _ranks("AvgPool"), "pool", "kernel_size", _WINDOW,
-             {**_CEIL, "nopad": ("count_include_pad", False)}),
         Kind("linear", "Linear", "linear", "out_features", {"c": "out_features", "i": "in_features"}, _NO_BIAS,
              ("lazylinear",)),
+        # pooling
+        Kind("maxpool", _ranks("MaxPool"), "pool", "kernel_size", {**_WINDOW, "d": "dilation"},
+             {**_CEIL, **_INDICES}),
+        Kind("avgpool", _ranks("AvgPool"), "pool", "kernel_size", _WINDOW,
+             {**_CEIL, "nopad": ("count_include_pad", False)}),
+        Kind("lppool", _ranks("LPPool"), "lppool", "kernel_size", {"k": "kernel_size", "s": "stride", "n": "norm_type"},
+             _CEIL),
+        Kind("adaptivemaxpool", _ranks("AdaptiveMaxPool"), "adaptive", "output_size", {"o": "output_size"}, _INDICES),
+        Kind("adaptiveavgpool", _ranks("AdaptiveAvgPool"), "adaptive", "output_size", {"o": "output_size"}),
+        Kind("globalavgpool", "GlobalAvgPool", "adaptive", aliases=("globalaveragepool", "gap")),
+        Kind("globalmaxpool", "GlobalMaxPool", "adaptive"),
+        Kind("fractionalmaxpool", _ranks("FractionalMaxPool"), "fractional", "kernel_size",
+             {"k": "kernel_size", "o": "output_size", "r": "output_ratio"}, _INDICES),
+        Kind("maxunpool", _ranks("MaxUnpool"), "unpool", "kernel_size", {**_WINDOW, "os": "output_size"}),
+        # shapes
         Kind("flatten", "Flatten", "reshape", "start_dim"),
-        Kind("relu", "ReLU", "activation", flags={"inplace": ("inplace", True)}),
+        Kind("unflatten", "Unflatten", "rearrange", "unflattened_size", {"d": "dim"}),
+        Kind("reshape", "Reshape", "rearrange", "shape", flags={"batch": ("batch", True)}, aliases=("view",)),
+        Kind("permute", "Permute", "rearrange", "dims"),
+        Kind("identity", "Identity", "rearrange"),
+        Kind("channelshuffle", "ChannelShuffle", "rearrange", "groups", {"g": "groups"}),
+        Kind("pixelshuffle", "PixelShuffle", "rearrange", "upscale_factor", {"r": "upscale_factor"}),
+        Kind("pixelunshuffle", "PixelUnshuffle", "rearrange", "downscale_factor", {"r": "downscale_factor"}),
+        Kind("unfold", "Unfold", "unfold", "kernel_size", _COLUMNS, aliases=("im2col",)),
+        Kind("fold", "Fold", "unfold", "output_size", {**_COLUMNS, "o": "output_size"}, aliases=("col2im",)),
+        Kind("upsample", "Upsample", "upsample", "scale_factor",
+             flags={mode: ("mode", mode) for mode in ("bilinear", "bicubic", "trilinear", "area")}),
+        Kind("upsamplingnearest", "UpsamplingNearest2d", "upsample", "scale_factor"),
+        Kind("upsamplingbilinear", "UpsamplingBilinear2d", "upsample", "scale_factor"),
+        Kind("pad", _ranks("Pad"), "pad", "padding", {"p": "padding", "v": "value"},
+             {mode: ("mode", mode) for mode in ("reflect", "replicate", "circular")}),
+        Kind("constantpad", _ranks("ConstantPad"), "pad", "padding", {"p": "padding", "v": "value"}),
+        Kind("zeropad", _ranks("ZeroPad"), "pad", "padding", {"p": "padding"}),
+        Kind("reflectionpad", _ranks("ReflectionPad"), "pad", "padding", {"p": "padding"}),
+        Kind("replicationpad", _ranks("ReplicationPad"), "pad", "padding", {"p": "padding"}),
+        Kind("circularpad", _ranks("CircularPad"), "pad", "padding", {"p": "padding"}),
+        Kind("crop", "Crop", "pad"),
+        # norms and dropout
+        Kind("batchnorm", _ranks("BatchNorm"), "norm", "num_features", _CHANNELS, {**_AFFINE, **_TRACKED, **_NO_BIAS},
+             ("bn", "lazybatchnorm"), free="BatchNorm"),
+        Kind("syncbatchnorm", "SyncBatchNorm", "norm", "num_features", _CHANNELS,
+             {**_AFFINE, **_TRACKED, **_NO_BIAS}),
+        Kind("instancenorm", _ranks("InstanceNorm"), "norm", "num_features", _CHANNELS,
+             {**_AFFINE, **_TRACKED, **_NO_BIAS}, ("lazyinstancenorm",), free="InstanceNorm"),
+        Kind("groupnorm", "GroupNorm", "norm", "num_groups", {"g": "num_groups", "c": "num_channels"},
+             {**_AFFINE, **_NO_BIAS}, ("gn",)),
+        Kind("layernorm", "LayerNorm", "norm", "normalized_shape", flags={**_ELEMENTWISE_AFFINE, **_NO_BIAS},
+             aliases=("ln",)),
+        Kind("rmsnorm", "RMSNorm", "norm", "normalized_shape", flags=_ELEMENTWISE_AFFINE),
+        Kind("localresponsenorm", "LocalResponseNorm", "norm", "size", aliases=("lrn",)),
+        Kind("dropout", _ranks("Dropout"), "dropout", "p", {"p": "p"}, _INPLACE, free="Dropout"),
+        Kind("alphadropout", "AlphaDropout", "dropout", "p", {"p": "p"}, _INPLACE),
+        Kind("featurealphadropout", "FeatureAlphaDropout", "dropout", "p", {"p": "p"}, _INPLACE),
+        # activations
+        _activation("relu", "ReLU"),
+        _activation("relu6", "ReLU6"),
+        _activation("hardsigmoid", "Hardsigmoid"),
+        _activation("hardswish", "Hardswish"),
+        _activation("selu", "SELU"),
+        _activation("silu", "SiLU", "swish"),
+        _activation("mish", "Mish"),
+        Kind("sigmoid", "Sigmoid", "activation"),
+        Kind("tanh", "Tanh", "activation"),
+        Kind("logsigmoid", "LogSigmoid", "activation"),
+        Kind("softsign", "Softsign", "activation"),
+        Kind("tanhshrink", "Tanhshrink", "activation"),
+        Kind("leakyrelu", "LeakyReLU", "parametric", "negative_slope", flags=_INPLACE),
+        Kind("rrelu", "RReLU", "parametric", "lower", flags=_INPLACE),
+        Kind("elu", "ELU", "parametric", "alpha", {"a": "alpha"}, _INPLACE),
+        Kind("celu", "CELU", "parametric", "alpha", {"a": "alpha"}, _INPLACE),
+        Kind("hardtanh", "Hardtanh", "parametric", "min_val", flags=_INPLACE),
+        Kind("threshold", "Threshold", "parametric", "threshold", {"t": "threshold", "v": "value"}, _INPLACE),
+        Kind("hardshrink", "Hardshrink", "parametric", "lambd"),
+        Kind("softshrink", "Softshrink", "parametric", "lambd"),
+        Kind("softplus", "Softplus", "parametric", "beta", {"b": "beta", "t": "threshold"}),
+        Kind("gelu", "GELU", "parametric", flags={"tanh": ("approximate", "tanh")}),
+        Kind("prelu", "PReLU", "parametric", "num_parameters", {"c": "num_parameters"}),
+        Kind("glu", "GLU", "parametric", "dim", {"d": "dim"}),
+        Kind("softmax", "Softmax", "softmax", "dim", {"d": "dim"}),
+        Kind("softmin", "Softmin", "softmax", "dim", {"d": "dim"}),
+        Kind("logsoftmax", "LogSoftmax", "softmax", "dim", {"d": "dim"}),
+        Kind("softmax2d", "Softmax2d", "softmax"),
+        # joins
+        Kind("add", "Add", "join"),
+        Kind("mul", "Mul", "join"),
+        Kind("concat", "Concat", "join", "dim", {"d": "dim"}, aliases=("cat",)),
     )
 }  # fmt: skip
 """Every kind of layer by its name in expressions."""
@@ -120,7 +221,7 @@ def find_kind(word: str) -> tuple[Kind, int | None] | None:
     if found is None:
         return None
     ranked = re.search(r"([123])d$", name)
-    return found, int(ranked[1]) if ranked and found.ranked else None
+    return found, int(ranked[1]) if ranked and isinstance(found.classes, tuple) else None
 
 
 def kind_of(layer: Layer) -> Kind:

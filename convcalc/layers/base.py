@@ -73,6 +73,8 @@ class Layer:
     """How many spatial axes the input has, where the class fixes it."""
     view: ClassVar[bool] = False
     """Whether the output is the input's memory under another shape."""
+    idle_at_inference: ClassVar[bool] = False
+    """Whether inference hands the input on as it is, though training makes a new tensor."""
     inputs: ClassVar[tuple[int, int | None]] = (1, 1)
     """How many tensors come in: at least, and at most (None: any number)."""
 
@@ -178,6 +180,13 @@ def whole(field: str, value: Any, least: int = 1) -> int:
     return value
 
 
+def integer(field: str, value: Any) -> int:
+    """An int of either sign."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise refused(field, value, "a whole number")
+    return value
+
+
 def number(field: str, value: Any) -> float:
     """A float (or an int, kept as it is)."""
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -234,6 +243,22 @@ def spatial_input(layer: Layer, shape: Shape) -> tuple[int, int, tuple[int, ...]
             value=shape,
         )
     return shape[0], shape[1], shape[2:]
+
+
+def axis_of(field: str, dim: int, shape: Shape) -> int:
+    """The axis that a dim means, the batch counted and negative ones from the end.
+
+    >>> axis_of("dim", -1, (1, 3, 8))
+    2
+    """
+    if not -len(shape) <= dim < len(shape):
+        raise ShapeError(
+            f"{field} is {dim}, but the input {shape_text(shape[1:])} has axes {-len(shape)} to {len(shape) - 1},"
+            " the batch counted",
+            field=field,
+            value=dim,
+        )
+    return dim % len(shape)
 
 
 def axis_name(rank: int, axis: int) -> str:

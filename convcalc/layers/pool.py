@@ -25,7 +25,7 @@ from convcalc.layers.base import (
 from convcalc.tracing import per_axis, product
 
 
-class _WindowPool(Layer):
+class WindowPool(Layer):
     """What pooling over windows of a fixed size has in common."""
 
     kernel_size: tuple[int, ...]
@@ -66,7 +66,7 @@ class _WindowPool(Layer):
 
 
 @dataclass(frozen=True, init=False)
-class MaxPool(_WindowPool):
+class MaxPool(WindowPool):
     """The largest element of each window. Fields as PyTorch's MaxPool1d, 2d, 3d; stride None is the kernel_size.
 
     (N, C, *sizes) -> (N, C, *sizes), twice with return_indices: the second output says where in its channel each
@@ -144,7 +144,7 @@ class MaxPool3d(MaxPool):
 
 
 @dataclass(frozen=True, init=False)
-class AvgPool(_WindowPool):
+class AvgPool(WindowPool):
     """The mean of each window. Fields as PyTorch's AvgPool1d, 2d, 3d; stride None is the kernel_size.
 
     (N, C, *sizes) -> (N, C, *sizes).

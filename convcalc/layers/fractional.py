@@ -1,0 +1,117 @@
+"""Fractional max pooling: windows at random places, so that the output is any fraction of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convcalc import formulas as F
+from convcalc.errors import ShapeError
+from convcalc.layers.base import (
+    Cost,
+    Layer,
+    Saved,
+    Shape,
+    Sizes,
+    axis_name,
+    flag,
+    number,
+    refused,
+    spatial,
+    spatial_input,
+)
+from convcalc.tracing import per_axis, product
+
+
+@dataclass(frozen=True, init=False)
+class FractionalMaxPool(Layer):
+    """The largest element of windows at random places. Fields as PyTorch's FractionalMaxPool2d, 3d.
+
+    (N, C, *sizes) -> (N, C, *output_size), or the sizes times output_ratio, rounded down; one of the two must be given.
+
+    >>> FractionalMaxPool2d(2, output_ratio=0.7).infer((1, 8, 10, 10))
+    ((1, 8, 7, 7),)
+    """
+
+    kind = "fractionalmaxpool"
+    kernel_size: tuple[int, ...]
+    output_size: tuple[int, ...] | None
+    output_ratio: tuple[float, ...] | None
+    return_indices: bool
+
+    def __init__(
+        self,
+        kernel_size: Sizes,
+        output_size: Sizes | None = None,
+        output_ratio: float | Sequence[float] | None = None,
+        return_indices: bool = False,
+    ) -> None:
+        rank = self.rank or 0
+        if (output_size is None) == (output_ratio is None):
+            both = "not given beside output_size" if output_size is not None else "given, or output_size"
+            raise refused("output_ratio", output_ratio, both)
+        ratios: Any = output_ratio if isinstance(output_ratio, Sequence) else (output_ratio,) * rank
+        if output_ratio is not None and len(ratios) != rank:
+            raise refused("output_ratio", output_ratio, f"one number, or {rank}, one for each axis")
+        for ratio in () if output_ratio is None else ratios:
+            if not 0 < number("output_ratio", ratio) < 1:
+                raise refused("output_ratio", ratio, "between 0 and 1")
+        self._set(
+            kernel_size=spatial(rank, "kernel_size", kernel_size),
+            output_size=None if output_size is None else spatial(rank, "output_size", output_size),
+            output_ratio=None if output_ratio is None else tuple(ratios),
+            return_indices=flag("return_indices", return_indices),
+        )
+
+    def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
+        """(N, C, *sizes), and the same for the indices. Raises `ShapeError` when the windows do not fit."""
+        batch, channels, sizes = spatial_input(self, inputs[0])
+        output = self.output_size
+        if output is None:
+            output = per_axis(F.scaled_size, sizes, self.output_ratio or ())
+        for axis, (size, wanted, kernel) in enumerate(zip(sizes, output, self.kernel_size, strict=True)):
+            if not 1 <= wanted <= size - kernel + 1:
+                field = "output_size" if self.output_size is not None else "output_ratio"
+                raise ShapeError(
+                    f"{field} asks for {wanted} windows of {kernel} in {size} ({axis_name(len(sizes), axis)});"
+                    f" 1 to {size - kernel + 1} fit",
+                    field=field,
+                    value=wanted,
+                )
+        shape = (batch, channels, *output)
+        return (shape, shape) if self.return_indices else (shape,)
+
+    def output_dtypes(self, dtype: str) -> tuple[str, ...]:
+        """The input's type, and int64 for the indices."""
+        return (dtype, "int64") if self.return_indices else (dtype,)
+
+    def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
+        """A window of K elements takes K - 1 comparisons; placing the windows is not counted."""
+        return Cost(other=F.window_comparisons(product(outputs[0]), self.kernel_size))
+
+    def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
+        """Each output's gradient is added to the place its maximum came from."""
+        return {"input": Cost(additions=product(outputs[0]))}
+
+    def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
+        """The input, and the index of each maximum."""
+        return ("input0", (outputs[0], "int64"))
+
+
+class FractionalMaxPool1d(FractionalMaxPool):
+    """`FractionalMaxPool` over one axis: (N, C, L). PyTorch has none."""
+
+    rank = 1
+
+
+class FractionalMaxPool2d(FractionalMaxPool):
+    """`FractionalMaxPool` over two axes: (N, C, H, W)."""
+
+    rank = 2
+
+
+class FractionalMaxPool3d(FractionalMaxPool):
+    """`FractionalMaxPool` over three axes: (N, C, D, H, W)."""
+
+    rank = 3
