@@ -130,3 +130,53 @@ def test_errors_point_at_the_token(text: str, message: str, caret: str) -> None:
 def test_a_mistake_in_wiring_is_an_expression_error() -> None:
     with pytest.raises(ExpressionError):
         network("3x8x8 from:@a relu")
+
+
+# --- joins ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_current_tensor_comes_first() -> None:
+    assert wires("3x8x8 conv:4 @a relu @b relu concat:@a,@b")[-1] == ("3", ("2", "0", "1"))
+    assert wires("3x8x8 conv:4 @a relu @b relu from:@a concat:@b")[-1] == ("3", ("0", "1"))
+
+
+def test_a_residual_block_repeats() -> None:
+    text = "4x8x8 repeat:2 @x conv:4,k3,p1 relu add:@x end"
+    assert wires(text)[2::3] == [("2", ("1", "input")), ("5", ("4", "2"))]
+    assert notes(text) == []
+
+
+def test_crop_takes_the_size_of_another() -> None:
+    assert shapes(network("2x8x8 @a conv:5,k3 @b from:@a crop:@b concat:@b")).answer == (7, 6, 6)
+
+
+def test_a_channel_gate_broadcasts() -> None:
+    assert shapes(network("8x6x6 @x adaptiveavgpool:1 conv:8,k1 sigmoid mul:@x")).answer == (8, 6, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "caret"),
+    [
+        ("3x8x8 @x conv:4,k3 add:@x", "; here come 4x6x6 from 0 (conv) and 3x8x8 from the input", "@x"),
+        ("3x8x8 conv:4,k3 @a conv:5,k3 @b relu concat:@b,@a",
+         "; here come 5x4x4 from 2 (relu), 5x4x4 from 1 (conv) and 4x6x6 from 0 (conv)", "@a"),
+        ("3x8x8 conv:4,name=stem @a conv:5 mul:@a",
+         "; here come 5x8x8 from 1 (conv) and 4x8x8 from stem (conv)", "@a"),
+    ],
+)  # fmt: skip
+def test_a_join_names_its_branches(text: str, end: str, caret: str) -> None:
+    message, under = refusal(text)
+    assert message.endswith(end)
+    assert under == caret
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "caret"),
+    [
+        ("3x8x8 relu add", "add takes at least 2 inputs, but 1 came in; name one with @a and write add:@a", "add"),
+        ("3x8x8 @a relu add:@b", "no tensor is named @b; name a tensor with @name before it is used", "@b"),
+        ("3x8x8 @a relu crop:@a,@a", "crop takes 2 inputs, but 3 came in", "@a"),
+    ],
+)
+def test_a_join_with_too_few_or_too_many(text: str, message: str, caret: str) -> None:
+    assert refusal(text) == (message, caret)
