@@ -127,7 +127,6 @@ class Concat(Moved):
             if (len(other), *other[:axis], *other[axis + 1 :]) != (len(first), *first[:axis], *first[axis + 1 :]):
                 raise ShapeError(
                     f"{shape_text(first[1:])} and {shape_text(other[1:])} differ in another axis than dim {self.dim}",
-                    field="dim",
-                    value=self.dim,
+                    value=other,
                 )
         return ((*first[:axis], sum(shape[axis] for shape in inputs), *first[axis + 1 :]),)
