@@ -9,8 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from convcalc.arrays import ALIASES, NAMED, is_array, parse_array, read_array, read_arrays, write_array
 from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, ShapeError

@@ -6,8 +6,7 @@ from itertools import product as grid
 
 import naive
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from convcalc import formulas as F
 from convcalc.errors import LayerError, ShapeError

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from convcalc.analysis.fields import Reach, Window, members
-from convcalc.compose import compose
+from convcalc.composition import compose
 from convcalc.errors import ConvcalcError, ExpressionError, ShapeError, UnsupportedOpError
 from convcalc.executor.run import run
 from convcalc.expressions import parse_text

@@ -7,8 +7,7 @@ from itertools import product as grid
 import naive
 import numpy as np
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
 from convcalc.errors import LayerError, ResourceError, ShapeError, UnsupportedOpError
 from convcalc.executor.conv import im2col

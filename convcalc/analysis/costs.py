@@ -8,7 +8,7 @@ from dataclasses import replace
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
 from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, located, need_layers, resolve
 from convcalc.errors import ConvcalcError
-from convcalc.layers.base import Cost
+from convcalc.layers.base import Cost, choice
 from convcalc.network import Network
 from convcalc.tracing import Step, product, recording
 
@@ -39,7 +39,10 @@ def costs(
 
     With `backward`, what each gradient costs too; the network's own input needs none unless `input_grad`. `convention`
     changes the FLOPs alone. `samples` multiplies the totals, and `speed` (FLOPs a second) gives the time in seconds.
+
+    Raises `ShapeError` for an input that a layer cannot take, `LayerError` for an unknown convention.
     """
+    choice("convention", convention, CONVENTIONS)
     need_layers(network)
     resolved = resolve(network)
     view = View(network, resolved)

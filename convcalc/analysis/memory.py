@@ -8,6 +8,7 @@ from dataclasses import replace
 from convcalc.analysis.costs import total
 from convcalc.analysis.report import Column, Report, Value
 from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, need_layers, resolve
+from convcalc.layers.base import choice
 from convcalc.network import Network
 from convcalc.tracing import product
 
@@ -27,7 +28,12 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
     `total` counts each tensor once, and what is only a view of another not at all. `peak` is the most that is alive
     while one layer runs at inference, every tensor freed after its last use, weights apart. With `train`: what autograd
     keeps (`saved`, each tensor once), the gradients of the parameters, and the state of the `optimizer`.
+
+    `dtype` is one of `DTYPES`, the optimizer one of `OPTIMIZERS`. Raises `ShapeError` for an input that a layer cannot
+    take, `LayerError` for an unknown dtype or optimizer.
     """
+    choice("dtype", dtype, tuple(DTYPES))
+    choice("optimizer", optimizer, tuple(OPTIMIZERS))
     need_layers(network)
     resolved = resolve(network)
     view = View(network, resolved)

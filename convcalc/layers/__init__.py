@@ -61,6 +61,11 @@ class Kind:
             name = self.free if self.free and rank is None else self.classes[(rank or 2) - 1]
         return cast("type[Layer]", getattr(import_module(f"convcalc.layers.{self.module}"), name))
 
+    def class_names(self) -> tuple[str, ...]:
+        """The names of all its classes."""
+        names = (self.classes,) if isinstance(self.classes, str) else self.classes
+        return names if self.free is None else (*names, self.free)
+
     def names(self) -> Iterator[str]:
         """Every spelling that finds this kind, in lower case."""
         yield self.name
