@@ -12,15 +12,28 @@ def main() -> None:
     """Run the command line and end the process with its status."""
     # A question is answered before a collection would pay; what works for long turns it on again.
     gc.disable()
-    from convcalc.cli import run_command_line
+    try:
+        _open_streams()
+        from convcalc.cli import run_command_line
 
-    status = run_command_line(sys.argv[1:])
+        status = run_command_line(sys.argv[1:])
+    except KeyboardInterrupt:  # while starting
+        status = 130
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            with suppress(OSError):
-                stream.flush()
+        with suppress(OSError):
+            stream.flush()
     # All is written. Taking down every module one by one, as sys.exit() does, is a sixth of the time of an answer.
     os._exit(status)
+
+
+def _open_streams() -> None:
+    """Make standard output and error writable: a closed one swallows, a character that it cannot show is escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123  open until the process ends
+        else:
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -108,6 +108,23 @@ class BudgetError(ConvcalcError):
     code = "budget"
 
 
+def too_much(error: Exception) -> ResourceError:
+    """The error for one of Python's that says that a number or a text is beyond it; raises any other again."""
+    for kind, sentence in _TOO_MUCH.items():
+        if isinstance(error, kind):
+            return ResourceError(sentence)
+    if "integer string conversion" in str(error):  # more than 4,300 digits
+        return ResourceError(_TOO_MUCH[OverflowError])
+    raise error
+
+
+_TOO_MUCH: dict[type[Exception], str] = {
+    MemoryError: "the answer needs more memory than there is",
+    RecursionError: "brackets stand in brackets too many times",
+    OverflowError: "a number of the answer is too large to be written",
+}
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'kernel_size'?` for the closest known word, or nothing when none is close.
 

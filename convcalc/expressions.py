@@ -24,19 +24,27 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from convcalc.errors import ConvcalcError, ExpressionError, LayerError, Source, Span, did_you_mean
+from convcalc.errors import ConvcalcError, ExpressionError, LayerError, ResourceError, Source, Span, did_you_mean
 from convcalc.layers import LAYERS, Kind, find_kind, kind_of
 from convcalc.layers.base import Layer, text_of
 from convcalc.network import Input, Network, Node, no_input, tensor_names
 
 _OPENING, _CLOSING = "([{", ")]}"
-_INTEGER = re.compile(r"[+-]?\d+$")
-_FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?$|[+-]?inf$")
-_AXIS = re.compile(r"(?P<before>[+-]?\d+)\+(?P<after>[+-]?\d+)$|none$|[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
-_SHAPE = re.compile(r"\d[\dx/.]*$")
-_DESIGN_SPACE = re.compile(r"\d(/|\.\.)\d")
+_INTEGER = re.compile(r"[+-]?[0-9]+$")
+_FLOAT = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][+-]?[0-9]+)?$|[+-]?inf$")
+_AXIS = re.compile(
+    r"(?P<before>[+-]?[0-9]+)\+(?P<after>[+-]?[0-9]+)$|none$|[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+)
+_SHAPE = re.compile(r"[0-9][0-9x/.]*$")
+_SHAPE_SLIP = re.compile(r"[(\[]?\s*[0-9]+(\s*[xX×*,]\s*[0-9]+)+\s*[)\]]?[,:]?")
+_SHAPE_SIGN = re.compile(r"[xX×*]")
+_MAIN_SLIP = re.compile(r"([A-Za-z_]+?)=?([0-9]+(?:x[0-9]+)*(?:,.*)?)")
+"""What people write for an input, and for the main size of a kind, when they slip."""
+_DESIGN_SPACE = re.compile(r"[0-9](/|\.\.)[0-9]")
 _CONSTANTS = {"true": True, "false": False, "none": None}
 _IGNORED_FIELDS = ("device", "dtype")
+_MOST_DIGITS = 300
+"""Digits of a number that is read."""
 _WIRING = ("from", "repeat", "end")
 _MOST_ITEMS = 100_000
 """Layers that repeats may grow to: a slip of the finger is not to fill the memory."""
@@ -114,10 +122,19 @@ def is_expression(text: str) -> bool:
 # --- values ---------------------------------------------------------------------------------------------------------
 
 
+def integer(text: str, span: Span | None) -> int:
+    """An int from its digits. Raises `ExpressionError` for one that is absurdly long."""
+    if len(text) > _MOST_DIGITS:
+        raise ExpressionError(
+            f"a number has {len(text):,} digits; {_MOST_DIGITS} are the most that are read", span=span
+        )
+    return int(text)
+
+
 def value_of(text: str, span: Span) -> Any:
     """The value that a text stands for: a number, sizes, pairs, true, false, none, or a word."""
     if _INTEGER.match(text):
-        return int(text)
+        return integer(text, span)
     if _FLOAT.match(text):
         return float(text)
     if text.lower() in _CONSTANTS:
@@ -128,8 +145,12 @@ def value_of(text: str, span: Span) -> Any:
         )
     axes = [_AXIS.match(axis) for axis in text.lower().split("x")]
     if all(axes):
-        return tuple(_axis(axis) for axis in axes if axis)
+        return tuple(_axis(axis, span) for axis in axes if axis)
     if text[:1].isdigit() or (text[:1] in "+-" and text[1:2].isdigit()):
+        if ":" in text:
+            raise ExpressionError(
+                f"{text} has a colon of its own; commas part arguments: {text.replace(':', ',')}", span=span, value=text
+            )
         raise ExpressionError(
             f"{text} is no number; sizes are written 3, 3x5 or, before and after, 1+2", span=span, value=text
         )
@@ -138,11 +159,11 @@ def value_of(text: str, span: Span) -> Any:
     return text.strip("'\"")
 
 
-def _axis(match: re.Match[str]) -> Any:
+def _axis(match: re.Match[str], span: Span) -> Any:
     """One axis of several: a number, none, or a (before, after) pair."""
     if match["before"]:
-        return int(match["before"]), int(match["after"])
-    return None if match[0] == "none" else int(match[0]) if _INTEGER.match(match[0]) else float(match[0])
+        return integer(match["before"], span), integer(match["after"], span)
+    return None if match[0] == "none" else integer(match[0], span) if _INTEGER.match(match[0]) else float(match[0])
 
 
 def shape_of(text: str, span: Span | None) -> tuple[int, ...]:
@@ -154,9 +175,10 @@ def shape_of(text: str, span: Span | None) -> tuple[int, ...]:
             value=text,
         )
     numbers = text.split("x")
-    if not all(number.isdigit() for number in numbers):
-        raise ExpressionError(f"{text} is no shape; write one such as 3x224x224", span=span, value=text)
-    shape = tuple(map(int, numbers))
+    if not all(re.fullmatch(r"[0-9]+", number) for number in numbers):
+        meant = _meant(text, text, "") if _SHAPE_SLIP.fullmatch(text) else "; write one such as 3x224x224"
+        raise ExpressionError(f"{text} is no shape{meant}", span=span, value=text)
+    shape = tuple(integer(number, span) for number in numbers)
     if 0 in shape:
         raise ExpressionError(f"the input {text} has a size of 0; every size is at least 1", span=span, value=text)
     return shape
@@ -165,12 +187,14 @@ def shape_of(text: str, span: Span | None) -> tuple[int, ...]:
 def _python_value(text: str, span: Span) -> Any:
     """A value in PyTorch's printed syntax: numbers, tuples, strings, True, False, None, bare words. Never evaluated."""
     text = text.strip()
+    if not text:
+        raise ExpressionError("a value is missing here", span=span)
     if text[:1] in "([" and text[-1:] in ")]":
         inside = text[1:-1]
         pieces = [inside[start:end] for start, end in split_outside(inside, ",")]
         return tuple(_python_value(piece, span) for piece in pieces if piece.strip())
     if _INTEGER.match(text):
-        return int(text)
+        return integer(text, span)
     if _FLOAT.match(text):
         return float(text)
     if text.lower() in _CONSTANTS:
@@ -217,16 +241,18 @@ class LayerText:
         """The rank that the kind's name or a kernel of several sizes fixes."""
         kernel = self.fields.get("kernel_size")
         if self.rank is None and self.kind.ranked and isinstance(kernel, tuple) and len(kernel) > 1:
+            if len(kernel) > 3:
+                raise ExpressionError(
+                    f"kernel_size is {text_of(kernel)}, but {self.kind.name} has 1, 2 or 3 spatial axes",
+                    span=self.spans.get("kernel_size"),
+                    field="kernel_size",
+                )
             return len(kernel)
         return self.rank
 
     def layer(self, rank: int) -> Layer:
         """The layer, of this rank if the text leaves it open. Errors point at the field."""
         chosen = self.implied_rank or (None if self.kind.free else rank)
-        if chosen not in (None, 1, 2, 3):
-            raise ExpressionError(
-                f"{self.kind.name} has 1, 2 or 3 spatial axes, not {chosen}", span=self.spans.get("kernel_size")
-            )
         cls = self.kind.layer_class(chosen)
         try:
             return cls(**self.fields)
@@ -266,15 +292,47 @@ def example_of(kind: Kind, field: str) -> str:
     return f"{kind.name}:{key}2" if key else f"{kind.name}:{field}=2"
 
 
-def parse_layer(token: Token) -> LayerText:
-    """One layer from its token. Raises `ExpressionError` at the part that is wrong."""
+def unknown_layer(text: str, span: Span, before: str = "") -> ExpressionError:
+    """The error for a word that is no layer, with what was most likely meant; `before` is the word before it.
+
+    >>> text = Source("conv8,k3")
+    >>> unknown_layer(text.text, Span(text, 0, 8)).message
+    "unknown layer conv8; did you mean 'conv:8,k3'?"
+    """
+    name = text if _SHAPE_SLIP.fullmatch(text) else re.split("[:(,]", text)[0] or text
+    return ExpressionError(f"unknown layer {name}{_meant(text, name, before)}", span=span, value=name)
+
+
+def _meant(text: str, name: str, before: str) -> str:
+    shape = _SHAPE_SLIP.fullmatch(text)
+    if shape:
+        return f"; did you mean '{'x'.join(re.findall(r'[0-9]+', text))}'?"
+    if _SHAPE_SIGN.fullmatch(text):
+        return "; a shape has no spaces: did you mean one such as '3x224x224'?"
+    main = _MAIN_SLIP.fullmatch(text)
+    if main and find_kind(main[1]):
+        return f"; did you mean '{main[1]}:{main[2]}'?"
+    found = find_kind(before.partition(":")[0].rstrip(","))
+    if found and (name in found[0].flags or name.rstrip("0123456789x+=") in _names_of(found[0])):
+        return f"; did you mean '{before.rstrip(',')}{',' if ':' in before else ':'}{text}', without a space?"
+    known = [*LAYERS, *(alias for kind in LAYERS.values() for alias in kind.names()), *_WIRING]
+    return did_you_mean(name.removeprefix("torch.").removeprefix("nn."), known)
+
+
+def _names_of(kind: Kind) -> tuple[str, ...]:
+    return (*kind.keys, *field_names(kind.layer_class()), "name")
+
+
+def parse_layer(token: Token, before: str = "") -> LayerText:
+    """One layer from its token; `before` is the text of the one before it.
+
+    Raises `ExpressionError` at the part that is wrong.
+    """
     text = token.text.rstrip(",")
     word = re.match(r"[A-Za-z_][\w.]*", text)
     found = find_kind(word[0]) if word else None
     if word is None or found is None:
-        name = word[0] if word else text
-        known = [*LAYERS, *(alias for kind in LAYERS.values() for alias in kind.aliases), *_WIRING]
-        raise ExpressionError(f"unknown layer {name}{did_you_mean(name, known)}", span=token.span, value=name)
+        raise unknown_layer(text, token.span, before)
     layer = LayerText(*found, token.span)
     rest = text[word.end() :]
     if rest.startswith("("):
@@ -326,6 +384,17 @@ def _refuse_argument(layer: LayerText, text: str, key: str, span: Span) -> None:
         raise ExpressionError(f"{text} has no key; only one bare value is read, and {where}", span=span, value=text)
     if key in kind.keys:
         raise ExpressionError(f"{key} needs a value, such as {key}2", span=span, value=text)
+    if text in fields:
+        raise ExpressionError(f"{text} needs a value, such as {text}=2", span=span, value=text)
+    if key.lower() in kind.keys or text.lower() in kind.flags:
+        raise ExpressionError(
+            f"unknown key {text} for {kind.name}; did you mean '{text.lower()}'?", span=span, value=text
+        )
+    slip = re.fullmatch(r"([A-Za-z_]+)([0-9].*)", text)
+    if slip and slip[1] in fields:
+        raise ExpressionError(
+            f"unknown key {text} for {kind.name}; did you mean '{slip[1]}={slip[2]}'?", span=span, value=text
+        )
     raise unknown_key(kind, text, span, [*fields, *kind.keys, *kind.flags, "name"])
 
 
@@ -501,7 +570,7 @@ class _Wiring:
         if tensor is None:
             owner, _, index = label.rpartition(".")
             further = f"{self.labels.get(owner)}.{index}"
-            tensor = further if index.isdigit() and any(further in node.outputs[1:] for node in self.nodes) else None
+            tensor = further if index.isdecimal() and any(further in node.outputs[1:] for node in self.nodes) else None
         if tensor is None:
             known = did_you_mean(label, self.labels) or "; name a tensor with @name before it is used"
             raise ExpressionError(f"no tensor is named @{label}{known}", span=span, value=label)
@@ -537,6 +606,7 @@ def parse(tokens: Sequence[Token]) -> Program:
     span: Span | None = None
     items: list[LayerText | Wire] = []
     loops: list[tuple[int, int, Span]] = []
+    before = ""
     for token in tokens:
         text = token.text
         word = re.match(r"[a-z]+(?=[:,]|$)", text)
@@ -557,7 +627,8 @@ def parse(tokens: Sequence[Token]) -> Program:
                 raise ExpressionError("end has no repeat before it", span=token.span)
             _repeat(items, *loops.pop())
         else:
-            items.append(parse_layer(token))
+            items.append(parse_layer(token, before))
+        before = text
     if loops:
         raise ExpressionError("repeat has no end", span=loops[-1][2])
     return Program(items, given, span)
@@ -566,19 +637,19 @@ def parse(tokens: Sequence[Token]) -> Program:
 def _times(token: Token) -> int:
     """How often a repeat repeats."""
     count = token.text[7:]
-    if not count.isdigit() or int(count) < 1:
+    if not re.fullmatch("0*[1-9][0-9]*", count):
         raise ExpressionError(
             "repeat needs a count of at least 1, such as repeat:3", span=token.span, field="repeat", value=count
         )
-    return int(count)
+    return integer(count, token.span)
 
 
 def _repeat(items: list[LayerText | Wire], start: int, times: int, span: Span) -> None:
-    """Write out what stands since `start` so many times."""
+    """Write out what stands since `start` so many times. Raises `ResourceError` for an absurd number of layers."""
     if len(items) == start:
         raise ExpressionError("there is nothing between this repeat and its end", span=span)
     if start + (len(items) - start) * times > _MOST_ITEMS:
-        raise ExpressionError(
+        raise ResourceError(
             f"this repeat makes the network longer than {_MOST_ITEMS:,} layers", span=span, field="repeat", value=times
         )
     items.extend(items[start:] * (times - 1))

@@ -5,11 +5,13 @@ Which token is what is decided by its spelling, never by which files exist.
 
 from __future__ import annotations
 
+import codecs
+import errno
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, Source, Span, did_you_mean
+from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, Source, Span
 from convcalc.expressions import (
     LayerText,
     Program,
@@ -20,9 +22,10 @@ from convcalc.expressions import (
     refuse_unknown,
     shape_of,
     tokens_of,
+    unknown_layer,
     value_of,
 )
-from convcalc.layers import LAYERS, find_kind
+from convcalc.layers import find_kind
 from convcalc.network import Network
 
 
@@ -41,8 +44,10 @@ class LayerOptions:
         word = self.kind or "conv"
         span = _option_span("--kind", word)
         found = find_kind(word)
+        if found is None and find_kind(word.partition(":")[0]):
+            raise ExpressionError(f"--kind takes a kind alone; write {word} without it", span=span, value=word)
         if found is None:
-            raise ExpressionError(f"unknown layer {word}{did_you_mean(word, LAYERS)}", span=span, value=word)
+            raise unknown_layer(word, span)
         layer = LayerText(*found, span)
         for field, (option, text) in self.fields.items():
             where = _option_span(option, text)
@@ -68,10 +73,30 @@ def read_network(
 
     Raises `ExpressionError` for what is wrong on the command line, `ModelFileError` for a file that cannot be read.
     """
-    program = read_program(words, options)
+    return _network(read_program(words, options), input_shape, batch)
+
+
+def line_network(
+    line: bytes,
+    number: int,
+    *,
+    input_shape: str | None = None,
+    options: LayerOptions | None = None,
+    batch: int | None = None,
+) -> Network:
+    """The network that a line of standard input means, read as the words of a command line are."""
+    source = Source(_text(line, f"line {number} of {_STANDARD_INPUT}").rstrip("\r\n"), _STANDARD_INPUT,
+                    on_command_line=False, line_number=number)  # fmt: skip
+    spans = [token.span for token in tokens_of(source)]
+    return _network(_program(spans, options), input_shape, batch)
+
+
+def _network(program: Program, input_shape: str | None, batch: int | None) -> Network:
     shape = None
     if input_shape is not None:
         shape = shape_of(input_shape, _option_span("--input", input_shape))
+    if batch is not None and batch < 1:
+        raise ExpressionError(f"--batch is {batch}, but must be at least 1", field="batch", value=batch)
     network = program.network(shape)
     return network if batch is None else network.with_batch(batch)
 
@@ -79,19 +104,39 @@ def read_network(
 def read_program(words: Sequence[str], options: LayerOptions | None = None) -> Program:
     """The program without an input fixed; see `read_network`."""
     source = Source(" ".join(words))
-    tokens: list[Token] = []
+    spans = []
     start = 0
     for word in words:
-        span = Span(source, start, start + len(word))
+        spans.append(Span(source, start, start + len(word)))
+        start += len(word) + 1
+    return _program(spans, options)
+
+
+def _program(words: Sequence[Span], options: LayerOptions | None) -> Program:
+    """The program that words mean, each of which is a shape, an expression, a file or -."""
+    if not words and not options:
+        raise ExpressionError(
+            "nothing is asked about; write an input and layers, such as 3x224x224 conv:64,k3, or a file,"
+            " or - for standard input"
+        )
+    texts = [span.source.text[span.start : span.end] for span in words]
+    tokens: list[Token] = []
+    before = ""
+    for span, word in zip(words, texts, strict=True):
+        source = span.source
         if is_input(word) or is_expression(word):
             tokens += tokens_of(source, span.start, span.end)
         elif word == "-":
-            tokens += text_tokens(_standard_input(), "standard input")
+            if not source.on_command_line or texts.count("-") > 1:
+                raise ExpressionError("standard input can be read once only", span=span)
+            tokens += text_tokens(_text(b"".join(standard_input()), _STANDARD_INPUT), _STANDARD_INPUT)
         elif word.startswith("["):
             raise ExpressionError("an array is read by run only; here a shape such as 3x224x224 comes first", span=span)
+        elif not word:
+            raise ExpressionError("a word of the command line is empty", span=span)
         else:
-            tokens += _file_tokens(word, span)
-        start = span.end + 1
+            tokens += _file_tokens(word, span, before)
+        before = word
     program = parse(tokens)
     if options:
         if program.layers:
@@ -104,7 +149,10 @@ def read_program(words: Sequence[str], options: LayerOptions | None = None) -> P
 
 
 def text_tokens(text: str, name: str) -> list[Token]:
-    """The tokens of a file's text, a `Source` a line so that errors can say which."""
+    """The tokens of a file's text, a `Source` a line so that errors can say which.
+
+    Raises `ModelFileError` when there is none.
+    """
     tokens = []
     for number, line in enumerate(text.splitlines(), 1):
         source = Source(line, name, on_command_line=False, line_number=number)
@@ -112,39 +160,51 @@ def text_tokens(text: str, name: str) -> list[Token]:
         if len(found) == 2 and found[0].text == "input":
             found = [Token(f"input:{found[1].text}", found[1].span)]
         tokens += found
+    if not tokens:
+        raise ModelFileError(f"{name} is empty; it should hold layers, one or more a line")
     return tokens
 
 
-def _standard_input() -> str:
+_STANDARD_INPUT = "standard input"
+
+
+def standard_input() -> Iterable[bytes]:
+    """Standard input, line by line. Raises `ModelFileError` when it is closed."""
+    if sys.stdin is None:
+        raise ModelFileError(f"{_STANDARD_INPUT} is closed")
+    return sys.stdin.buffer
+
+
+def _text(content: bytes, name: str) -> str:
+    """The text of a file, which may begin with the mark that some editors put there."""
     try:
-        return sys.stdin.buffer.read().decode()
+        return content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
-        raise ModelFileError(f"standard input is no text: {error.reason} at byte {error.start}") from None
+        raise ModelFileError(f"{name} is no text: {error.reason} at byte {error.start}") from None
 
 
-def _file_tokens(word: str, span: Span) -> list[Token]:
+def _file_tokens(word: str, span: Span, before: str) -> list[Token]:
     path = Path(word)
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise _no_file(word, span) from None
+    except (FileNotFoundError, ValueError):  # ValueError: no file can have such a name
+        raise _no_file(word, span, before) from None
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR):
+            raise _no_file(word, span, before) from None
         raise ModelFileError(f"{word} cannot be read: {(error.strerror or 'error').lower()}", span=span) from None
     if path.suffix == ".onnx":
         raise ModelFileError(f"{word} is an ONNX file; reading them is not there yet", span=span)
     try:
-        return text_tokens(content.decode(), word)
-    except UnicodeDecodeError as error:
-        raise ModelFileError(
-            f"{word} is no text of layer expressions: {error.reason} at byte {error.start}", span=span
-        ) from None
+        return text_tokens(_text(content, word), word)
+    except ModelFileError as error:
+        error.span = error.span or span
+        raise
 
 
-def _no_file(word: str, span: Span) -> ConvcalcError:
+def _no_file(word: str, span: Span, before: str) -> ConvcalcError:
     """A word that is neither a kind nor a file: what was most likely meant decides the sentence."""
-    stem = word.partition(":")[0].partition("(")[0]
-    known = [*LAYERS, *(alias for kind in LAYERS.values() for alias in kind.names()), "from", "repeat", "end"]
-    meant = did_you_mean(stem.removeprefix("nn."), known)
-    if meant or ":" in word or "(" in word:
-        return ExpressionError(f"unknown layer {stem}{meant}", span=span, value=stem)
+    unknown = unknown_layer(word, span, before)
+    if "did you mean" in unknown.message or ":" in word or "(" in word:
+        return unknown
     return ModelFileError(f"{word} is neither a layer nor a file that exists", span=span)

@@ -39,8 +39,8 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
     view = View(network, resolved)
     tensors = Tensors(network, resolved, dtype)
     columns = [
-        Column("input", "In", "bytes", total=False, wide=True),
-        Column("output", "Out", "bytes", total=False),
+        Column("input_bytes", "In", "bytes", total=False, wide=True),
+        Column("output_bytes", "Out", "bytes", total=False),
         Column("weight", "Weight", "bytes"),
         Column("bias", "Bias", "bytes", wide=True),
         Column("live", "Alive", "bytes", total=False),
@@ -52,8 +52,8 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
     living = tensors.alive()
     for item, alive in zip(resolved, living, strict=True):
         values: dict[str, Value] = {
-            "input": sum(tensors.sizes[name] for name in item.node.inputs),
-            "output": sum(tensors.sizes[name] for name in item.node.outputs),
+            "input_bytes": sum(tensors.sizes[name] for name in item.node.inputs),
+            "output_bytes": sum(tensors.sizes[name] for name in item.node.outputs),
             **tensors.parameters(item),
             "live": alive,
         }

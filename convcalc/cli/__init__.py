@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from convcalc.errors import ConvcalcError, ExpressionError, ResourceError, did_you_mean
+from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, did_you_mean, too_much
 
 VERBS = {
     "shape": "The output shape of each layer.",
@@ -32,28 +32,52 @@ _EPILOG = "convcalc VERB --help has examples of each verb."
 
 def run_command_line(arguments: Sequence[str]) -> int:
     """Run the command that the arguments ask for and give the exit status. Prints; never raises."""
+    status = 0
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has what it wants
+        _drop_output()
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        _drop_output()
+        reason = (error.strerror or "error").lower()
+        return _fail(ModelFileError(f"standard output cannot be written: {reason}"), wants_json=False)
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
     wants_json = _wants_json(arguments)
+    verb = arguments[0] if arguments and arguments[0] in VERBS else ""
     try:
         command, rest, name = _command(arguments)
         status = command.main(args=list(rest), prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
     except ConvcalcError as error:
         return _fail(error, wants_json)
     except USAGE_ERROR as error:  # typer's own: an unknown option, a missing value
-        return _fail(ExpressionError(_sentence(error)), wants_json)
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
-    except (MemoryError, RecursionError, OverflowError) as error:
-        return _fail(ResourceError(f"this is more than the machine can hold: {type(error).__name__}"), wants_json)
-    except BrokenPipeError:
-        # The reader has what it wants; keep the interpreter from flushing into the closed pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        from convcalc.cli.usage import usage_error
+
+        return _fail(usage_error(error, verb, arguments, VERBS), wants_json)
+    except SystemExit:  # typer's way to say that the pipe is closed
+        raise BrokenPipeError from None
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except (MemoryError, RecursionError, OverflowError, ValueError) as error:
+        return _fail(too_much(error), wants_json)
     return status if isinstance(status, int) else 0
 
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
 """The class of typer's errors about arguments; typer gives it no public name."""
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from flushing into what cannot be written, when it ends."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # no file of the system's
+        return
 
 
 def _command(arguments: Sequence[str]) -> tuple[Any, Sequence[str], str]:
@@ -62,12 +86,29 @@ def _command(arguments: Sequence[str]) -> tuple[Any, Sequence[str], str]:
 
     verb = arguments[0] if arguments else ""
     if verb in VERBS:
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        _register(app, verb)
-        return get_command(app), arguments[1:], f"convcalc {verb}"
+        return command_of(verb), arguments[1:], f"convcalc {verb}"
     if verb and not verb.startswith("-"):
-        raise ExpressionError(f"unknown verb {verb}{did_you_mean(verb, VERBS)}; convcalc has {', '.join(VERBS)}")
+        raise _no_verb(verb)
     return get_command(every_verb()), arguments or ["--help"], "convcalc"
+
+
+def command_of(verb: str) -> Any:
+    """The command of one verb alone."""
+    from typer.main import get_command
+
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    _register(app, verb)
+    return get_command(app)
+
+
+def _no_verb(word: str) -> ConvcalcError:
+    from convcalc.expressions import is_expression, is_input
+
+    verbs = ", ".join(VERBS)
+    if is_input(word) or is_expression(word):
+        return ExpressionError(f"a verb comes before {word}: {verbs}", value=word)
+    meant = did_you_mean(word, VERBS)
+    return ExpressionError(f"unknown verb {word}{meant or f'; convcalc has {verbs}'}", value=word)
 
 
 def every_verb() -> typer.Typer:
@@ -79,12 +120,20 @@ def every_verb() -> typer.Typer:
     return app
 
 
-def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True)) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         from convcalc._version import __version__
 
         print(f"convcalc {__version__}")  # noqa: T201  the answer to --version
         raise typer.Exit
+
+
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+    ),
+) -> None:
+    pass
 
 
 def _register(app: typer.Typer, verb: str) -> None:
@@ -104,19 +153,25 @@ def _wants_json(arguments: Sequence[str]) -> bool:
     return False
 
 
-def _sentence(error: Any) -> str:
-    text: str = error.format_message()
-    return text[:1].lower() + text[1:].rstrip(".") if text[:2] != text[:2].upper() else text
-
-
 def _fail(error: ConvcalcError, wants_json: bool) -> int:
     """Print an error and give its exit status."""
     from convcalc.render.failures import error_lines, exit_status
 
-    if wants_json:
-        from convcalc.render.document import error_document, json_text
+    try:
+        if wants_json:
+            from convcalc.render.document import error_document, json_text
 
-        print(json_text(error_document(error), compact=True))  # noqa: T201  the document that takes the report's place
-    for line in error_lines(error):
-        print(line, file=sys.stderr)  # noqa: T201  messages go to standard error
+            print(json_text(error_document(error), compact=True))  # noqa: T201  the document that takes the report's place
+        for line in error_lines(error, _columns()):
+            print(line, file=sys.stderr)  # noqa: T201  messages go to standard error
+    except BrokenPipeError:
+        _drop_output()
     return exit_status(error)
+
+
+def _columns() -> int:
+    """How wide the terminal is that errors go to; as wide as can be when they go elsewhere."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or sys.maxsize
+    except (OSError, ValueError):
+        return sys.maxsize

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from convcalc.analysis.report import Report
 from convcalc.cli.options import FORMATS, LAYER_OPTIONS, Question
-from convcalc.errors import BudgetError, ConvcalcError, ExpressionError, did_you_mean
+from convcalc.errors import BudgetError, ConvcalcError, ExpressionError, did_you_mean, too_much
 from convcalc.network import Network
 from convcalc.nouns import LayerOptions, read_network
 
@@ -18,15 +20,16 @@ _SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv", "
 
 def answer(question: Question, analysis: Analysis, *, explain: bool = False) -> None:
     """Answer the question, or each line of standard input with --lines."""
+    name = _format_name(question)
+    _check_output_options(question, name, explain=explain)
     if question["lines"]:
         _answer_lines(question, analysis)
         return
-    _check_output_options(question)
-    report = analysis(_network(question, question.words))
+    report = analysis(_network(question))
+    exceeded = exceeding(report, question["budget"])
     _print_notes(report, quiet=question["quiet"])
-    _write(question, report, explain=explain)
-    check_budget(report, question["budget"])
-    _check_strict(question, report)
+    _write(question, report, name, explain=explain)
+    _refuse(question, report, exceeded)
 
 
 def layer_options(question: Question) -> LayerOptions:
@@ -40,65 +43,96 @@ def layer_options(question: Question) -> LayerOptions:
     return LayerOptions(question["kind"], fields)
 
 
-def _network(question: Question, words: Iterable[str]) -> Network:
+def _network(question: Question) -> Network:
     return read_network(
-        list(words), input_shape=question["input_shape"], options=layer_options(question), batch=question["batch"]
+        question.words, input_shape=question["input_shape"], options=layer_options(question), batch=question["batch"]
     )
 
 
 def _answer_lines(question: Question, analysis: Analysis) -> None:
-    """One JSON line for each line of standard input, errors too."""
-    from convcalc.render.document import document, error_document, json_text
+    """One JSON line for each line of standard input, errors too, as soon as it is read."""
+    from convcalc.nouns import line_network, standard_input
+    from convcalc.render.document import document, error_document, json_text, value_document
 
-    if question.words:
-        raise ExpressionError("--lines reads the questions from standard input; the command line has none")
-    for line in sys.stdin:
-        text = line.strip()
-        if not text or text.startswith("#"):
+    options = layer_options(question)
+    for number, line in enumerate(standard_input(), 1):
+        if not line.strip() or line.lstrip().startswith(b"#"):
             continue
         try:
-            report = analysis(_network(question, [text]))
-            check_budget(report, question["budget"])
-            _check_strict(question, report)
-            content = document(report)
-            if question["get"] or question["quiet"]:
-                content = {"version": content["version"], "value": look_up(content, question["get"] or "answer")}
+            network = line_network(
+                line, number, input_shape=question["input_shape"], options=options, batch=question["batch"]
+            )
+            report = analysis(network)
+            _refuse(question, report, exceeding(report, question["budget"]))
+            path = _path(question)
+            content = document(report) if path is None else value_document(look_up(document(report), path))
+            text = json_text({"line": number, **content}, compact=True)
         except ConvcalcError as error:
-            content = error_document(error)
-        print(json_text(content, compact=True))  # noqa: T201  the answer
+            text = json_text({"line": number, **error_document(error)}, compact=True)
+        except (OverflowError, RecursionError, ValueError) as error:
+            text = json_text({"line": number, **error_document(too_much(error))}, compact=True)
+        # A program that asks line by line waits for this one.
+        print(text, flush=True)  # noqa: T201  the answer
 
 
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
-def _check_output_options(question: Question) -> None:
-    name = question["format_name"]
+def _format_name(question: Question) -> str | None:
+    """The format that --format or the suffix of --output asks for, if any."""
+    name: str | None = question["format_name"]
+    path = question["output"]
+    if name is None and path is not None:
+        suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122  pathlib is slower to load
+        return _SUFFIXES.get(suffix)
+    return name
+
+
+def _check_output_options(question: Question, name: str | None, *, explain: bool) -> None:
     if name is not None and name not in FORMATS:
         raise ExpressionError(
             f"--format is {name}, but must be one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}", value=name
         )
-    if question["quiet"] and question["get"]:
+    if question["quiet"] and question["get"] is not None:
         raise ExpressionError("-q and --get both ask for one value; keep one of them")
+    if question["quiet"] and explain:
+        raise ExpressionError("-q asks for one value and --explain for formulas; keep one of them")
+    if explain and name in ("csv", "tsv"):
+        raise ExpressionError(f"--explain has no {name} form; plain, markdown and json have the formulas", value=name)
+    if question["output"] == "":
+        raise ExpressionError("--output needs the name of a file", value="")
+    if question["lines"]:
+        if question["output"] is not None:
+            raise ExpressionError("--lines answers on standard output; it has no --output")
+        if name not in (None, "json", "jsonl"):
+            raise ExpressionError(f"--lines answers in JSON lines, not in {name}", value=name)
+        if question.words:
+            raise ExpressionError("--lines reads the questions from standard input; the command line has none")
 
 
-def _write(question: Question, report: Report, *, explain: bool) -> None:
+def _path(question: Question) -> str | None:
+    """Where in the document the one value stands that -q or --get asks for; None for all of it."""
+    return "answer" if question["quiet"] else question["get"]
+
+
+def _write(question: Question, report: Report, name: str | None, *, explain: bool) -> None:
     path = question["output"]
-    if path is not None:
+    if path is not None and path != "-":
         from convcalc.files import write_whole
 
-        name = question["format_name"] or _SUFFIXES.get(path[path.rfind(".") :], "tsv")
-        write_whole(path, "".join(f"{line}\n" for line in _lines(question, report, name, explain=explain)).encode())
+        lines = _lines(question, report, name or "tsv", explain=explain)
+        write_whole(path, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
         return
-    terminal = sys.stdout.isatty()
-    name = question["format_name"] or ("table" if terminal else "tsv")
-    if name == "table" and not question["quiet"] and not question["get"] and not explain:
+    name = name or ("table" if sys.stdout.isatty() else "tsv")
+    if name == "table" and _path(question) is None and not explain:
         from rich.console import Console
 
         from convcalc.render.table import print_table
 
         print_table(report, Console())
         return
-    for line in _lines(question, report, name, explain=explain):
+    # All of it is made before any of it is printed: what fails prints no half of an answer.
+    for line in list(_lines(question, report, name, explain=explain)):
         print(line)  # noqa: T201  the answer
 
 
@@ -106,23 +140,22 @@ def _lines(question: Question, report: Report, name: str, *, explain: bool) -> I
     """The answer line by line in every format but the terminal's table."""
     from convcalc.render import text
 
-    if question["quiet"]:
+    path = _path(question)
+    if path is not None or name in ("json", "jsonl"):
+        from convcalc.render.document import document, json_text, value_document
         from convcalc.render.units import plain_text
 
-        return [plain_text(report.answer)]
-    if question["get"]:
-        from convcalc.render.document import document
-        from convcalc.render.units import plain_text
+        content = document(report)
+        if path is not None:
+            value = look_up(content, path)
+            if name not in ("json", "jsonl"):
+                return [plain_text(value)]
+            content = value_document(value)
+        return [json_text(content, compact=name == "jsonl")]
+    if explain:
+        from convcalc.render.explain import explanation, markdown_explanation
 
-        return [plain_text(look_up(document(report), question["get"]))]
-    if name in ("json", "jsonl"):
-        from convcalc.render.document import document, json_text
-
-        return [json_text(document(report), compact=name == "jsonl")]
-    if explain and name in ("table", "plain", "tsv"):
-        from convcalc.render.explain import explanation
-
-        return explanation(report)
+        return markdown_explanation(report) if name == "markdown" else explanation(report)
     return {"plain": text.plain, "table": text.plain, "csv": text.csv, "tsv": text.tsv, "markdown": text.markdown}[
         name
     ](report)
@@ -137,54 +170,98 @@ def _print_notes(report: Report, *, quiet: bool) -> None:
 
 
 def look_up(content: Any, path: str) -> Any:
-    """What stands at a path such as totals.params or layers.0.output. Raises `ExpressionError` naming what is there."""
+    """What stands at a path such as totals.params, layers.0.output or layers.stem.output.
+
+    Raises `ExpressionError` naming what is there.
+    """
     current = content
     for step in path.split("."):
-        if isinstance(current, list) and step.lstrip("-").isdigit() and -len(current) <= int(step) < len(current):
-            current = current[int(step)]
-        elif isinstance(current, dict) and step in current:
-            current = current[step]
-        else:
-            known = list(current) if isinstance(current, dict) else []
-            there = f"0 to {len(current) - 1}" if isinstance(current, list) else ", ".join(known) or "nothing"
+        found = _step(current, step)
+        if found is None:
             raise ExpressionError(
-                f"--get {path}: there is no {step}{did_you_mean(step, known)}; there is {there}", value=path
+                f"--get {path}: there is no {step or 'empty name'}; {_what_is_there(current, step)}", value=path
             )
+        current = found[0]
     if isinstance(current, dict) or (isinstance(current, list) and current and isinstance(current[0], dict)):
-        raise ExpressionError(f"--get {path} is not one value; --format json gives all of it", value=path)
+        inside = f"; it has {', '.join(current)}" if isinstance(current, dict) else ""
+        raise ExpressionError(f"--get {path} is not one value{inside}; --format json gives all of it", value=path)
     return current
+
+
+def _step(content: Any, step: str) -> tuple[Any] | None:
+    """What one step of a path leads to, in a tuple of its own because it may be None itself."""
+    if isinstance(content, dict):
+        return (content[step],) if step in content else None
+    if not isinstance(content, list):
+        return None
+    named = [item for item in content if isinstance(item, dict) and item.get("name") == step]
+    if named:
+        return (named[0],)
+    number = int(step) if re.fullmatch(r"-?[0-9]{1,9}", step) else None
+    return (content[number],) if number is not None and -len(content) <= number < len(content) else None
+
+
+def _what_is_there(content: Any, step: str) -> str:
+    if isinstance(content, dict):
+        return f"there is {', '.join(content) or 'nothing'}{did_you_mean(step, content)}"
+    if isinstance(content, list):
+        return (
+            f"there is 0 to {len(content) - 1}"
+            if len(content) > 1
+            else "there is 0 alone"
+            if content
+            else "it is empty"
+        )
+    return "one value has no parts"
 
 
 # --- budgets --------------------------------------------------------------------------------------------------------
 
 
-def check_budget(report: Report, budget: str | None) -> None:
-    """Raise `BudgetError` naming every total that is above its limit."""
+def exceeding(report: Report, budget: str | None) -> list[str]:
+    """What is above its limit, in words, one for each total. Raises `ExpressionError` for no such total or limit."""
     if budget is None:
-        return
-    from convcalc.render.units import quantity, value_text
+        return []
+    from convcalc.render.units import quantity
 
     units = {column.key: column.unit for column in report.columns}
+    known = [name for name, value in report.totals.items() if not isinstance(value, str | tuple)]
     exceeded = []
+    if not budget:
+        raise ExpressionError("--max needs limits, such as params=5M,macs=600M", value=budget)
     for part in budget.split(","):
         key, equals, limit_text = part.partition("=")
-        if not equals or key not in report.totals:
-            known = [name for name, value in report.totals.items() if not isinstance(value, str | tuple)]
-            what = f"there is no total {key}{did_you_mean(key, known)}" if equals else f"{part} has no limit"
-            have = f"; {report.verb} has {', '.join(known)}" if known else f"; {report.verb} has no totals"
-            raise ExpressionError(f"--max {budget}: {what}{have}", value=budget)
+        if not known:
+            raise ExpressionError(f"--max {budget}: {report.verb} has no totals", value=budget)
+        if key not in known:
+            have = f"; {report.verb} has {', '.join(known)}{did_you_mean(key, known)}"
+            raise ExpressionError(f"--max {budget}: there is no total {key}{have}", value=budget)
+        if not equals:
+            raise ExpressionError(f"--max {budget}: {key} has no limit; write {key}=5M", value=budget)
         limit = quantity(limit_text, f"--max {key}")
         value = report.totals[key]
-        unit = units.get(key, "bytes" if report.verb == "memory" else "count")
         if value is None:
             exceeded.append(f"{key} is not known in full")
         elif isinstance(value, int | float) and value > limit:
-            exceeded.append(f"{key} is {value_text(value, unit)}, above {value_text(limit, unit)}")
+            unit = units.get(key, "bytes" if report.verb == "memory" else "count")
+            exceeded.append(f"{key} is {_apart(value, limit, unit)}")
+    return exceeded
+
+
+def _apart(value: float, limit: float, unit: str) -> str:
+    """A total and its limit in units for people, or to the last digit where these look the same."""
+    from convcalc.render.units import value_text
+
+    texts = value_text(value, unit), value_text(limit, unit)
+    if texts[0] == texts[1]:
+        texts = f"{value:,}", f"{limit:,}"
+    return f"{texts[0]}, above {texts[1]}"
+
+
+def _refuse(question: Question, report: Report, exceeded: list[str]) -> None:
+    """Raise `BudgetError` for what exceeds its limit, and with --strict for what is unknown."""
     if exceeded:
         raise BudgetError("; ".join(exceeded))
-
-
-def _check_strict(question: Question, report: Report) -> None:
     if question["strict"] and report.status == "partial":
         unknown = [name for name, value in report.totals.items() if value is None]
         raise BudgetError(f"--strict: {', '.join(unknown)} cannot be told in full")

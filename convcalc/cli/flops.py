@@ -66,6 +66,8 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     for option, value, text in (("--samples", many, samples), ("--speed", rate, speed)):
         if value is not None and value <= 0:
             raise ExpressionError(f"{option} is {text}, but must be more than 0", value=text)
+    if isinstance(many, float):
+        raise ExpressionError(f"--samples is {samples}, but must be a whole number", value=samples)
     answer(
         question,
         lambda network: costs(
@@ -73,7 +75,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
             backward=backward,
             input_grad=input_grad,
             convention=convention,
-            samples=None if many is None else round(many),
+            samples=many,
             speed=rate,
             explain=explain,
         ),

@@ -31,9 +31,7 @@ def _layer(row: Row) -> dict[str, Any]:
     layer: dict[str, Any] = {"name": row.name, "kind": row.kind, "layer": row.layer}
     for key, shapes in (("input", row.inputs), ("output", row.outputs)):
         layer[key] = list(shapes[0]) if len(shapes) == 1 else [list(shape) for shape in shapes]
-    for key, value in row.values.items():
-        # The bytes of a layer's input and output stand beside their shapes.
-        layer[f"{key}_bytes" if key in ("input", "output") else key] = value
+    layer |= row.values
     if row.reasons:
         layer["reasons"] = dict(row.reasons)
     if row.steps:
@@ -50,6 +48,11 @@ def _step(step: Step) -> dict[str, Any]:
         "numbers": traced.numbers,
         "value": step.value,
     }
+
+
+def value_document(value: Any) -> dict[str, Any]:
+    """One value of a report as a document of its own, for -q and --get in JSON."""
+    return {"version": VERSION, "value": value}
 
 
 def error_document(error: ConvcalcError) -> dict[str, Any]:

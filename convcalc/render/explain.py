@@ -26,6 +26,11 @@ def explanation(report: Report) -> Iterator[str]:
         yield from _row_lines(row)
 
 
+def markdown_explanation(report: Report) -> Iterator[str]:
+    """The same for Markdown, where it stands as it is."""
+    yield from ("```text", *explanation(report), "```")
+
+
 def _row_lines(row: Row) -> Iterator[str]:
     if not row.steps:
         yield f"  no formula: {row.reasons.get('output', 'the shape is that of the input')}"

@@ -8,31 +8,40 @@ from collections.abc import Iterator
 from convcalc.errors import ConvcalcError, Span
 
 _WIDEST = 100
-"""Characters of a source line that are shown; around the caret when it is longer."""
+"""Characters of a source line that are shown where no terminal is narrower; around the caret when it is longer."""
+_MARGIN = "  "
 
 
-def error_lines(error: ConvcalcError) -> Iterator[str]:
-    """The sentence, then the marked text if there is one."""
-    yield f"error: {error}"
+def error_lines(error: ConvcalcError, width: int = _WIDEST) -> Iterator[str]:
+    """The sentence, then the marked text if there is one, no wider than so many columns."""
+    yield f"error: {printable(str(error))}"
     if error.span is not None:
-        yield from marked(error.span)
+        yield from marked(error.span, width)
 
 
-def marked(span: Span) -> Iterator[str]:
+def printable(text: str) -> str:
+    """The text without what would move a terminal's cursor or change its colours."""
+    return "".join(character if character.isprintable() else "·" for character in text)
+
+
+def marked(span: Span, width: int = _WIDEST) -> Iterator[str]:
     """The source line and the carets under the span."""
     source = span.source
     if not source.text.strip():
         return
     if source.name:
         place = f", line {source.line_number}" if source.line_number else ""
-        yield f"  in {source.name}{place}:"
-    text = "".join(character if character.isprintable() else "·" for character in source.text)
+        yield f"{_MARGIN}in {printable(source.name)}{place}:"
+    text = printable(source.text)
     start, end = span.start, max(span.end, span.start + 1)
-    if len(text) > _WIDEST:
-        cut = min(max(0, start - _WIDEST // 3), len(text) - _WIDEST)
-        text, start, end = text[cut : cut + _WIDEST], start - cut, min(end - cut, _WIDEST)
-    yield f"  {text}"
-    yield f"  {' ' * _width(text[:start])}{'^' * max(_width(text[start:end]), 1)}"
+    widest = max(min(width, _WIDEST) - len(_MARGIN), 8)
+    if _width(text) > widest:
+        cut = min(max(0, start - widest // 3), max(len(text) - widest, 0))
+        text, start, end = text[cut : cut + widest], start - cut, min(end - cut, widest)
+        while _width(text) > widest:  # characters of two columns
+            text = text[:-1]
+    yield f"{_MARGIN}{text}"
+    yield f"{_MARGIN}{' ' * _width(text[:start])}{'^' * max(_width(text[start:end]), 1)}"
 
 
 def _width(text: str) -> int:

@@ -13,8 +13,8 @@ from convcalc.render.text import people_rows, summary_lines
 
 _STYLES = {0: "dim", 1: "cyan", 2: "dim", 3: "green"}
 _LAYER, _INPUT = 1, 2
-_NARROWEST_LAYER = 12
-"""Columns that the layer's expression keeps when the terminal is narrow; it is folded."""
+_NARROWEST_LAYER = 8
+"""Columns that the layer's expression keeps when the terminal is narrow; it is folded at its commas."""
 _GAP, _EDGES = 2, 2
 """Columns between two cells, and at both ends together."""
 
@@ -34,15 +34,18 @@ def print_table(report: Report, console: Console) -> None:
             footer_style="bold",
             justify="left" if index < 4 else "right",
             style=_STYLES.get(index, ""),
-            min_width=min(widths[index], _NARROWEST_LAYER) if index == _LAYER else widths[index],
-            no_wrap=index != _LAYER,
+            min_width=widths[index],
+            no_wrap=True,
             overflow="fold",
         )
     for row in rows:
-        table.add_row(*(Text(row[index]) for index in shown))
+        texts = [*row]
+        texts[_LAYER] = "\n".join(_folded(texts[_LAYER], widths[_LAYER]))
+        table.add_row(*(Text(texts[index]) for index in shown))
     console.print(table)
     for name, text in summary_lines(report):
-        console.print(Text.assemble("  ", (name, "dim"), " ", (text, "bold")))
+        gap = " " if cell_len(name) + cell_len(text) + 3 <= console.width else "\n    "
+        console.print(Text.assemble("  ", (name, "dim"), gap, (text, "bold")))
 
 
 def _two_lines(title: str) -> tuple[str, str]:
@@ -51,12 +54,42 @@ def _two_lines(title: str) -> tuple[str, str]:
 
 
 def _columns_that_fit(report: Report, widths: list[int], width: int) -> list[int]:
-    """All columns if they fit; else without the input, which is the output above, then the wide ones."""
+    """All columns if they fit; else without the input, which is the output above, and without the wide ones.
+
+    Then the layer is folded: its width in `widths` becomes what is left. What does not fit even so is dropped, the
+    last column excepted.
+    """
     wide = [index for index, column in enumerate(report.columns, 4) if column.wide]
     shown = list(range(len(widths)))
-    others = [index for index in range(4, len(widths) - 1) if index not in wide]
-    for index in [_INPUT, *reversed(wide), *others]:
-        if sum(widths[column] for column in shown) + _GAP * (len(shown) - 1) + _EDGES <= width:
+
+    def excess() -> int:
+        return sum(widths[column] for column in shown) + _GAP * (len(shown) - 1) + _EDGES - width
+
+    for index in [_INPUT, *reversed(wide)]:
+        if excess() <= 0:
+            return shown
+        shown.remove(index)
+    whole = widths[_LAYER]
+    narrowest = min(whole, _NARROWEST_LAYER)
+    widths[_LAYER] = narrowest
+    for index in [index for index in range(4, len(widths) - 1) if index not in wide]:
+        if excess() <= 0:
             break
         shown.remove(index)
+    widths[_LAYER] = min(whole, max(narrowest, narrowest - excess()))
     return shown
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """The lines of an expression that is folded after its commas, and inside only what is wider than all.
+
+    >>> _folded("conv2d:64,k7,s2,p3", 13)
+    ['conv2d:64,k7,', 's2,p3']
+    """
+    lines = [""]
+    for piece in text.replace(",", ",\n").split("\n"):
+        if len(lines[-1]) + len(piece) > width and lines[-1]:
+            lines.append("")
+        rest = lines.pop() + piece
+        lines += [rest[start : start + width] for start in range(0, len(rest), width)] or [""]
+    return lines

@@ -22,6 +22,7 @@ _TIMES = (
     (0, 1e-9, "ns"),
 )
 """From how many seconds on a unit is used, its seconds, and its name."""
+_MOST_DIGITS = 100
 _QUANTITY = re.compile(r"(\d+(?:\.\d*)?(?:[eE]\+?\d+)?)\s*([kKMGTPE]?)(i?)B?$")
 
 
@@ -46,6 +47,8 @@ def bytes_text(number: float) -> str:
 
 
 def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
+    if isinstance(number, int) and abs(number) >= base ** len(units):
+        return _scientific(number) + (" B" if base == 1024 else "")
     index = 0
     value: float = number
     while abs(value) >= base and index < len(units) - 1:
@@ -56,6 +59,18 @@ def _scaled(number: float, base: int, units: tuple[str, ...]) -> str:
     if float(text) >= base and index < len(units) - 1:  # 999.96 k is 1.000 M
         text, index = "1.000" if base == 1000 else "1.00", index + 1
     return f"{text} {units[index]}"
+
+
+def _scientific(number: int) -> str:
+    """Four digits of an int beyond every unit, which may be beyond every float too.
+
+    >>> _scientific(1_727_999 * 10**400)
+    '1.728e406'
+    """
+    cut = len(str(abs(number))) - 4
+    rounded = (number + 10**cut // 2) // 10**cut
+    digits = str(rounded)
+    return f"{digits[0]}.{digits[1:4]}e{cut + len(digits) - 1}"
 
 
 def seconds_text(seconds: float) -> str:
@@ -98,14 +113,23 @@ def plain_text(value: object) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def quantity(text: str, name: str) -> float:
-    """A quantity as people write it: 1M, 0.15T, 600k, 512MiB. Raises `ExpressionError` naming the option.
+def quantity(text: str, name: str) -> int | float:
+    """A quantity as people write it: 1M, 0.15T, 600k, 512MiB; exact, an int where it is whole.
 
-    >>> quantity("1M", "--samples"), quantity("2KiB", "--max")
-    (1000000.0, 2048.0)
+    Raises `ExpressionError` naming the option.
+
+    >>> quantity("1M", "--samples"), quantity("2KiB", "--max"), quantity("0.5", "--speed")
+    (1000000, 2048, 0.5)
     """
+    from decimal import Decimal, localcontext
+
     match = _QUANTITY.match(text.strip())
     if match is None or (match[3] and not match[2]):
         raise ExpressionError(f"{name} is {text}, but must be a number such as 600000, 600k, 1M or 0.15T", value=text)
+    number = Decimal(match[1])
+    if number.adjusted() > _MOST_DIGITS or len(match[1]) > _MOST_DIGITS:
+        raise ExpressionError(f"{name} is {text}, but must have at most {_MOST_DIGITS} digits", value=text)
     power = " KMGTPE".index(match[2].upper()) if match[2] else 0
-    return float(match[1]) * float((1024 if match[3] else 1000) ** power)
+    with localcontext(prec=2 * _MOST_DIGITS):
+        number *= (1024 if match[3] else 1000) ** power
+        return int(number) if number == int(number) else float(number)
