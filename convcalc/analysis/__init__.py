@@ -30,7 +30,7 @@ def analyse(
     >>> from convcalc.layers.conv import Conv2d
     >>> from convcalc.network import Network
     >>> report = analyse(Network.chain(Conv2d(3, 64, 7, stride=2, padding=3, bias=False), input=(3, 224, 224)))
-    >>> report.answer, report.totals["macs"], report.rows[0].values["output"]
+    >>> report.answer, report.totals["macs"], report.rows[0].values["output_bytes"]
     ((64, 112, 112), 118013952, 3211264)
     """
     from dataclasses import replace

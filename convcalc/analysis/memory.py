@@ -163,4 +163,4 @@ class Tensors:
 
 def _reasons(item: Resolved) -> dict[str, str]:
     reasons = {} if item.layer.parameters() else {"weight": "nothing to learn", "bias": "nothing to learn"}
-    return reasons | ({"output": "a view of its input"} if item.layer.view else {})
+    return reasons | ({"output_bytes": "a view of its input"} if item.layer.view else {})
