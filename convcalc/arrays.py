@@ -3,7 +3,7 @@
 | what | read | written |
 |---|---|---|
 | `.npy`, `.npz` | NumPy's own, never pickled objects | yes |
-| `.csv`, `.tsv`, `.txt` | rows of numbers parted by commas, semicolons, tabs or spaces | `.csv`, up to two axes |
+| `.csv`, `.tsv` | rows of numbers parted by commas, semicolons, tabs or spaces | `.csv`, up to two axes |
 | images | (channels, height, width), grey 1 and colour 3 channels, from 0 to 1 (pillow) | `.png`, `.pgm` |
 | `[[0,1],[2,3]]` | nested lists, with nan and inf | |
 | `sobel`, `gaussian`, ... | `NAMED` | |
@@ -70,7 +70,7 @@ ALIASES = {"sobel": "sobel-x", "prewitt": "prewitt-x", "scharr": "scharr-x", "ro
 MADE = ("ones", "zeros", "arange", "random")
 """What is made for a shape: `ones:3x4`."""
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+TEXT_SUFFIXES = (".csv", ".tsv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".pbm", ".tif", ".tiff", ".webp")
 WRITTEN_SUFFIXES = (".npy", ".npz", ".csv", ".png", ".pgm")
 
@@ -394,9 +394,16 @@ _READERS: dict[str, Callable[[str, str], Array]] = {
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def write_array(path: str | Path, array: Array, *, inputs: Collection[str | Path] = ()) -> None:
+def write_array(
+    path: str | Path,
+    array: Array,
+    *,
+    others: Mapping[str, Array] | None = None,
+    inputs: Collection[str | Path] = (),
+) -> None:
     """Write an array in the format of the path's suffix, whole or not at all, and never over one of the inputs.
 
+    An .npz file holds it as "output", and the others by their names; other formats hold it alone.
     A .csv has one or two axes. An image is (height, width), or (3, height, width) as .png; values from 0 to 1 become
     black to white, and others are stretched so that the least is black and the largest white; nan is black.
     Raises `ShapeError` for an array that the format cannot hold, `ModelFileError` when writing fails.
@@ -413,15 +420,15 @@ def write_array(path: str | Path, array: Array, *, inputs: Collection[str | Path
         with suppress(OSError):
             if target.samefile(given):
                 raise ModelFileError(f"{path} is the input; the result would overwrite it")
-    write_whole(target, _encoded(array, suffix))
+    write_whole(target, _encoded(array, suffix, others or {}))
 
 
-def _encoded(array: Array, suffix: str) -> bytes:
+def _encoded(array: Array, suffix: str, others: Mapping[str, Array]) -> bytes:
     buffer = BytesIO()
     if suffix == ".npy":
         np.save(buffer, array, allow_pickle=False)
     elif suffix == ".npz":
-        np.savez_compressed(buffer, output=array)
+        np.savez_compressed(buffer, allow_pickle=False, **{"output": array, **others})
     elif suffix == ".csv":
         buffer.write(_csv(array).encode())
     elif suffix == ".pgm":

@@ -85,10 +85,14 @@ def line_network(
     batch: int | None = None,
 ) -> Network:
     """The network that a line of standard input means, read as the words of a command line are."""
+    return _network(program_of(line_spans(line, number), options), input_shape, batch)
+
+
+def line_spans(line: bytes, number: int) -> list[Span]:
+    """The words of a line of standard input."""
     source = Source(_text(line, f"line {number} of {_STANDARD_INPUT}").rstrip("\r\n"), _STANDARD_INPUT,
                     on_command_line=False, line_number=number)  # fmt: skip
-    spans = [token.span for token in tokens_of(source)]
-    return _network(_program(spans, options), input_shape, batch)
+    return [token.span for token in tokens_of(source)]
 
 
 def _network(program: Program, input_shape: str | None, batch: int | None) -> Network:
@@ -103,16 +107,21 @@ def _network(program: Program, input_shape: str | None, batch: int | None) -> Ne
 
 def read_program(words: Sequence[str], options: LayerOptions | None = None) -> Program:
     """The program without an input fixed; see `read_network`."""
+    return program_of(word_spans(words), options)
+
+
+def word_spans(words: Sequence[str]) -> list[Span]:
+    """The words of a command line, in one source."""
     source = Source(" ".join(words))
     spans = []
     start = 0
     for word in words:
         spans.append(Span(source, start, start + len(word)))
         start += len(word) + 1
-    return _program(spans, options)
+    return spans
 
 
-def _program(words: Sequence[Span], options: LayerOptions | None) -> Program:
+def program_of(words: Sequence[Span], options: LayerOptions | None) -> Program:
     """The program that words mean, each of which is a shape, an expression, a file or -."""
     if not words and not options:
         raise ExpressionError(

@@ -16,6 +16,7 @@ VERBS = {
     "shape": "The output shape of each layer.",
     "flops": "Parameters, MACs and exact FLOPs, forward and backward.",
     "memory": "Bytes of inputs, outputs, weights; peaks; what training keeps.",
+    "run": "The numbers: layers on real arrays.",
 }
 """The verbs, and the line that the help gives each. Their modules are loaded when they are asked for."""
 
@@ -26,6 +27,7 @@ Shapes, FLOPs, memory, merging and execution of convolutional layers and models.
   convcalc shape 3x224x224 -k 7 -s 2 -p 3 -c 64              one layer by options
   convcalc flops 3x32x32 conv:16,k3,p1 relu maxpool:2        a chain of layers
   convcalc memory net.txt --input 3x224x224 --train          a file, or - for standard input
+  convcalc run photo.png -w sobel                            the numbers themselves
 """
 _EPILOG = "convcalc VERB --help has examples of each verb."
 

@@ -8,26 +8,27 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from convcalc.analysis.report import Report
+from convcalc.analysis.report import Diagnostic, Report
 from convcalc.cli.options import FORMATS, LAYER_OPTIONS, Question
 from convcalc.errors import BudgetError, ConvcalcError, ExpressionError, did_you_mean, too_much
 from convcalc.network import Network
 from convcalc.nouns import LayerOptions, read_network
 
 Analysis = Callable[[Network], Report]
-_SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv", ".md": "markdown", ".txt": "plain"}
+OUTPUT_FORMATS = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv", ".md": "markdown", ".txt": "plain"}
+"""The format of a file by its suffix."""
 
 
 def answer(question: Question, analysis: Analysis, *, explain: bool = False) -> None:
     """Answer the question, or each line of standard input with --lines."""
-    name = _format_name(question)
-    _check_output_options(question, name, explain=explain)
+    name = format_name(question)
+    check_output_options(question, name, explain=explain)
     if question["lines"]:
         _answer_lines(question, analysis)
         return
     report = analysis(_network(question))
     exceeded = exceeding(report, question["budget"])
-    _print_notes(report, quiet=question["quiet"])
+    print_diagnostics(report.diagnostics, quiet=question["quiet"])
     _write(question, report, name, explain=explain)
     _refuse(question, report, exceeded)
 
@@ -64,7 +65,7 @@ def _answer_lines(question: Question, analysis: Analysis) -> None:
             )
             report = analysis(network)
             _refuse(question, report, exceeding(report, question["budget"]))
-            path = _path(question)
+            path = value_path(question)
             content = document(report) if path is None else value_document(look_up(document(report), path))
             text = json_text({"line": number, **content}, compact=True)
         except ConvcalcError as error:
@@ -78,17 +79,18 @@ def _answer_lines(question: Question, analysis: Analysis) -> None:
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
-def _format_name(question: Question) -> str | None:
+def format_name(question: Question) -> str | None:
     """The format that --format or the suffix of --output asks for, if any."""
     name: str | None = question["format_name"]
     path = question["output"]
     if name is None and path is not None:
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122  pathlib is slower to load
-        return _SUFFIXES.get(suffix)
+        return OUTPUT_FORMATS.get(suffix)
     return name
 
 
-def _check_output_options(question: Question, name: str | None, *, explain: bool) -> None:
+def check_output_options(question: Question, name: str | None, *, explain: bool) -> None:
+    """Raise `ExpressionError` for a format that is not known, and for output options that contradict each other."""
     if name is not None and name not in FORMATS:
         raise ExpressionError(
             f"--format is {name}, but must be one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}", value=name
@@ -110,7 +112,7 @@ def _check_output_options(question: Question, name: str | None, *, explain: bool
             raise ExpressionError("--lines reads the questions from standard input; the command line has none")
 
 
-def _path(question: Question) -> str | None:
+def value_path(question: Question) -> str | None:
     """Where in the document the one value stands that -q or --get asks for; None for all of it."""
     return "answer" if question["quiet"] else question["get"]
 
@@ -124,7 +126,7 @@ def _write(question: Question, report: Report, name: str | None, *, explain: boo
         write_whole(path, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
         return
     name = name or ("table" if sys.stdout.isatty() else "tsv")
-    if name == "table" and _path(question) is None and not explain:
+    if name == "table" and value_path(question) is None and not explain:
         from rich.console import Console
 
         from convcalc.render.table import print_table
@@ -140,7 +142,7 @@ def _lines(question: Question, report: Report, name: str, *, explain: bool) -> I
     """The answer line by line in every format but the terminal's table."""
     from convcalc.render import text
 
-    path = _path(question)
+    path = value_path(question)
     if path is not None or name in ("json", "jsonl"):
         from convcalc.render.document import document, json_text, value_document
         from convcalc.render.units import plain_text
@@ -161,8 +163,9 @@ def _lines(question: Question, report: Report, name: str, *, explain: bool) -> I
     ](report)
 
 
-def _print_notes(report: Report, *, quiet: bool) -> None:
-    for item in report.diagnostics:
+def print_diagnostics(diagnostics: Iterable[Diagnostic], *, quiet: bool) -> None:
+    """Print notes and warnings to standard error, but no notes when quiet."""
+    for item in diagnostics:
         if quiet and item.level == "note":
             continue
         layer = f"layer {item.layer}: " if item.layer is not None else ""

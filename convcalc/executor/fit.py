@@ -11,7 +11,7 @@ import numpy.typing as npt
 from convcalc.analysis.shapes import located
 from convcalc.errors import ConvcalcError, ShapeError
 from convcalc.executor.kernels import Array, floats, gradient_of
-from convcalc.executor.run import Prepared, Result, as_array, compute, compute_layer
+from convcalc.executor.run import WINDOWED, Prepared, Result, as_array, compute, compute_layer
 from convcalc.layers.base import shape_text
 
 
@@ -74,6 +74,18 @@ def fit(
     result = compute(prepared)
     losses.append(float(((result.output - prepared.shown(wanted)) ** 2).sum()))
     return Fit(losses, result)
+
+
+def learned_weight(prepared: Prepared, learned: Fit) -> tuple[str, Array]:
+    """The first weight that was learned, by name, without leading axes of size 1: as `run` reads it."""
+    item = next(item for item in prepared.resolved if item.layer.parameters())
+    parameter = next(iter(item.layer.parameters()))
+    name = f"{item.node.name}.{parameter}"
+    weight = learned.result.weights[name]
+    lead = 2 if item.layer.kind in WINDOWED else 0
+    while lead and weight.shape[0] == 1:
+        weight, lead = weight[0], lead - 1
+    return name, weight
 
 
 def _loss_and_gradients(prepared: Prepared, wanted: Array) -> tuple[float, dict[str, Array]]:

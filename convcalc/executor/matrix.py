@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 
 from convcalc.errors import ResourceError, UnsupportedOpError
+from convcalc.executor.conv import im2col
 from convcalc.executor.kernels import Array
 from convcalc.executor.run import Prepared, compute_layer
 from convcalc.layers.base import shape_text
+from convcalc.layers.conv import Conv
 from convcalc.tracing import product
 
 LINEAR = frozenset(
@@ -54,3 +56,14 @@ def as_matrix(prepared: Prepared) -> Array:
     images = tensors[prepared.network.outputs[0]].reshape(columns + 1, rows)
     result: Array = (images[:-1] - images[-1]).T
     return result
+
+
+def windows_as_rows(prepared: Prepared) -> Array:
+    """The windows of the first layer's input, one a row: what its convolution is the matrix product with.
+
+    Raises `UnsupportedOpError` when the first layer is no convolution.
+    """
+    first = prepared.resolved[0]
+    if not isinstance(first.layer, Conv):
+        raise UnsupportedOpError(f"{first.layer.kind} is no convolution, so it has no im2col", layer=first.node.name)
+    return im2col(first.layer, prepared.inputs[first.node.inputs[0]])

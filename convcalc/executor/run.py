@@ -18,7 +18,7 @@ from convcalc.errors import ConvcalcError, ShapeError, did_you_mean
 from convcalc.executor.kernels import Array, kernel_of
 from convcalc.expressions import LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
-from convcalc.network import Network
+from convcalc.network import Input, Network
 from convcalc.tracing import product
 
 GivenWeights = Mapping[str, npt.ArrayLike] | npt.ArrayLike
@@ -110,7 +110,9 @@ def prepare(
 ) -> Prepared:
     """The network with its arrays: shapes settled, weights checked, missing ones drawn. As `run`, without running."""
     drop_channels = False
+    notes: list[str] = []
     if isinstance(network, Network):
+        notes += network.notes
         arrays = _input_arrays(network, input)
         network = _with_batch_of(network, arrays)
         given = _by_name(network, weights, bias)
@@ -125,7 +127,6 @@ def prepare(
     dtype = _float_type(arrays.values())
     ready, drawn = _all_weights(resolved, given, dtype, seed)
     arrays, ready = _same_floats(arrays, ready)
-    notes = [*network.notes]
     if drawn:
         notes.append(f"the weights of {', '.join(drawn)} are random, drawn from seed {seed}")
     return Prepared(network, resolved, arrays, ready, tuple(notes), drop_channels)
@@ -270,7 +271,7 @@ def _settle(
             item.rank = rank
     drop = False
     if bare is not None and first is not None:
-        channels = x.reshape(program.read_input(x.shape)[1].shape).shape[1]
+        channels = _network(program, x).inputs["input"].shape[1]
         missing = _missing_axes(names[first], rank, bare)
         drop = missing == 1 and len(program.layers) == 1 and names[first].kind.name == "conv"
         given[f"{first}.weight"] = _completed(names[first], bare, missing, channels)
@@ -279,10 +280,20 @@ def _settle(
     for name, item in names.items():
         if f"{name}.weight" in given:
             _take_sizes(item, given[f"{name}.weight"], with_bias=f"{name}.bias" in given)
-    network = program.network(x.shape)
+    network = _network(program, x)
     if bias is not None and first is not None and given[f"{first}.bias"].size == 1:
         given[f"{first}.bias"] = np.repeat(given[f"{first}.bias"], _bias_size(network, first))
     return network, given, drop and network.nodes[0].layer.out_channels == 1  # type: ignore[attr-defined]  # a conv
+
+
+def _network(program: Program, x: Array) -> Network:
+    """The network on an array. One axis is a row of numbers, where a shape of one number would be every side."""
+    network = program.network(x.shape)
+    if x.ndim > 1 or product(network.inputs["input"].shape) == x.size:
+        return network
+    if any(item.kind.ranked for item in program.layers):
+        return program.network((1, *x.shape))
+    return replace(network, inputs={"input": Input((1, *x.shape), batch_given=False)})
 
 
 def _copy(program: Program) -> Program:

@@ -1,0 +1,308 @@
+"""`convcalc run`."""
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convcalc.cli.answer import (
+    check_output_options,
+    format_name,
+    layer_options,
+    look_up,
+    print_diagnostics,
+    value_path,
+)
+from convcalc.cli.options import LAYER_OPTIONS, NETWORK_OPTIONS, OUTPUT_OPTIONS, Question, verb
+from convcalc.errors import ConvcalcError, ExpressionError, Span, did_you_mean, too_much
+
+if TYPE_CHECKING:
+    from convcalc.executor.kernels import Array
+    from convcalc.executor.report import RunReport
+    from convcalc.executor.run import Prepared
+
+HELP = """\
+Run layers on real arrays, with NumPy.
+
+\b
+  convcalc run '[[0,1,2],[3,4,5],[6,7,8]]' -w '[[0,1],[2,3]]'          a kernel on an array
+  convcalc run photo.png -w sobel                                      a named kernel on an image
+  convcalc run x.npy conv:8,k3,p1 relu maxpool:2 -w weights.npz -o y.npy
+  convcalc run 4x4 -w '[[1,2,3],[4,5,6],[7,8,9]]' --as-matrix          the matrix of a convolution
+  convcalc run x.csv conv:k1x2,nobias --fit y.csv --lr 0.03 --steps 20
+
+Arrays are nested lists, files (.npy, .npz, file.npz:name, .csv, .tsv, images), ones:3x4, zeros:, arange:, random:, and
+kernels by name: identity, difference, sobel-x, sobel-y, prewitt-x, scharr-x, roberts-x, laplacian, laplacian8, edge,
+sharpen, emboss, box, box5, gaussian, gaussian5. A shape in place of an array is random from --seed.
+"""
+
+_NAMED_WEIGHT = re.compile(r"([A-Za-z0-9_.-]+\.[A-Za-z_]+)=(.+)", re.DOTALL)
+_SHARED = tuple(
+    option
+    for option in (*LAYER_OPTIONS, *NETWORK_OPTIONS, *OUTPUT_OPTIONS)
+    if option.name not in ("batch", "budget", "strict")
+)
+
+
+@verb(_SHARED)
+def VERB(  # noqa: N802  every verb's module has one of this name
+    question: Question,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("-w", "--weights", metavar="ARRAY", show_default=False,
+                     help="The first layer's weight, an .npz of all by name, or 2.weight=ARRAY; random if none."),
+    ] = None,
+    bias_values: Annotated[
+        str | None,
+        typer.Option("--bias-values", metavar="ARRAY", help="The first layer's bias.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Where random numbers start.")] = 0,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="True convolution: turn every kernel by 180 degrees.")
+    ] = False,
+    layer: Annotated[
+        str | None,
+        typer.Option("--layer", metavar="NAME", help="Show what this layer gives.", show_default=False),
+    ] = None,
+    indices: Annotated[bool, typer.Option("--indices", help="Show what max pooling chose, too.")] = False,
+    as_matrix: Annotated[
+        bool, typer.Option("--as-matrix", help="The matrix of these layers, if they are linear.")
+    ] = False,
+    im2col: Annotated[bool, typer.Option("--im2col", help="The windows of a convolution, one a row.")] = False,
+    fit: Annotated[
+        str | None,
+        typer.Option("--fit", metavar="TARGET", help="Learn the weights that give this array.", show_default=False),
+    ] = None,
+    lr: Annotated[float, typer.Option("--lr", metavar="RATE", help="With --fit: the rate of learning.")] = 0.03,
+    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="With --fit: how many steps.")] = 20,
+    heatmap: Annotated[
+        bool | None,
+        typer.Option("--heatmap/--table", help="Draw a heat map, or a table; by size if neither.", show_default=False),
+    ] = None,
+) -> None:  # fmt: skip
+    """Answer `run`."""
+    # Arrays are large, and tracebacks of refused ones form cycles; the start is over.
+    gc.enable()
+    choices = {"--layer": layer is not None, "--as-matrix": as_matrix, "--im2col": im2col, "--fit": fit is not None}
+    asked = [option for option, given in choices.items() if given]
+    if len(asked) > 1:
+        raise ExpressionError(f"{asked[0]} and {asked[1]} ask for different arrays; keep one of them")
+
+    def report_of(words: Sequence[Span]) -> RunReport:
+        return _report(
+            question, words, weights=weights or [], bias_values=bias_values, seed=seed, flip=flip, layer=layer,
+            indices=indices, as_matrix=as_matrix, im2col=im2col, fit=fit, lr=lr, steps=steps,
+        )  # fmt: skip
+
+    name = format_name(question)
+    check_output_options(question, name, explain=False)
+    if question["lines"]:
+        _answer_lines(question, report_of)
+        return
+    from convcalc.nouns import word_spans
+
+    report = report_of(word_spans(question.words))
+    print_diagnostics(report.diagnostics, quiet=question["quiet"])
+    how = None if heatmap is None else "heatmap" if heatmap else "table"
+    _write(question, report, name, how, (*question.words, *(weights or [])))
+
+
+def _report(
+    question: Question,
+    words: Sequence[Span],
+    *,
+    weights: Sequence[str],
+    bias_values: str | None,
+    seed: int,
+    flip: bool,
+    layer: str | None,
+    indices: bool,
+    as_matrix: bool,
+    im2col: bool,
+    fit: str | None,
+    lr: float,
+    steps: int,
+) -> RunReport:
+    from convcalc.analysis.report import Diagnostic
+    from convcalc.arrays import read_array
+    from convcalc.executor.report import RunReport
+    from convcalc.executor.run import compute, flipped
+
+    made = "ones" if as_matrix else "arange" if im2col else "random"
+    prepared, notes = _prepared(question, words, weights, bias_values, seed, made)
+    notes += prepared.notes
+    prepared = flipped(prepared) if flip else prepared
+    others: dict[str, Array] = {}
+    same = ""
+    losses: Sequence[float] = ()
+    if as_matrix:
+        from convcalc.executor.matrix import as_matrix as matrix_of
+
+        output = matrix_of(prepared)
+    elif im2col:
+        from convcalc.executor.matrix import windows_as_rows
+
+        output = windows_as_rows(prepared)
+    elif fit is not None:
+        from convcalc.executor.fit import fit as learn, learned_weight
+        from convcalc.render.progress import loss_progress
+
+        with loss_progress(steps, quiet=question["quiet"] or question["lines"]) as on_step:
+            learned = learn(prepared, read_array(fit, seed=seed), lr=lr, steps=steps, on_step=on_step)
+        name, output = learned_weight(prepared, learned)
+        same, losses = f"weights.{name}", learned.losses
+        others = {f"weights.{name}": array for name, array in learned.result.weights.items()}
+        notes.append(f"the loss is {losses[-1]:.6g} after {steps} steps")
+    else:
+        result = compute(prepared, keep=layer is not None, indices=indices)
+        output = result.output if layer is None else _named(result.layers, layer)
+        others = {f"indices.{name}": array for name, array in result.indices.items()}
+    return RunReport(output, others, same, losses, [Diagnostic("note", note) for note in notes])
+
+
+def _prepared(
+    question: Question, words: Sequence[Span], weights: Sequence[str], bias_values: str | None, seed: int, made: str
+) -> tuple[Prepared, list[str]]:
+    """The network on its arrays, and what is to be said about them."""
+    from convcalc.arrays import is_array, read_array
+    from convcalc.executor.run import prepare
+    from convcalc.expressions import Program
+    from convcalc.layers.base import shape_text
+    from convcalc.nouns import program_of
+
+    text = question["input_shape"]
+    rest = list(words)
+    if rest and is_array(_text(rest[0])):
+        if text is not None:
+            raise ExpressionError("the input is given twice; keep one of them", span=rest[0], field="input")
+        text = _text(rest.pop(0))
+    options = layer_options(question)
+    # A weight alone is a convolution.
+    program = program_of(rest, options) if rest or options or not weights else Program([], None, None)
+    notes = []
+    if text is None and program.given is not None:
+        text = shape_text(program.given)
+    elif text is not None and program.given is not None:
+        raise ExpressionError("the input is given twice; keep one of them", span=program.input_span, field="input")
+    if text is None:
+        raise ExpressionError(
+            "there is no input; write an array first, such as '[[1,2],[3,4]]' or x.npy", field="input"
+        )
+    if not is_array(text):
+        notes = [f"the input is random, drawn from seed {seed}"] if made == "random" else []
+        text = f"{made}:{text}"
+    program = Program(program.items, None, program.input_span)
+    given = _weights(weights, seed)
+    bias = None if bias_values is None else read_array(bias_values, seed=seed)
+    return prepare(program, read_array(text, seed=seed), given, bias=bias, seed=seed), notes
+
+
+def _text(word: Span) -> str:
+    return word.source.text[word.start : word.end]
+
+
+def _weights(texts: Sequence[str], seed: int) -> Any:
+    """One array, arrays by name, or None."""
+    from convcalc.arrays import read_array, read_arrays
+
+    named: dict[str, Array] = {}
+    bare: list[Array] = []
+    for text in texts:
+        found = _NAMED_WEIGHT.fullmatch(text)
+        if found:
+            named[found[1]] = read_array(found[2], seed=seed)
+        elif text.lower().endswith(".npz"):
+            arrays = read_arrays(text)
+            if any("." in name for name in arrays):
+                named.update(arrays)
+            else:
+                bare.append(read_array(text))
+        else:
+            bare.append(read_array(text, seed=seed))
+    if len(bare) > 1 or (bare and named):
+        raise ExpressionError("several weights are given; name each: -w 0.weight=... -w 2.weight=...", field="weights")
+    return bare[0] if bare else named or None
+
+
+def _named(layers: Mapping[str, Array], name: str) -> Array:
+    if name not in layers:
+        raise ExpressionError(
+            f"--layer {name}: there is no such layer{did_you_mean(name, layers) or '; there are ' + ', '.join(layers)}",
+            value=name,
+        )
+    return layers[name]
+
+
+def _answer_lines(question: Question, report_of: Any) -> None:
+    """One JSON line for each line of standard input, errors too, as soon as it is read."""
+    from convcalc.nouns import line_spans, standard_input
+    from convcalc.render.arrays import run_document
+    from convcalc.render.document import error_document, json_text, value_document
+
+    for number, line in enumerate(standard_input(), 1):
+        if not line.strip() or line.lstrip().startswith(b"#"):
+            continue
+        try:
+            content = run_document(report_of(line_spans(line, number)))
+            if _path(question) is not None:
+                content = value_document(look_up(content, _path(question) or ""))
+        except ConvcalcError as error:
+            content = error_document(error)
+        except (OverflowError, RecursionError, ValueError, MemoryError) as error:
+            content = error_document(too_much(error))
+        # A program that asks line by line waits for this one.
+        print(json_text({"line": number, **content}, compact=True), flush=True)  # noqa: T201  the answer
+
+
+def _path(question: Question) -> str | None:
+    """Where in the document the one value stands that is asked for."""
+    return "output" if question["quiet"] else value_path(question)
+
+
+def _write(question: Question, report: RunReport, name: str | None, how: str | None, inputs: Iterable[str]) -> None:
+    from convcalc.render.arrays import print_arrays
+
+    path = question["output"]
+    if path is not None and path != "-":
+        from convcalc.arrays import WRITTEN_SUFFIXES, write_array
+        from convcalc.files import write_whole
+
+        if question["format_name"] is None and path.lower().endswith(WRITTEN_SUFFIXES):
+            write_array(path, report.output, others=report.others, inputs=list(inputs))
+            return
+        write_whole(path, "".join(f"{line}\n" for line in _lines(question, report, name or "tsv")).encode())
+        return
+    name = name or ("table" if how or sys.stdout.isatty() else "tsv")
+    if name == "table" and _path(question) is None:
+        from rich.console import Console
+
+        print_arrays(report, Console(highlight=False), how)
+        return
+    for line in _lines(question, report, name):
+        print(line)  # noqa: T201  the answer
+
+
+def _lines(question: Question, report: RunReport, name: str) -> Iterable[str]:
+    """The answer line by line in every format but the terminal's."""
+    from convcalc.render import arrays
+
+    path = _path(question)
+    if path is None and name not in ("json", "jsonl"):
+        return arrays.WRITERS[name](report)
+    if question["quiet"] and name not in ("json", "jsonl"):
+        return [arrays.nested_text(report.output)]
+    from convcalc.render.document import value_document
+    from convcalc.render.units import plain_text
+
+    content = arrays.run_document(report)
+    if path is not None:
+        value = look_up(content, path)
+        if name not in ("json", "jsonl"):
+            return [arrays.compact_json(value) if isinstance(value, list) else plain_text(value)]
+        content = value_document(value)
+    return [arrays.compact_json(content) if name == "jsonl" else arrays.document_text(content)]

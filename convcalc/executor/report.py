@@ -1,0 +1,24 @@
+"""`RunReport`, the frozen answer of `run`: the array that was asked for, and what goes with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from convcalc.analysis.report import Diagnostic
+from convcalc.executor.kernels import Array
+
+
+@dataclass(frozen=True, eq=False)
+class RunReport:
+    """`output` is what was asked for: the network's output, a layer's, a matrix, or learned weights.
+
+    `others` are further arrays by name, such as "indices.0"; the one that is called `same` is the output once more.
+    `losses` are the loss before each step and after the last.
+    """
+
+    output: Array
+    others: Mapping[str, Array] = field(default_factory=dict)
+    same: str = ""
+    losses: Sequence[float] = ()
+    diagnostics: Sequence[Diagnostic] = ()

@@ -1,0 +1,236 @@
+"""`convcalc run` as people and scripts call it."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from convcalc.cli import run_command_line
+from convcalc.executor.report import RunReport
+from convcalc.render.arrays import print_arrays, resized
+
+X = "[[0,1,2],[3,4,5],[6,7,8]]"
+K = "[[0,1],[2,3]]"
+EDGE = "[[1,1,0,0,0,0,1,1]]"
+
+
+@pytest.fixture
+def run(capsys):
+    """The output of `convcalc run` with these arguments, and what it said, for the status that is expected."""
+
+    def call(*arguments, status=0):
+        assert run_command_line(["run", *arguments]) == status
+        return capsys.readouterr()
+
+    return call
+
+
+def bare(run, *arguments):
+    return json.loads(run(*arguments, "-q").out)
+
+
+def test_the_example_of_the_notes(run):
+    assert run(X, "-w", K) == ("19\t25\n37\t43\n", "")
+    assert run(X, "-w", K, "-q").out == "[[19,25],[37,43]]\n"
+    document = json.loads(run(X, "-w", K, "--format", "json").out)
+    assert document == {
+        "version": 1,
+        "verb": "run",
+        "status": "complete",
+        "shape": [2, 2],
+        "dtype": "int64",
+        "output": [[19, 25], [37, 43]],
+        "diagnostics": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (("[[[0,1,2],[3,4,5],[6,7,8]],[[1,2,3],[4,5,6],[7,8,9]]]", "-w", "[[[0,1],[2,3]],[[1,2],[3,4]]]"),
+         [[56, 72], [104, 120]]),
+        ((EDGE, "-w", "[1,-1]"), [[0, 1, 0, 0, 0, -1, 0]]),
+        (("[[1],[1],[0],[0],[0],[0],[1],[1]]", "-w", "[1]"), [[1], [1], [0], [0], [0], [0], [1], [1]]),
+        (("[[1,2,5,6],[3,4,7,8],[9,1,0,7],[2,3,4,5]]", "maxpool:2"), [[4, 8], [9, 7]]),
+        ((X, "-w", K, "--flip"), [[5, 11], [23, 29]]),
+        ((X, "-w", K, "-s", "2"), [[19]]),
+        ((X, "-w", K, "--bias-values", "[1]"), [[20, 26], [38, 44]]),
+        ((X, "conv:nobias", "relu", "-w", f"0.weight={K.replace('[[', '[[[[').replace(']]', ']]]]')}"),
+         [[19, 25], [37, 43]]),
+        (("--input", X, "-w", K), [[19, 25], [37, 43]]),
+        (("4x4", "-w", "[[1,2,3],[4,5,6],[7,8,9]]", "--as-matrix"),
+         [[1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0, 0, 0, 0, 0], [0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0, 0, 0, 0],
+          [0, 0, 0, 0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9, 0], [0, 0, 0, 0, 0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9]]),
+        ((X, "-w", K, "--im2col"), [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]]),
+        ((X, "conv:k2,name=a", "relu", "-w", K, "--layer", "a"), [[19, 25], [37, 43]]),
+    ],
+)  # fmt: skip
+def test_bare_answers(run, arguments, wanted):
+    assert bare(run, *arguments) == wanted
+
+
+def test_the_transposed_matrix(run):
+    kernel = "[[1,2,3],[4,5,6],[7,8,9]]"
+    straight = bare(run, "4x4", "-w", kernel, "--as-matrix")
+    transposed = bare(run, "2x2", "--kind", "convt", "-w", kernel, "--as-matrix")
+    assert transposed == np.transpose(straight).tolist()
+
+
+def test_files_in_and_out(run, tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(9).reshape(3, 3))
+    np.savez(tmp_path / "w.npz", **{"0.weight": np.arange(4).reshape(1, 1, 2, 2), "0.bias": [1]})
+    assert (
+        run(str(tmp_path / "x.npy"), "conv:k2", "-w", str(tmp_path / "w.npz"), "-o", str(tmp_path / "y.npy")).out == ""
+    )
+    assert np.load(tmp_path / "y.npy").tolist() == [[20, 26], [38, 44]]
+    run(str(tmp_path / "x.npy"), "-w", K, "-o", str(tmp_path / "y.json"))
+    assert json.loads((tmp_path / "y.json").read_text())["output"] == [[19, 25], [37, 43]]
+    error = run(str(tmp_path / "x.npy"), "-w", K, "-o", str(tmp_path / "x.npy"), status=1).err
+    assert "is the input; the result would overwrite it" in error
+
+
+def test_indices_are_shown_and_undo_the_pooling(run):
+    document = json.loads(run("[[1,2],[3,4]]", "maxpool:2", "--indices", "--format", "json").out)
+    assert (document["output"], document["indices"]) == ([[4]], {"0": [[3]]})
+    assert run("[[1,2],[3,4]]", "maxpool:2", "--indices").out == "4\n\n3\n"
+    assert json.loads(run("[[1,2],[3,4]]", "maxpool:2", "--indices", "--get", "indices.0").out) == [[3]]
+
+
+def test_fitting_learns_the_edge_kernel_and_prints_a_falling_loss(run, tmp_path):
+    np.savetxt(tmp_path / "x.csv", [json.loads(EDGE)[0]] * 6, fmt="%d", delimiter=",")
+    run(str(tmp_path / "x.csv"), "-w", "[1,-1]", "-o", str(tmp_path / "y.csv"))
+    out, err = run(
+        str(tmp_path / "x.csv"), "conv:k1x2,nobias", "--fit", str(tmp_path / "y.csv"), "--lr", "3e-2", "--steps", "20"
+    )
+    assert [float(number) for number in out.split()] == pytest.approx([1, -1], abs=0.01)
+    losses = [float(line.rpartition(" ")[2]) for line in err.splitlines() if line.startswith("step")]
+    assert len(losses) == 11
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_a_shape_in_place_of_an_array_is_random_from_the_seed(run):
+    first = run("4x4", "relu", "--seed", "1", "-q")
+    assert run("4x4", "relu", "--seed", "1", "-q") == first
+    assert run("4x4", "relu", "--seed", "2", "-q") != first
+    assert "the input is random, drawn from seed 1" in run("4x4", "relu", "--seed", "1").err
+
+
+def test_lines(run, monkeypatch):
+    questions = f"{X} conv:k2\n# nothing\n[[1,-2]] relu\n[1,[2]] relu\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(questions.encode())))
+    lines = [json.loads(line) for line in run("--lines", "-w", K).out.splitlines()]
+    assert [line["line"] for line in lines] == [1, 3, 4]
+    assert lines[0]["output"] == [[19, 25], [37, 43]]
+    assert [line["status"] for line in lines[1:]] == ["error", "error"]
+    assert lines[1]["error"]["message"] == "no layer has a weight: relu"
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("plain", "19  25\n37  43\n"),
+        ("csv", "19,25\n37,43\n"),
+        ("markdown", "|  | 0 | 1 |\n| ---: | ---: | ---: |\n| 0 | 19 | 25 |\n| 1 | 37 | 43 |\n"),
+        ("jsonl", '{"version":1,"verb":"run","status":"complete","shape":[2,2],"dtype":"int64",'
+                  '"output":[[19,25],[37,43]],"diagnostics":[]}\n'),
+    ],
+)  # fmt: skip
+def test_formats(run, name, wanted):
+    assert run(X, "-w", K, "--format", name).out == wanted
+
+
+def test_nan_and_infinity_are_texts_in_json_and_words_elsewhere(run):
+    assert json.loads(run("[nan,inf,-inf,0.5]", "relu", "--format", "json").out)["output"] == ["nan", "inf", 0.0, 0.5]
+    assert run("[nan,inf,0.5]", "relu", "-q").out == "[nan,inf,0.5]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ((), 2, "nothing is asked about"),
+        (("relu",), 2, "there is no input; write an array first"),
+        ((X, "--input", X), 2, "the input is given twice"),
+        ((X, "3x4", "relu"), 2, "the input is given twice"),
+        (("[[1,2],[3]]", "relu"), 2, "this is 1 where those before it are 2"),
+        (("no.npy", "relu"), 1, "cannot read no.npy: no such file"),
+        ((X, "-w", "gausian"), 2, "did you mean 'gaussian'?"),
+        ((X, "conv:k2", "-w", "[[1,2,3]]"), 1, "weight is 1x1x1x3, but must be 1x1x2x2"),
+        ((X, "-w", K, "-w", K), 2, "several weights are given; name each"),
+        ((X, "relu", "--as-matrix", "--im2col"), 2, "--as-matrix and --im2col ask for different arrays"),
+        ((X, "relu", "--as-matrix"), 1, "relu is not linear, so it has no matrix"),
+        ((X, "relu", "--layer", "1"), 2, "there is no such layer; there are 0"),
+        ((X, "-w", K, "--format", "tabel"), 2, "did you mean 'table'?"),
+        ((X, "-w", K, "--get", "outptu"), 2, "did you mean 'output'?"),
+        ((X, "-w", K, "-o", "y.bmp.npz/x.npy"), 1, "cannot be written"),
+        ((X, "-w", "[" * 2000), 2, "more than 8 axes"),
+        (("zeros:99999999x9999999", "relu"), 1, "needs more memory than there is"),
+    ],
+)
+def test_refusals(run, arguments, status, message):
+    assert message in run(*arguments, status=status).err
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def drawn(array, how=None, *, width=80, colour=False, **others):
+    file = io.StringIO()
+    console = Console(file=file, width=width, force_terminal=True, no_color=not colour, highlight=False,
+                      color_system="truecolor" if colour else None)  # fmt: skip
+    print_arrays(RunReport(np.asarray(array), **others), console, how)
+    return file.getvalue()
+
+
+def test_a_small_array_is_a_table_and_a_large_one_a_picture():
+    assert [line.split() for line in drawn([[19, 25], [37, 43]]).splitlines()] == [
+        ["0", "1"], ["─────────"], ["0", "19", "25"], ["1", "37", "43"]
+    ]  # fmt: skip
+    lines = drawn(np.arange(200 * 300).reshape(200, 300)).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[-1] == "0  .:-=+*#%@ 59999   200x300"
+    assert len(lines) == 28
+
+
+def test_shades_without_colour():
+    picture = drawn([[0, 1], [2, 9]], "heatmap").splitlines()
+    assert picture[0] == " " * 16 + "." * 16
+    assert picture[-2] == ":" * 16 + "@" * 16
+
+
+def test_half_blocks_in_colour_hold_two_rows():
+    picture = drawn([[0.0], [1.0]], "heatmap", colour=True)
+    assert "38;2;68;1;84" in picture
+    assert "▀" in drawn(np.zeros((40, 40)), "heatmap", colour=True)
+    both = drawn(np.indices((33, 1))[0], "heatmap", colour=True).splitlines()[0]
+    assert "38;2;68;1;84;48;2;" in both
+
+
+def test_values_of_both_signs_meet_at_zero_in_white():
+    assert "38;2;247;247;247" in drawn([[-5, 0, 5]], "heatmap", colour=True)
+    assert "38;2;247;247;247" not in drawn([[1, 2, 3]], "heatmap", colour=True)
+
+
+def test_only_some_of_many_channels_are_drawn():
+    text = drawn(np.zeros((64, 50, 50)), "heatmap")
+    assert "channel 3" in text
+    assert "channel 4" not in text
+    assert "and 60 more; -o FILE writes all" in text
+
+
+def test_nan_has_a_mark_of_its_own():
+    lines = drawn([[0.0, np.nan], [1.0, np.inf]], "heatmap").splitlines()
+    assert "?" in lines[0]
+    assert lines[-1].endswith("nan ?")
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (80, 80), (81, 80), (3, 81), (100, 1000), (1, 500)])
+def test_resizing_keeps_the_mean_and_the_width(shape):
+    plane = np.random.default_rng(0).normal(size=shape)
+    pixels = resized(plane, 80)
+    assert pixels.shape[1] <= 80
+    if shape[1] % 80 == 0 or shape[1] <= 80:
+        assert pixels.mean() == pytest.approx(plane.mean())
