@@ -182,6 +182,22 @@ class Conv(_Convolution):
             gradients["bias"] = Cost(additions=F.sum_additions(product(outputs[0]), out_channels))
         return gradients
 
+    def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
+        """The weight and the input, or a copy of it where PyTorch pads first.
+
+        It does so for every padding_mode but zeros, and there keeps the input too if it is mirrored or its edge
+        repeated; and for unequal zeros, of which the copy has only what one side has more than the other.
+        """
+        outer, sizes = inputs[0][:2], inputs[0][2:]
+        pads = self.pads(sizes)
+        if self.padding_mode != "zeros":
+            copy = (*outer, *(size + before + after for size, (before, after) in zip(sizes, pads, strict=True)))
+            return (*(("input0",) if self.padding_mode != "circular" else ()), (copy, None), "weight")
+        if all(before == after for before, after in pads):
+            return ("input0", "weight")
+        copy = (*outer, *(size + abs(after - before) for size, (before, after) in zip(sizes, pads, strict=True)))
+        return ((copy, None), "weight")
+
 
 class Conv1d(Conv):
     """`Conv` over one axis: (N, C, L)."""

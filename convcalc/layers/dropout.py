@@ -99,7 +99,10 @@ class Dropout2d(_ChannelDropout):
 
 
 class Dropout3d(_ChannelDropout):
-    """Dropout of whole channels of (N, C, D, H, W); like PyTorch's, it takes other axes after the channels too."""
+    """Dropout of whole channels of (N, C, D, H, W); other axes are one sample with its channels first."""
 
     kind = "dropout"
     rank = 3
+
+    def _mask(self, shape: Shape) -> Shape:
+        return super()._mask(shape) if len(shape) == 5 else (shape[0], *(1,) * len(shape[1:]))

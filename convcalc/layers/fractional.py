@@ -71,11 +71,13 @@ class FractionalMaxPool(Layer):
         if output is None:
             output = per_axis(F.scaled_size, sizes, self.output_ratio or ())
         for axis, (size, wanted, kernel) in enumerate(zip(sizes, output, self.kernel_size, strict=True)):
-            if not 1 <= wanted <= size - kernel + 1:
+            # PyTorch's 3-d pooling wants one element more than fits the windows exactly.
+            most = size - kernel + (len(sizes) != 3)
+            if not 1 <= wanted <= most:
                 field = "output_size" if self.output_size is not None else "output_ratio"
                 raise ShapeError(
                     f"{field} asks for {wanted} windows of {kernel} in {size} ({axis_name(len(sizes), axis)});"
-                    f" 1 to {size - kernel + 1} fit",
+                    f" {f'1 to {most}' if most > 0 else 'none'} fit",
                     field=field,
                     value=wanted,
                 )

@@ -152,6 +152,16 @@ class BatchNorm(_Running):
 
     kind = "batchnorm"
 
+    def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
+        """The input's shape. Raises `ShapeError` for statistics of one value, if none are kept running."""
+        shape = inputs[0]
+        if not self.track_running_stats and product(shape) == shape[1]:
+            raise ShapeError(
+                f"needs more than one value for each channel to normalise, but {shape_text(shape[1:])} came in",
+                value=shape,
+            )
+        return (shape,)
+
     def _groups(self, shape: Shape) -> int:
         return shape[1]
 

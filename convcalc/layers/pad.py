@@ -32,9 +32,9 @@ PAD_MODES = ("constant", "reflect", "replicate", "circular")
 
 @dataclass(frozen=True, init=False)
 class Pad(Layer):
-    """More elements around the input: (N, C, *sizes) -> (N, C, *sizes). Negative padding crops.
+    """More elements around the input: (N, C, *sizes) -> (N, C, *sizes). Negative padding crops, and does so first.
 
-    `padding` is a number, one for each axis, or a (before, after) pair for each; `mode` says what is put there: the
+    `padding` is a number, one for each axis, or a (before, after) pair for each. `mode` says what is put there: the
     constant `value`, the input mirrored at its edge (reflect), its edge (replicate), or its other end (circular).
 
     >>> Pad2d(((0, 1), (2, 2))).infer((1, 8, 5, 5))
@@ -55,19 +55,27 @@ class Pad(Layer):
 
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
         """(N, C, *sizes). Raises `ShapeError` when nothing is left, or the input is too small to be mirrored."""
-        batch, channels, sizes = spatial_input(self, inputs[0])
+        sizes = self._sizes(inputs[0])
         refuse_padding(self.mode, self.padding, sizes)
         before, after = zip(*self.padding, strict=True)
         output = per_axis(F.padded_size, sizes, before, after)
         for axis, (size, wanted) in enumerate(zip(sizes, output, strict=True)):
-            if wanted < 1:
+            # A constant is put around what cropping left; the other modes look at the whole input.
+            left = size + min(before[axis], 0) + min(after[axis], 0)
+            if wanted < 1 or (left < 0 and self.mode == "constant"):
                 raise ShapeError(
-                    f"padding {before[axis]}+{after[axis]} leaves {wanted} of {size} ({axis_name(len(sizes), axis)}),"
-                    " but it must be at least 1",
+                    f"padding {before[axis]}+{after[axis]} leaves nothing of {size} ({axis_name(len(sizes), axis)})",
                     field="padding",
                     value=self.padding[axis],
                 )
-        return ((batch, channels, *output),)
+        return ((*inputs[0][: -len(sizes)], *output),)
+
+    def _sizes(self, shape: Shape) -> tuple[int, ...]:
+        """The axes that are padded, the last ones. Around a constant there may be any number of others."""
+        rank = len(self.padding)
+        if self.mode != "constant" or len(shape) < rank + 1:
+            return spatial_input(self, shape)[2]
+        return shape[-rank:]
 
     def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
         """Nothing: numbers are copied."""
@@ -78,7 +86,7 @@ class Pad(Layer):
         if self.mode == "constant":
             return {"input": Cost()}
         kept = [
-            size + min(before, 0) + min(after, 0)
+            max(size + min(before, 0) + min(after, 0), 0)
             for size, (before, after) in zip(inputs[0][2:], self.padding, strict=True)
         ]
         return {"input": Cost(additions=product(outputs[0]) - product((*inputs[0][:2], *kept)))}

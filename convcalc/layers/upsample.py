@@ -154,14 +154,12 @@ class Upsample(Layer):
 class _Upsampling2d(Upsample):
     """PyTorch's classes with no field but size and scale_factor."""
 
-    rank = 2
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}(size={self.size}, scale_factor={self.scale_factor})"
 
 
 class UpsamplingNearest2d(_Upsampling2d):
-    """`Upsample` of (N, C, H, W) with mode nearest. Fields as PyTorch's UpsamplingNearest2d."""
+    """`Upsample` with mode nearest. Fields as PyTorch's UpsamplingNearest2d, which takes 1 and 3 spatial axes too."""
 
     kind = "upsamplingnearest"
 
