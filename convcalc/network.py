@@ -40,13 +40,17 @@ class Node:
 class Network:
     """Nodes in topological order, the tensors that come in, and the names of those that go out.
 
-    `inputs` is empty when the shape of what comes in is left open.
+    `inputs` is empty when the shape of what comes in is left open. A node may read a tensor that neither comes in nor
+    is made by a node: how it is wired is not known then, nor any shape after it. `hidden` names modules that may own
+    parameters which no node has. `notes` and `warnings` are sentences about how the network was read.
     """
 
     inputs: Mapping[str, Input]
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     @classmethod
     def chain(cls, *layers: Layer, input: Sequence[int] | None, batch: int | None = None) -> Network:

@@ -44,7 +44,7 @@ def costs(
     """
     choice("convention", convention, CONVENTIONS)
     need_layers(network)
-    resolved = resolve(network)
+    resolved = resolve(network, partial=True)
     view = View(network, resolved)
     columns = list(_FORWARD)
     if backward:
@@ -57,29 +57,49 @@ def costs(
         values, reasons, steps = _forward(item, convention, explain=explain)
         if backward:
             values |= _backward(item, names, needed[item.node.name])
-        rows.append(replace(base_row(item, view), values=values, reasons=reasons, steps=steps))
+        row = base_row(item, view)
+        rows.append(replace(row, values=values, reasons={**row.reasons, **reasons}, steps=steps))
     totals = total(columns, rows)
+    partial = parts(columns, rows) | ({"params"} if network.hidden else set())
     diagnostics = [*diagnose(network, resolved)]
     if convention != "exact":
         diagnostics.append(Diagnostic("note", f"FLOPs by the convention of {convention}"))
     _time(totals, samples, speed, backward=backward)
-    return Report("flops", tuple(columns), tuple(rows), totals, totals["macs"], tuple(diagnostics))
+    if partial & {"flops", "backward_flops"}:
+        partial |= {"total_flops", "seconds"} & totals.keys()
+    return Report(
+        "flops",
+        tuple(columns),
+        tuple(rows),
+        totals,
+        totals["macs"],
+        tuple(diagnostics),
+        partial=frozenset(partial),
+    )
 
 
-def parameter_count(item: Resolved) -> int:
-    """All elements of all parameters of a layer."""
-    return sum(product(shape) for shape in item.layer.parameters().values())
+def parameter_count(item: Resolved) -> int | None:
+    """All elements of all parameters of a layer; None where they are not known."""
+    shapes = item.parameters
+    return None if shapes is None else sum(product(shape) for shape in shapes.values())
+
+
+def parts(columns: Sequence[Column], rows: Sequence[Row]) -> set[str]:
+    """The columns with a total of which a row's value is unknown."""
+    return {
+        column.key for column in columns if column.total and any(row.values.get(column.key, 0) is None for row in rows)
+    }
 
 
 def total(columns: Sequence[Column], rows: Sequence[Row]) -> dict[str, Value]:
-    """The sum of each column that has one; unknown when any part is."""
+    """The sum of what is known of each column that has one; None when nothing is. See `parts`."""
     totals: dict[str, Value] = {}
     for column in columns:
         if not column.total:
             continue
         values = [row.values.get(column.key, 0) for row in rows]
         known = [value for value in values if isinstance(value, int | float)]
-        totals[column.key] = sum(known) if len(known) == len(values) else None
+        totals[column.key] = sum(known) if known else None
     return totals
 
 
@@ -87,6 +107,9 @@ def _forward(
     item: Resolved, convention: str, *, explain: bool
 ) -> tuple[dict[str, Value], dict[str, str], tuple[Step, ...]]:
     steps: list[Step] = []
+    if item.unknown:
+        unknown = dict.fromkeys((*(column.key for column in _FORWARD), "other"))
+        return unknown | {"params": parameter_count(item)}, {}, ()
     try:
         if explain:
             with recording() as steps:
@@ -118,7 +141,7 @@ def flops_by(convention: str, item: Resolved, cost: Cost) -> int:
 def _gradient_names(resolved: Sequence[Resolved]) -> list[str]:
     names = ["input"]
     for item in resolved:
-        names += [name for name in item.layer.parameters() if name not in names]
+        names += [name for name in item.parameters or () if name not in names]
     return names
 
 
@@ -127,12 +150,14 @@ def _needs_gradient(network: Network, resolved: Sequence[Resolved], *, input_gra
     learned = dict.fromkeys(network.inputs, input_grad)
     needed = {}
     for item in resolved:
-        needed[item.node.name] = any(learned[name] for name in item.node.inputs)
-        learned.update(dict.fromkeys(item.node.outputs, needed[item.node.name] or bool(item.layer.parameters())))
+        needed[item.node.name] = any(learned.get(name, True) for name in item.node.inputs)
+        learned.update(dict.fromkeys(item.node.outputs, needed[item.node.name] or item.parameters != {}))
     return needed
 
 
 def _backward(item: Resolved, names: Sequence[str], needs_input: bool) -> dict[str, Value]:
+    if item.unknown:
+        return dict.fromkeys((*(f"backward_{name}_macs" for name in names), "backward_macs", "backward_flops"))
     gradients: Mapping[str, Cost] = {
         name: cost
         for name, cost in item.layer.backward(item.inputs, item.outputs).items()

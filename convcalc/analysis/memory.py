@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from convcalc.analysis.costs import total
+from convcalc.analysis.costs import parts, total
 from convcalc.analysis.report import Column, Report, Value
 from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, need_layers, resolve
 from convcalc.layers.base import choice
@@ -35,7 +35,7 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
     choice("dtype", dtype, tuple(DTYPES))
     choice("optimizer", optimizer, tuple(OPTIMIZERS))
     need_layers(network)
-    resolved = resolve(network)
+    resolved = resolve(network, partial=True)
     view = View(network, resolved)
     tensors = Tensors(network, resolved, dtype)
     columns = [
@@ -52,16 +52,17 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
     living = tensors.alive()
     for item, alive in zip(resolved, living, strict=True):
         values: dict[str, Value] = {
-            "input_bytes": sum(tensors.sizes[name] for name in item.node.inputs),
-            "output_bytes": sum(tensors.sizes[name] for name in item.node.outputs),
+            "input_bytes": None if item.unknown else sum(tensors.sizes[name] for name in item.node.inputs),
+            "output_bytes": None if item.unknown else sum(tensors.sizes[name] for name in item.node.outputs),
             **tensors.parameters(item),
-            "live": alive,
+            "live": None if item.unknown else alive,
         }
         if train:
-            values["saved"] = tensors.saved(item, kept)
-        rows.append(replace(base_row(item, view), values=values, reasons=_reasons(item)))
+            values["saved"] = None if item.unknown else tensors.saved(item, kept)
+        row = base_row(item, view)
+        rows.append(replace(row, values=values, reasons={**row.reasons, **_reasons(item)}))
     totals = total(columns, rows)
-    parameters = sum(sum(tensors.parameters(item).values()) for item in resolved)
+    parameters = sum(size for item in resolved for size in tensors.parameters(item).values() if size is not None)
     buffers = sum(sum(tensors.own(item.layer.buffers()).values()) for item in resolved)
     peak, peak_row = max(zip(living, rows, strict=True), key=lambda pair: pair[0])
     totals |= {
@@ -82,7 +83,23 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
             "training": 2 * parameters + state + buffers + extra,
         }
     answer = totals["training" if train else "total"]
-    return Report("memory", tuple(columns), tuple(rows), totals, answer, diagnose(network, resolved))
+    partial = parts(columns, rows)
+    if network.hidden or "weight" in partial:
+        partial |= {"weight", "bias", "parameters", "buffers", "total", *_TRAINING} & totals.keys()
+    if any(item.unknown for item in resolved):
+        partial |= {"activations", "total", "peak", "training"} & totals.keys()
+    return Report(
+        "memory",
+        tuple(columns),
+        tuple(rows),
+        totals,
+        answer,
+        diagnose(network, resolved),
+        partial=frozenset(partial),
+    )
+
+
+_TRAINING = ("gradients", "optimizer", "training")
 
 
 class Tensors:
@@ -96,6 +113,8 @@ class Tensors:
         self._own: dict[str, int] = {}
         self._results = set(network.outputs)
         for item in resolved:
+            if item.unknown:
+                continue
             for name, shape, kind in zip(item.node.outputs, item.outputs, item.layer.output_dtypes(dtype), strict=True):
                 self.sizes[name] = product(shape) * DTYPES[kind]
                 self.storage[name] = self.storage[item.node.inputs[0]] if item.layer.view else name
@@ -109,9 +128,11 @@ class Tensors:
         """Bytes of parameters or buffers by name."""
         return {name: product(shape) * DTYPES[self.dtype] for name, shape in shapes.items()}
 
-    def parameters(self, item: Resolved) -> dict[str, int]:
-        """Bytes of a layer's weights, all but the bias, and of its bias."""
-        sizes = self.own(item.layer.parameters())
+    def parameters(self, item: Resolved) -> Mapping[str, int | None]:
+        """Bytes of a layer's weights, all but the bias, and of its bias; None where they are not known."""
+        if item.parameters is None:
+            return {"weight": None, "bias": None}
+        sizes = self.own(item.parameters)
         bias = sum(size for name, size in sizes.items() if "bias" in name)
         return {"weight": sum(sizes.values()) - bias, "bias": bias}
 
@@ -120,13 +141,13 @@ class Tensors:
         last: dict[str, int] = {}
         for index, item in enumerate(self.resolved):
             for name in (*item.node.inputs, *item.node.outputs):
-                last[self.storage[name]] = index
+                last[self.storage.get(name, name)] = index
         for name in self._results:
-            last[self.storage[name]] = len(self.resolved)
+            last[self.storage.get(name, name)] = len(self.resolved)
         alive = {self.storage[name] for name in self.sizes if name in self.storage and self._is_input(name)}
         result = []
         for index, item in enumerate(self.resolved):
-            alive |= {self.storage[name] for name in item.node.outputs}
+            alive |= {self.storage[name] for name in item.node.outputs if name in self.storage}
             result.append(sum(self.sizes[name] for name in alive))
             alive = {name for name in alive if last.get(name, -1) > index}
         return result
@@ -162,5 +183,5 @@ class Tensors:
 
 
 def _reasons(item: Resolved) -> dict[str, str]:
-    reasons = {} if item.layer.parameters() else {"weight": "nothing to learn", "bias": "nothing to learn"}
+    reasons = {} if item.parameters != {} else {"weight": "nothing to learn", "bias": "nothing to learn"}
     return reasons | ({"output_bytes": "a view of its input"} if item.layer.view else {})

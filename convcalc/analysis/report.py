@@ -41,7 +41,7 @@ class Diagnostic:
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One layer's line. Shapes are as people see them: without the batch unless one was given.
+    """One layer's line. Shapes are as people see them: without the batch unless one was given; none where unknown.
 
     `values` are by column key; `reasons` say why a value is 0 or unknown; `steps` are the formulas that were used.
     """
@@ -58,7 +58,11 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Rows, totals and diagnostics. `answer` is the one value that `-q` prints; `arrays` are NumPy's, by name."""
+    """Rows, totals and diagnostics. `answer` is the one value that `-q` prints; `arrays` are NumPy's, by name.
+
+    `partial` names the totals that are only a part, because something that belongs to them is unknown: they are at
+    least what they say. For the shapes of a network it is "output".
+    """
 
     verb: str
     columns: tuple[Column, ...]
@@ -67,8 +71,10 @@ class Report:
     answer: Value | Shape
     diagnostics: tuple[Diagnostic, ...] = ()
     arrays: Mapping[str, Any] = field(default_factory=dict)
+    partial: frozenset[str] = frozenset()
 
     @property
     def status(self) -> str:
         """ "complete", or "partial" when any total is unknown."""
-        return "partial" if any(value is None for value in self.totals.values()) else "complete"
+        unknown = self.partial or any(value is None for value in self.totals.values())
+        return "partial" if unknown else "complete"

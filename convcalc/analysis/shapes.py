@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from convcalc import formulas
 from convcalc.analysis.report import Diagnostic, Report, Row
-from convcalc.errors import ConvcalcError, ExpressionError, ShapeError
+from convcalc.errors import ConvcalcError, ExpressionError, ShapeError, UnsupportedOpError
 from convcalc.layers import kind_of
 from convcalc.layers.base import Layer, Shape, shape_text
+from convcalc.layers.opaque import Opaque
 from convcalc.network import Network, Node, no_input
 from convcalc.tracing import Step, recording
 
 
 @dataclass(frozen=True, eq=False)
 class Resolved:
-    """A node with its layer bound: the shapes that come in and go out, batch first, and the formulas that gave them."""
+    """A node with its layer bound: the shapes that come in and go out, batch first, and the formulas that gave them.
+
+    `unknown` says why there are no shapes, where there are none; then the layer is as it was written.
+    """
 
     node: Node
     layer: Layer
     inputs: tuple[Shape, ...]
     outputs: tuple[Shape, ...]
     steps: tuple[Step, ...] = ()
+    unknown: str = ""
+
+    @property
+    def parameters(self) -> Mapping[str, Shape] | None:
+        """The shapes of what is learned; None where they are not known."""
+        if self.unknown and any(getattr(self.layer, name, 0) is None for name in _SIZES):
+            return None
+        try:
+            return self.layer.parameters()
+        except UnsupportedOpError:
+            return None
 
 
-def resolve(network: Network, *, explain: bool = False) -> list[Resolved]:
-    """Bind every layer and infer every shape. Raises the layer's error with the layer named and its place marked."""
+_SIZES = ("in_channels", "out_channels", "in_features", "out_features", "num_features", "num_channels")
+"""Fields that decide parameters and may be left open until the layer is bound."""
+
+
+def resolve(network: Network, *, explain: bool = False, partial: bool = False) -> list[Resolved]:
+    """Bind every layer and infer every shape. Raises the layer's error with the layer named and its place marked.
+
+    With `partial`, layers of unknown shapes are resolved as such; without it they are an `UnsupportedOpError`.
+    """
     if not network.inputs:
         raise no_input()
     shapes = {name: given.shape for name, given in network.inputs.items()}
+    makers: dict[str, Node] = {}
     resolved = []
     for node in network.nodes:
+        reason = _unknown(node, shapes, makers)
+        if reason:
+            if not partial:
+                raise located(UnsupportedOpError(reason), node)
+            resolved.append(Resolved(node, node.layer, (), (), unknown=reason))
+            makers.update(dict.fromkeys(node.outputs, node))
+            continue
         inputs = tuple(shapes[name] for name in node.inputs)
         steps: list[Step] = []
         try:
@@ -46,6 +77,18 @@ def resolve(network: Network, *, explain: bool = False) -> list[Resolved]:
         shapes.update(zip(node.outputs, outputs, strict=True))
         resolved.append(Resolved(node, layer, inputs, outputs, tuple(steps)))
     return resolved
+
+
+def _unknown(node: Node, shapes: Mapping[str, Shape], makers: Mapping[str, Node]) -> str:
+    """Why the shapes of a node are not known, or nothing. `makers` are the nodes of unknown output."""
+    if isinstance(node.layer, Opaque):
+        return f"{node.layer.name} is not known"
+    for name in node.inputs:
+        if name in makers:
+            return f"the shape that {label(makers[name])} gives is not known"
+        if name not in shapes:
+            return "what comes into it is not known"
+    return ""
 
 
 def _with_remainders(steps: list[Step]) -> list[Step]:
@@ -109,12 +152,15 @@ def base_row(item: Resolved, view: View) -> Row:
     """The row that every verb's row starts from."""
     from convcalc.expressions import expression_of
 
+    if isinstance(item.layer, Opaque):
+        return Row(item.node.name, item.layer.name, item.layer.text, (), (), reasons={"output": item.unknown})
     return Row(
         item.node.name,
         kind_of(item.layer).name,
         expression_of(item.node.layer),
         tuple(map(view, item.inputs)),
         tuple(map(view, item.outputs)),
+        reasons={"output": item.unknown} if item.unknown else {},
         steps=item.steps,
     )
 
@@ -122,8 +168,11 @@ def base_row(item: Resolved, view: View) -> Row:
 def diagnose(network: Network, resolved: list[Resolved]) -> tuple[Diagnostic, ...]:
     """What to know about the network whatever was asked: how the input was read, and each layer's warnings."""
     found = [Diagnostic("note", note) for note in network.notes]
+    found += [Diagnostic("warning", text) for text in network.warnings]
     spatial = False
     for item in resolved:
+        if item.unknown:
+            continue
         words = list(item.layer.warnings(*item.inputs))
         if spatial and item.layer.kind == "linear" and len(item.inputs[0]) > 3:
             shape = shape_text(item.inputs[0][1:])
@@ -142,10 +191,13 @@ def need_layers(network: Network) -> None:
 def shapes(network: Network, *, explain: bool = False) -> Report:
     """The output shape of every layer."""
     need_layers(network)
-    resolved = resolve(network, explain=explain)
+    resolved = resolve(network, explain=explain, partial=True)
     view = View(network, resolved)
     rows = tuple(base_row(item, view) for item in resolved)
     known = {name: given.shape for name, given in network.inputs.items()}
     for item in resolved:
-        known.update(zip(item.node.outputs, item.outputs, strict=True))
-    return Report("shape", (), rows, {}, view(known[network.outputs[0]]), diagnose(network, resolved))
+        known.update(zip(item.node.outputs, item.outputs, strict=not item.unknown))
+    result = known.get(network.outputs[0])
+    partial = frozenset({"output"} if any(item.unknown for item in resolved) else ())
+    answer = None if result is None else view(result)
+    return Report("shape", (), rows, {}, answer, diagnose(network, resolved), partial=partial)

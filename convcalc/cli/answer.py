@@ -247,7 +247,10 @@ def exceeding(report: Report, budget: str | None) -> list[str]:
             exceeded.append(f"{key} is not known in full")
         elif isinstance(value, int | float) and value > limit:
             unit = units.get(key, "bytes" if report.verb == "memory" else "count")
-            exceeded.append(f"{key} is {_apart(value, limit, unit)}")
+            least = "at least " if key in report.partial else ""
+            exceeded.append(f"{key} is {least}{_apart(value, limit, unit)}")
+        elif key in report.partial:
+            exceeded.append(f"{key} is not known in full")
     return exceeded
 
 
@@ -266,5 +269,5 @@ def _refuse(question: Question, report: Report, exceeded: list[str]) -> None:
     if exceeded:
         raise BudgetError("; ".join(exceeded))
     if question["strict"] and report.status == "partial":
-        unknown = [name for name, value in report.totals.items() if value is None]
+        unknown = sorted({name for name, value in report.totals.items() if value is None} | report.partial)
         raise BudgetError(f"--strict: {', '.join(unknown)} cannot be told in full")

@@ -20,6 +20,7 @@ def document(report: Report) -> dict[str, Any]:
         "status": report.status,
         "layers": [_layer(row) for row in report.rows],
         "totals": dict(report.totals),
+        "partial": sorted(report.partial),
         "answer": report.answer,
         "diagnostics": [
             {"level": item.level, "layer": item.layer, "message": item.message} for item in report.diagnostics
@@ -30,7 +31,7 @@ def document(report: Report) -> dict[str, Any]:
 def _layer(row: Row) -> dict[str, Any]:
     layer: dict[str, Any] = {"name": row.name, "kind": row.kind, "layer": row.layer}
     for key, shapes in (("input", row.inputs), ("output", row.outputs)):
-        layer[key] = list(shapes[0]) if len(shapes) == 1 else [list(shape) for shape in shapes]
+        layer[key] = list(shapes[0]) if len(shapes) == 1 else [list(shape) for shape in shapes] or None
     layer |= row.values
     if row.reasons:
         layer["reasons"] = dict(row.reasons)

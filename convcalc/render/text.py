@@ -33,16 +33,21 @@ def people_rows(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
     rows = [[*row_head(row), *row_values(report, row)] for row in report.rows]
     totals: list[str] = []
     if any(column.total for column in report.columns):
-        values = [
-            value_text(report.totals[column.key], column.unit) if column.total else "" for column in report.columns
-        ]
+        values = [total_text(report, column.key, column.unit) if column.total else "" for column in report.columns]
         totals = [_TOTAL, "", "", "", *values]
     return titles, rows, totals
 
 
+def total_text(report: Report, key: str, unit: str) -> str:
+    """A total for people, marked where it is only a part."""
+    value = report.totals[key]
+    return ("≥ " if key in report.partial and value is not None else "") + value_text(value, unit)
+
+
 def row_head(row: Row) -> list[str]:
     """Name, expression and shapes of a row."""
-    return [row.name, row.layer, shapes_text(row.inputs, people=True), shapes_text(row.outputs, people=True)]
+    shapes = [shapes_text(shapes, people=True) or value_text(None) for shapes in (row.inputs, row.outputs)]
+    return [row.name, row.layer, *shapes]
 
 
 def row_values(report: Report, row: Row) -> list[str]:
@@ -119,7 +124,7 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
     for key, (name, unit) in _SUMMARY.items():
         value = report.totals.get(key)
         if key in report.totals and key not in shown and value != 0:
-            text = value_text(value, unit)
+            text = total_text(report, key, unit)
             if key == "peak":
                 text += f" at layer {report.totals['peak_layer']}"
             lines.append((name, text))

@@ -1,0 +1,33 @@
+"""An op that is known by name only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from convcalc.errors import UnsupportedOpError
+from convcalc.layers.base import Layer, Shape
+
+
+@dataclass(frozen=True)
+class Opaque(Layer):
+    """A module or op of which nothing but its name and text is known: what it gives and costs is unknown, never 0.
+
+    `owns` says whether it may have parameters. It is in no table: no expression makes one.
+    """
+
+    kind = "unknown"
+    inputs = (0, None)
+    name: str
+    text: str
+    owns: bool = True
+
+    def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
+        """Raises `UnsupportedOpError`, always."""
+        raise UnsupportedOpError(f"{self.name} is not known, so neither is the shape that it gives", value=self.name)
+
+    def parameters(self) -> Mapping[str, Shape]:
+        """Raises `UnsupportedOpError` unless it has none."""
+        if self.owns:
+            raise UnsupportedOpError(f"{self.name} is not known, so neither are its parameters", value=self.name)
+        return {}
