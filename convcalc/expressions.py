@@ -673,14 +673,14 @@ def parse_text(text: str, name: str = "", *, on_command_line: bool = True) -> Pr
 def parse_network(text: str, *, input: Sequence[int] | None = None, batch: int | None = None) -> Network:
     """The network that a text of expressions means, on the input that stands first in it, or on this one.
 
-    The input is sizes, (channels, *sizes) or (batch, channels, *sizes). Raises `ExpressionError` with the place in the
-    text, `LayerError` for a value that a layer cannot have.
+    The input is sizes, (channels, *sizes) or (batch, channels, *sizes). Without any only `compose` can be asked. Raises
+    `ExpressionError` with the place in the text, `LayerError` for a value that a layer cannot have.
 
     >>> network = parse_network("3x32x32 conv:16,k3,p1 @a relu add:@a")
     >>> [node.inputs for node in network.nodes]
     [('input',), ('0',), ('1', '0')]
     """
-    network = parse_text(text).network(None if input is None else tuple(input))
+    network = parse_text(text).network(None if input is None else tuple(input), open_input=True)
     return network if batch is None else network.with_batch(batch)
 
 

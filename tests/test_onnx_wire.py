@@ -11,8 +11,7 @@ import warnings
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from onnx import TensorProto, helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx_compare import same_model

@@ -18,7 +18,7 @@ from convcalc.errors import ConvcalcError, ShapeError, did_you_mean
 from convcalc.executor.kernels import Array, kernel_of
 from convcalc.expressions import LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
-from convcalc.network import Input, Network
+from convcalc.network import Input, Network, no_input
 from convcalc.tracing import product
 
 GivenWeights = Mapping[str, npt.ArrayLike] | npt.ArrayLike
@@ -203,6 +203,8 @@ def _program(network: Layer | Sequence[Layer] | str) -> Program:
 
 
 def _input_arrays(network: Network, given: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+    if not network.inputs:
+        raise no_input()
     named: Mapping[str, npt.ArrayLike]
     if isinstance(given, Mapping):
         named = given
