@@ -149,6 +149,31 @@ def _made(word: str, rest: str, text: str, seed: int) -> Array:
     return np.random.default_rng(seed).random(shape)
 
 
+_NAMED_WEIGHT = re.compile(r"([A-Za-z0-9_.-]+\.[A-Za-z_]+)=(.+)", re.DOTALL)
+
+
+def read_weights(texts: Sequence[str], *, seed: int = 0) -> tuple[dict[str, Array], list[Array]]:
+    """The weights by name and those without one, of texts such as 2.weight=sobel, net.npz or [[0,1],[2,3]].
+
+    The arrays of an .npz file have names when one of these has a dot.
+    """
+    named: dict[str, Array] = {}
+    bare: list[Array] = []
+    for text in texts:
+        found = _NAMED_WEIGHT.fullmatch(text)
+        if found:
+            named[found[1]] = read_array(found[2], seed=seed)
+        elif text.lower().endswith(".npz"):
+            arrays = read_arrays(text)
+            if any("." in name for name in arrays):
+                named.update(arrays)
+            else:
+                bare.append(read_array(text))
+        else:
+            bare.append(read_array(text, seed=seed))
+    return named, bare
+
+
 # --- text -----------------------------------------------------------------------------------------------------------
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf(?:inity)?|nan)", re.IGNORECASE)
@@ -416,11 +441,34 @@ def write_array(
             field="output",
             value=str(path),
         )
+    _refuse_inputs(target, inputs)
+    write_whole(target, _encoded(array, suffix, others or {}))
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, Array], *, inputs: Collection[str | Path] = ()) -> None:
+    """Write arrays by name into an .npz file, or the only one into an .npy file, whole or not at all.
+
+    Raises `ExpressionError` for several arrays and an .npy file, `ModelFileError` as `write_array` does.
+    """
+    target = Path(path)
+    if target.suffix.lower() == ".npy":
+        if len(arrays) != 1:
+            raise ExpressionError(
+                f"{path} can hold one array, but there are {len(arrays)} ({', '.join(arrays)}); write an .npz file",
+                field="output",
+                value=str(path),
+            )
+        write_array(path, next(iter(arrays.values())), inputs=inputs)
+        return
+    _refuse_inputs(target, inputs)
+    write_whole(target, _npz(arrays))
+
+
+def _refuse_inputs(target: Path, inputs: Collection[str | Path]) -> None:
     for given in inputs:
         with suppress(OSError):
             if target.samefile(given):
-                raise ModelFileError(f"{path} is the input; the result would overwrite it")
-    write_whole(target, _encoded(array, suffix, others or {}))
+                raise ModelFileError(f"{target} is the input; the result would overwrite it")
 
 
 def _encoded(array: Array, suffix: str, others: Mapping[str, Array]) -> bytes:
@@ -428,7 +476,7 @@ def _encoded(array: Array, suffix: str, others: Mapping[str, Array]) -> bytes:
     if suffix == ".npy":
         np.save(buffer, array, allow_pickle=False)
     elif suffix == ".npz":
-        np.savez_compressed(buffer, allow_pickle=False, **{"output": array, **others})
+        return _npz({"output": array, **others})
     elif suffix == ".csv":
         buffer.write(_csv(array).encode())
     elif suffix == ".pgm":
@@ -436,6 +484,14 @@ def _encoded(array: Array, suffix: str, others: Mapping[str, Array]) -> bytes:
         buffer.write(b"P5\n%d %d\n255\n" % plane.shape[::-1] + plane.tobytes())
     else:
         buffer.write(_png(_pixels(array, (1, 3), suffix)))
+    return buffer.getvalue()
+
+
+def _npz(arrays: Mapping[str, Array]) -> bytes:
+    buffer = BytesIO()
+    # savez's types mix the arrays' names with its own options, which older NumPy would store as arrays.
+    named: dict[str, Any] = dict(arrays)
+    np.savez_compressed(buffer, **named)
     return buffer.getvalue()
 
 

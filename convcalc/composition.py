@@ -5,7 +5,7 @@ NumPy is imported only when there are weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import gcd
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from convcalc import formulas as F
 from convcalc.analysis.fields import WINDOWS, Reach, Window, axes_of
 from convcalc.analysis.report import Column, Diagnostic, Report, Value
-from convcalc.analysis.shapes import Resolved, View, base_row, located, need_layers, resolve
+from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, located, need_layers, resolve
 from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError, did_you_mean
 from convcalc.expressions import expression_of
 from convcalc.layers.base import Layer, Pairs, axis_name, shape_text
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     Column("kernel_size", "Kernel", "sizes"),
-    Column("stride", "Stride", "sizes"),
-    Column("padding", "Padding", "sizes"),
-    Column("dilation", "Dilation", "sizes"),
+    Column("stride", "Stride", "sizes", wide=True),
+    Column("padding", "Padding", "sizes", wide=True),
+    Column("dilation", "Dilation", "sizes", wide=True),
     Column("receptive_field", "Field", "sizes"),
-    Column("jump", "Jump", "sizes"),
-    Column("weights", "Weights"),
-    Column("macs", "MACs"),
+    Column("jump", "Jump", "sizes", wide=True),
+    Column("weights", "Weights", wide=True),
+    Column("macs", "MACs", wide=True),
 )
 
 
@@ -72,12 +72,11 @@ def compose(network: Network, weights: GivenWeights | None = None, *, explain: b
         for link, cost in zip(links, macs, strict=True)
     ]
     totals: dict[str, Value] = {}
-    diagnostics = [Diagnostic("note", note) for note in network.notes]
+    diagnostics = [*diagnose(network, [link.item for link in links] if network.inputs else [])]
     diagnostics += [Diagnostic("note", note) for note in (*_geometry(totals, end), *_ended(links))]
     totals |= {key: _sum([row.values[key] for row in rows]) for key in ("weights", "macs")}
     runs = _runs(links, macs)
-    per = "" if network.inputs else " for each output position"
-    diagnostics += [Diagnostic("note", note) for note in _merge_notes(runs, per)]
+    diagnostics += [Diagnostic("note", note) for note in _merge_notes(runs)]
     if any(run.merges for run in runs):
         totals["merged"] = " ".join(run.expression for run in runs)
         totals["merged_weights"] = _sum([run.weights for run in runs])
@@ -252,20 +251,30 @@ def _bound(network: Network, rank: int) -> list[tuple[Resolved, int]]:
     for node in network.nodes:
         layer: Any = node.layer
         came = channels
-        if hasattr(layer, "in_channels"):
-            try:
-                # Only the channels matter: no size is known.
+        try:
+            # Only the channels matter: no size is known.
+            if any(hasattr(layer, field) for field in _CHANNEL_FIELDS):
                 layer = layer.bind((1, channels, *(1,) * rank))
-            except ConvcalcError as error:
-                raise located(error, node) from None
-            channels = layer.out_channels
+            channels = getattr(layer, "out_channels", channels)
+            if layer.kind in _REGROUPING:
+                channels = layer.infer((1, channels, *(_DIVISIBLE,) * rank))[0][1]
+        except ConvcalcError as error:
+            raise located(error, node) from None
         bound.append((Resolved(node, layer, (), ()), came))
     return bound
 
 
+_CHANNEL_FIELDS = ("in_channels", "num_features", "num_channels")
+"""The fields that say how many channels come in."""
+_REGROUPING = ("pixelshuffle", "pixelunshuffle", "glu")
+"""Kinds that turn channels into something else."""
+_DIVISIBLE = 720_720
+"""A size that any factor in use divides, where only the channels are wanted."""
+
+
 def _channels_said(node: Node) -> int | None:
     """The channels that a layer must get, as far as it says so."""
-    said = getattr(node.layer, "in_channels", None)
+    said = next((value for name in _CHANNEL_FIELDS if (value := getattr(node.layer, name, None))), None)
     groups = getattr(node.layer, "groups", None)
     return said if isinstance(said, int) else groups if isinstance(groups, int) and groups > 1 else None
 
@@ -414,10 +423,10 @@ class _Run:
 
     @property
     def names(self) -> str:
-        return " and ".join(part.link.name for part in self.parts)
+        return ", ".join(part.link.name for part in self.parts)
 
 
-_TRANSPARENT = ("dropout", "identity")
+_TRANSPARENT = ("dropout", "alphadropout", "featurealphadropout", "identity")
 """Kinds that at inference give back what came in."""
 _CONVS: dict[int, type[Conv]] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
 
@@ -462,24 +471,65 @@ def _closed(current: Sequence[tuple[_Link, Value, _Part | None]], end: Sequence[
 def _part(link: _Link) -> _Part | None:
     """The convolution that a layer is, its padding in numbers; None for a layer that is none."""
     layer: Any = link.item.layer
-    if layer.kind not in ("conv", "avgpool") or link.axes is None:
+    rule = _PARTS.get(layer.kind)
+    if rule is None or link.axes is None:
         return None
-    pads = tuple((axis.before, axis.after) for axis in link.axes if isinstance(axis, Window))
-    none = ((0, 0),) * link.rank
+    return rule(link, layer)
+
+
+def _resolved_pads(link: _Link) -> Pairs:
+    return tuple((axis.before, axis.after) for axis in link.axes or () if isinstance(axis, Window))
+
+
+def _conv_part(link: _Link, layer: Any) -> _Part:
     cls = _CONVS[link.rank]
-    if layer.kind == "conv":
-        conv = cls(
-            layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, pads, layer.dilation, layer.groups,
-            layer.bias, layer.padding_mode,
-        )  # fmt: skip
-        return _Part(link, conv, none)
-    conv = cls(link.channels, link.channels, layer.kernel_size, layer.stride, pads, groups=link.channels, bias=False)
-    uneven = none if layer.count_include_pad or layer.divisor_override else pads
+    conv = cls(
+        layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, _resolved_pads(link), layer.dilation,
+        layer.groups, layer.bias, layer.padding_mode,
+    )  # fmt: skip
+    return _Part(link, conv, _no_padding(link))
+
+
+def _no_padding(link: _Link) -> Pairs:
+    return ((0, 0),) * link.rank
+
+
+def _average_part(link: _Link, layer: Any) -> _Part:
+    pads = _resolved_pads(link)
+    conv = _per_channel(link, layer.kernel_size, layer.stride, pads)
+    uneven = _no_padding(link) if layer.count_include_pad or layer.divisor_override else pads
     if layer.ceil_mode and not layer.divisor_override:
         # The last window may stick out by less than a stride; it is divided by what is left of it.
         overhang = [pair[1] + stride - 1 for pair, stride in zip(layer.padding, layer.stride, strict=True)]
         uneven = tuple((pair[0], most) for pair, most in zip(uneven, overhang, strict=True))
     return _Part(link, conv, uneven)
+
+
+def _norm_part(link: _Link, layer: Any) -> _Part | None:
+    """Batch norm at inference scales and moves each channel."""
+    return _Part(link, _per_channel(link, bias=True), _no_padding(link)) if layer.track_running_stats else None
+
+
+def _pad_part(link: _Link, layer: Any) -> _Part | None:
+    """Zeros around the input are the padding of a convolution that copies."""
+    if layer.mode != "constant" or layer.value or min(map(min, layer.padding)) < 0:
+        return None
+    return _Part(link, _per_channel(link, padding=layer.padding), _no_padding(link))
+
+
+def _per_channel(link: _Link, kernel_size: Any = 1, stride: Any = 1, padding: Any = 0, *, bias: bool = False) -> Conv:
+    cls = _CONVS[link.rank]
+    return cls(link.channels, link.channels, kernel_size, stride, padding, groups=link.channels, bias=bias)
+
+
+_PARTS: dict[str, Callable[[_Link, Any], _Part | None]] = {
+    "conv": _conv_part,
+    "avgpool": _average_part,
+    "batchnorm": _norm_part,
+    "syncbatchnorm": _norm_part,
+    **dict.fromkeys(("pad", "constantpad", "zeropad"), _pad_part),
+}
+"""The kinds that are convolutions, and which one."""
 
 
 def _merged_conv(parts: Sequence[_Part]) -> Conv:
@@ -552,14 +602,14 @@ def _border(parts: Sequence[_Part]) -> Pairs:
     return tuple(borders)
 
 
-def _merge_notes(runs: Sequence[_Run], per: str) -> Iterator[str]:
+def _merge_notes(runs: Sequence[_Run]) -> Iterator[str]:
     """What merges, what it saves or loses, where it is exact, and what stops it."""
     for run in runs:
         if not run.merges:
             continue
         yield (
-            f"{run.names} are one {run.expression}: {run.weights} weights against {run.was[0]}, {run.macs} MACs against"
-            f" {run.was[1]}{per}: {_verdict(run)}"
+            f"{run.names} merge into {run.expression}: {run.weights} weights against {run.was[0]}, {run.macs} MACs"
+            f" against {run.was[1]}: {_verdict(run)}"
         )
         if any(map(any, run.border)):
             where = ", ".join(
@@ -568,11 +618,11 @@ def _merge_notes(runs: Sequence[_Run], per: str) -> Iterator[str]:
                 if before or after
             )
             yield (
-                f"the one layer is exact inside; at the border outputs may differ, at most {where}, because padding is"
-                " put between the layers"
+                f"the merged layer is exact inside; at the border, outputs may differ, at most {where}, because padding"
+                " stands between the layers"
             )
         else:
-            yield "the one layer is exact everywhere"
+            yield "the merged layer is exact everywhere"
     if len(runs) > 1:
         stops = [
             run.links[0].name for run in runs if not run.parts and run.links[0].item.layer.kind not in _TRANSPARENT
@@ -595,12 +645,12 @@ def _named(network: Network, weights: GivenWeights) -> dict[str, Array]:
     """The weights by "name.parameter", in float64. Raises `ShapeError` for one that no layer has."""
     import numpy as np
 
-    takers = [node.name for node in network.nodes if hasattr(node.layer, "in_channels")]
     if not isinstance(weights, Mapping):
+        takers = [node.name for node in network.nodes if isinstance(node.layer, Conv)]
         if len(weights) > len(takers):
-            raise ShapeError(f"{len(weights)} weights are given, but {len(takers)} layers have any")
+            raise ShapeError(f"{len(weights)} weights are given, but {len(takers)} convolutions take one")
         weights = {f"{name}.weight": array for name, array in zip(takers, weights, strict=False)}
-    known = [f"{name}.{parameter}" for name in takers for parameter in ("weight", "bias")]
+    known = [f"{node.name}.{name}" for node in network.nodes for name in _names(node.layer)]
     for key in weights:
         if key not in known:
             raise ShapeError(f"no layer has a weight {key}{did_you_mean(key, known)}")
@@ -615,6 +665,14 @@ def _named(network: Network, weights: GivenWeights) -> dict[str, Array]:
     return named
 
 
+def _names(layer: Layer) -> Sequence[str]:
+    """What a layer's parameters and buffers are called, before it is bound."""
+    if layer.kind in ("batchnorm", "syncbatchnorm", "instancenorm"):
+        return ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    fields = ("in_channels", "in_features", "num_channels", "normalized_shape", "num_parameters")
+    return ("weight", "bias") if any(hasattr(layer, field) for field in fields) else ()
+
+
 def _informed(network: Network, given: Mapping[str, Array]) -> Network:
     """The network with what the weights decide: channels, the bias, and a kernel that was not written."""
     nodes = []
@@ -624,7 +682,7 @@ def _informed(network: Network, given: Mapping[str, Array]) -> Network:
         if weight is not None and isinstance(layer, Conv):
             rank = layer.rank or 0
             if weight.ndim < rank:
-                raise located(_misshaped(weight, f"at least {rank} axes"), node)
+                raise located(_misshaped("weight", weight, f"at least {rank} axes"), node)
             shape = (1,) * (rank + 2 - weight.ndim) + weight.shape
             groups = layer.groups if isinstance(layer.groups, int) else shape[0]
             # A kernel is taken from the weight only when the text leaves it out.
@@ -640,9 +698,9 @@ def _informed(network: Network, given: Mapping[str, Array]) -> Network:
     return replace(network, nodes=tuple(nodes))
 
 
-def _misshaped(weight: Array, right: str) -> ShapeError:
+def _misshaped(name: str, array: Array, right: str) -> ShapeError:
     return ShapeError(
-        f"weight is {shape_text(weight.shape) or 'one number'}, but must be {right}", field="weight", value=weight.shape
+        f"{name} is {shape_text(array.shape) or 'one number'}, but must be {right}", field=name, value=array.shape
     )
 
 
@@ -652,15 +710,17 @@ def _merged_arrays(runs: Sequence[_Run], given: Mapping[str, Array]) -> dict[str
     if not any(run.parts for run in runs):
         raise UnsupportedOpError(f"there are no linear layers to merge: {', '.join(run.links[0].name for run in runs)}")
     for index, run in enumerate(runs):
-        if not run.parts:
-            continue
-        pairs = [_part_arrays(part, given) for part in run.parts]
-        weight, bias = pairs[0] if len(pairs) == 1 else _merged_weights(run, pairs)
-        if len(pairs) == 1 and run.layer.kind != "conv":
-            continue
-        arrays[f"{index}.weight"] = weight
-        if bias is not None:
-            arrays[f"{index}.bias"] = bias
+        if run.merges or isinstance(run.layer, Conv):
+            pairs = [_part_arrays(part, given) for part in run.parts]
+            weight, bias = _merged_weights(run, pairs) if run.merges else pairs[0]
+            arrays |= {f"{index}.weight": weight} | ({} if bias is None else {f"{index}.bias": bias})
+        else:
+            name = run.links[0].item.node.name
+            arrays |= {
+                f"{index}.{parameter}": given[f"{name}.{parameter}"]
+                for parameter in _names(run.layer)
+                if f"{name}.{parameter}" in given
+            }
     return arrays
 
 
@@ -673,21 +733,42 @@ def _part_arrays(part: _Part, given: Mapping[str, Array]) -> tuple[Array, Array 
     if layer.kind == "avgpool":
         divisor = layer.divisor_override or product(layer.kernel_size)
         return np.full(shapes["weight"], 1 / divisor), None
-    found: list[Array | None] = []
-    for name in ("weight", "bias"):
-        array = given.get(f"{part.link.item.node.name}.{name}")
-        if array is None and name == "weight":
-            error = ShapeError(f"its weights are not given; give {part.link.item.node.name}.weight", field="weight")
-            raise located(error, part.link.item.node)
-        if array is not None:
-            wanted = shapes[name]
-            full = array.reshape((1,) * (len(wanted) - array.ndim) + array.shape)
-            if full.shape != wanted:
-                raise located(_misshaped(array, shape_text(wanted)), part.link.item.node)
-            array = full
-        found.append(array)
-    assert found[0] is not None
-    return found[0], found[1]
+    if layer.kind == "conv":
+        weight, bias = (_parameter(part, name, shapes.get(name), given) for name in ("weight", "bias"))
+        if weight is None:
+            raise _missing(part, "weight")
+        return weight, bias
+    if not layer.parameters() and not layer.buffers():
+        return np.ones(shapes["weight"]), None
+    channels = (part.link.channels,)
+    mean, variance = (_parameter(part, name, channels, given) for name in ("running_mean", "running_var"))
+    if mean is None or variance is None:
+        raise _missing(part, "running_mean" if mean is None else "running_var")
+    if (variance + layer.eps <= 0).any():
+        raise located(ShapeError("running_var + eps must be more than 0 to divide by its root"), part.link.item.node)
+    scale = 1 / np.sqrt(variance + layer.eps)
+    weight, bias = (_parameter(part, name, channels, given) for name in ("weight", "bias"))
+    if layer.affine and weight is None:
+        raise _missing(part, "weight")
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale
+    return scale.reshape(shapes["weight"]), shift if bias is None else shift + bias
+
+
+def _parameter(part: _Part, name: str, wanted: tuple[int, ...] | None, given: Mapping[str, Array]) -> Array | None:
+    """What is given for a parameter, with leading axes of one where they were left out."""
+    array = given.get(f"{part.link.item.node.name}.{name}")
+    if array is None or wanted is None:
+        return None
+    full = array.reshape((1,) * (len(wanted) - array.ndim) + array.shape)
+    if full.shape != wanted:
+        raise located(_misshaped(name, array, shape_text(wanted)), part.link.item.node)
+    return full
+
+
+def _missing(part: _Part, name: str) -> ConvcalcError:
+    node = part.link.item.node
+    return located(ShapeError(f"its {name} is not given; give {node.name}.{name}", field=name), node)
 
 
 def _merged_weights(run: _Run, pairs: Sequence[tuple[Array, Array | None]]) -> tuple[Array, Array | None]:

@@ -68,12 +68,15 @@ def read_network(
     input_shape: str | None = None,
     options: LayerOptions | None = None,
     batch: int | None = None,
+    open_input: bool = False,
 ) -> Network:
     """The network that the words of a command line, its --input and its layer options mean.
 
+    With `open_input` there need be no input (see `Program.network`).
+
     Raises `ExpressionError` for what is wrong on the command line, `ModelFileError` for a file that cannot be read.
     """
-    return _network(read_program(words, options), input_shape, batch)
+    return _network(read_program(words, options), input_shape, batch, open_input)
 
 
 def line_network(
@@ -83,9 +86,10 @@ def line_network(
     input_shape: str | None = None,
     options: LayerOptions | None = None,
     batch: int | None = None,
+    open_input: bool = False,
 ) -> Network:
     """The network that a line of standard input means, read as the words of a command line are."""
-    return _network(program_of(line_spans(line, number), options), input_shape, batch)
+    return _network(program_of(line_spans(line, number), options), input_shape, batch, open_input)
 
 
 def line_spans(line: bytes, number: int) -> list[Span]:
@@ -95,13 +99,13 @@ def line_spans(line: bytes, number: int) -> list[Span]:
     return [token.span for token in tokens_of(source)]
 
 
-def _network(program: Program, input_shape: str | None, batch: int | None) -> Network:
+def _network(program: Program, input_shape: str | None, batch: int | None, open_input: bool) -> Network:
     shape = None
     if input_shape is not None:
         shape = shape_of(input_shape, _option_span("--input", input_shape))
     if batch is not None and batch < 1:
         raise ExpressionError(f"--batch is {batch}, but must be at least 1", field="batch", value=batch)
-    network = program.network(shape)
+    network = program.network(shape, open_input=open_input)
     return network if batch is None else network.with_batch(batch)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
@@ -17,6 +21,51 @@ from convcalc.network import Network
 
 def of(text, weights=None, **options):
     return compose(parse_text(text).network(open_input=True), weights, **options)
+
+
+def computed(network, x, weights):
+    """The chain on one array (channels, *sizes), layer by layer: the executor, or what a layer's definition says."""
+    for node in network.nodes:
+        layer, own = node.layer, {key.partition(".")[2]: value for key, value in weights.items() if key[0] == node.name}
+        if layer.kind == "batchnorm":
+            mean, variance, weight, bias = (
+                own[key].reshape(-1, *(1,) * (x.ndim - 1)) for key in ("running_mean", "running_var", "weight", "bias")
+            )
+            x = (x - mean) / np.sqrt(variance + layer.eps) * weight + bias
+        elif layer.kind == "zeropad":
+            x = np.pad(x, ((0, 0), *layer.padding))
+        elif layer.kind in RESAMPLED:
+            x = np.stack([RESAMPLED[layer.kind](layer, row) for row in x])
+        elif layer.kind != "dropout":
+            step = Network.chain(layer, input=x.shape)
+            x = run(step, x, {f"0.{key}": value for key, value in own.items()}).output
+    return x
+
+
+def upsampled(layer, row):
+    """Upsampling of one axis by the definition of its mode."""
+    size = len(row)
+    factor = None if layer.scale_factor is None else layer.scale_factor[0]
+    out = layer.size[0] if factor is None else int(size * factor)
+    ratio = size / out if factor is None else 1 / factor
+    if layer.mode == "nearest":
+        return row[(np.arange(out) * ratio).astype(int)]
+    if layer.mode == "area":
+        return averaged(out, row)
+    places = np.linspace(0, size - 1, out) if layer.align_corners else (np.arange(out) + 0.5) * ratio - 0.5
+    return np.interp(places, np.arange(size), row)
+
+
+def averaged(out, row):
+    size = len(row)
+    return np.array([row[index * size // out : -(-(index + 1) * size // out)].mean() for index in range(out)])
+
+
+RESAMPLED = {
+    "upsample": upsampled,
+    "adaptiveavgpool": lambda layer, row: averaged(layer.output_size[0], row),
+    "globalavgpool": lambda layer, row: averaged(1, row),
+}
 
 
 def notes(report):
@@ -146,15 +195,62 @@ def test_the_one_layer_has_the_chains_size_and_reads_the_same(chain, size):
     assert (min(read), max(read)) == (-pads[0], -pads[0] + dilation * (kernel - 1))
 
 
-@pytest.mark.parametrize("text", ["conv1d:k3,s2 convt1d:k4,s2 conv1d:k3", "convt1d:k3,s2 conv1d:k2,s3 convt1d:k3"])
+IMPULSES = [
+    "conv1d:k3,s2 convt1d:k4,s2 conv1d:k3",
+    "convt1d:k3,s2 conv1d:k2,s3 convt1d:k3",
+    "conv1d:k3 upsample:2 conv1d:k3",
+    "conv1d:k3,s3 upsample:scale_factor=3,mode=linear",
+    "upsample:scale_factor=4,mode=linear conv1d:k3,s2",
+    "convt1d:k2,s3,p1 avgpool1d:3,s2 conv1d:k2,d3",
+    "upsample:size=31 conv1d:k3",
+    "upsample:size=31,mode=linear,align_corners=true conv1d:k3",
+    "adaptiveavgpool1d:7 conv1d:k2",
+    "adaptiveavgpool1d:6 conv1d:k2",
+    "upsample:scale_factor=1.5 conv1d:k2",
+    "conv1d:k1 upsample:size=10,mode=area",
+    "conv1d:k3 conv1d:k3,s2 globalavgpool",
+]
+
+
+@pytest.mark.parametrize("text", IMPULSES)
 def test_the_field_is_what_impulses_show(text):
     size = 24
     network = parse_text(f"1x{size} {text}").network()
-    ones = {f"{node.name}.weight": np.ones((1, 1, *node.layer.kernel_size)) for node in network.nodes}
-    seen = np.stack([run(network, row[None], ones).output[0] for row in np.eye(size)])
-    inside = [np.flatnonzero(column) for column in seen.T]
-    widths = [read[-1] - read[0] + 1 for read in inside if len(read) and read[0] > 6 and read[-1] < size - 6]
-    assert of(text).totals["receptive_field"] == (max(widths),)
+    convolutions = [node for node in network.nodes if node.layer.kind in ("conv", "convt")]
+    ones = {f"{node.name}.weight": np.ones((1, 1, *node.layer.kernel_size)) for node in convolutions}
+    seen = np.stack([computed(network, row[None], ones)[0] for row in np.eye(size)]) > 1e-9
+    widths = [read[-1] - read[0] + 1 for read in map(np.flatnonzero, seen.T) if len(read)]
+    assert of(f"1x{size} {text}").totals["receptive_field"] == (max(widths),)
+
+
+def test_layers_that_need_the_input_say_so():
+    for text in ("conv:k3 adaptiveavgpool:2", "globalavgpool", "upsample:size=9 conv:k3"):
+        with pytest.raises(ExpressionError, match="depends on the size of the input"):
+            of(text)
+    assert of("8x16x16 conv:k3 globalavgpool").totals["receptive_field"] == (16, 16)
+
+
+def test_copies_and_shuffles_are_windows():
+    assert of("upsample:2 conv:k3,p1").totals["kernel_size"] == (4, 4)
+    report = of("conv:12,i3,k3,p1 pixelshuffle:2 conv:k3")
+    assert report.rows[-1].values["weights"] == 3 * 3 * 9
+    # Three neighbours come from two places before the shuffle.
+    assert report.totals["receptive_field"] == (4, 4)
+    assert of("pixelunshuffle:4 conv:k2").totals["kernel_size"] == (8, 8)
+
+
+def test_what_cannot_be_composed_is_refused():
+    with pytest.raises(UnsupportedOpError, match=r"layer 1 \(fractionalmaxpool\): which elements"):
+        of("8x16x16 conv:k3 fractionalmaxpool:2,output_size=4")
+
+
+def test_every_kind_of_one_input_is_known_or_refused_on_purpose():
+    from convcalc.analysis.fields import ELEMENTWISE, ENDS, PASSES, WINDOWS
+    from convcalc.layers import LAYERS
+
+    known = {*WINDOWS, *PASSES, *ENDS}
+    unknown = {name for name, kind in LAYERS.items() if name not in known and kind.module not in ELEMENTWISE}
+    assert unknown == {"fractionalmaxpool", "maxunpool", "crop", "add", "mul", "concat"}
 
 
 # --- what needs the input -------------------------------------------------------------------------------------------
@@ -256,6 +352,10 @@ def linear_chains(draw):
     shape = [channels, *(draw(st.integers(4, (24, 12, 7)[rank - 1])) for _ in range(rank))]
     texts = []
     for _ in range(draw(st.integers(2, 3))):
+        other = draw(st.sampled_from([None, None, None, f"batchnorm{rank}d", f"zeropad{rank}d:1", "dropout"]))
+        if other:
+            texts.append(other)
+            continue
         kernel = [draw(st.integers(1, 3)) for _ in range(rank)]
         sizes = f"k{'x'.join(map(str, kernel))},s{'x'.join(str(draw(st.integers(1, 2))) for _ in range(rank))}"
         if draw(st.integers(0, 3)) == 0:
@@ -278,9 +378,12 @@ def random_weights(network, seed):
 
     random = np.random.default_rng(seed)
     return {
-        f"{item.node.name}.{name}": random.normal(size=shape)
+        f"{item.node.name}.{name}": random.uniform(0.5, 2, shape)
+        if name == "running_var"
+        else random.normal(size=shape)
         for item in resolve(network)
-        for name, shape in item.layer.parameters().items()
+        for name, shape in {**item.layer.parameters(), **item.layer.buffers()}.items()
+        if name != "num_batches_tracked"
     }
 
 
@@ -292,11 +395,12 @@ def test_merged_weights_give_what_the_chain_gives(text, seed):
         weights = random_weights(network, seed)
     except ConvcalcError:
         assume(False)
+    assume(sum("dropout" not in word for word in text.split()[1:]) > 1)
     report = compose(network, weights)
     one = parse_text(f"{text.split()[0]} {report.totals['merged']}").network()
     x = np.random.default_rng(seed).normal(size=network.inputs["input"].shape[1:])
-    expected = run(network, x, weights).output
-    merged = run(one, x, dict(report.arrays)).output
+    expected = computed(network, x, weights)
+    merged = computed(one, x, report.arrays)
     assert merged.shape == expected.shape
     inside = tuple(
         slice(before, max(size - after, before))
@@ -344,8 +448,8 @@ def test_weights_of_layers_that_stay_are_kept():
 @pytest.mark.parametrize(
     ("text", "weights", "message"),
     [
-        ("conv:k2 conv:k2", [np.ones((2, 2))], r"layer 1 \(conv\): its weights are not given; give 1.weight"),
-        ("conv:k2 conv:k2", [np.ones((2, 2))] * 3, "3 weights are given, but 2 layers have any"),
+        ("conv:k2 conv:k2", [np.ones((2, 2))], r"layer 1 \(conv\): its weight is not given; give 1.weight"),
+        ("conv:k2 conv:k2", [np.ones((2, 2))] * 3, "3 weights are given, but 2 convolutions take one"),
         ("conv:k2", {"0.wieght": np.ones((2, 2))}, "no layer has a weight 0.wieght; did you mean '0.weight'"),
         (
             "conv:k2 conv:k2",
@@ -370,3 +474,74 @@ def test_explanations_are_the_formulas_that_ran():
         ("length", "padding", 0),
     ]
     assert of("conv1d:k3,s2").rows[0].steps == ()
+
+
+def test_batch_norm_folds_into_the_convolution():
+    weights = {
+        "0.weight": np.array([[[[3.0]]]]),
+        "1.weight": np.array([2.0]),
+        "1.bias": np.array([1.0]),
+        "1.running_mean": np.array([5.0]),
+        "1.running_var": np.array([4.0]),
+    }
+    report = of("conv:k1 bn:eps=0", weights)
+    assert report.totals["merged"] == "conv2d:1,i1"
+    assert report.arrays["0.weight"].tolist() == [[[[3.0]]]]
+    assert report.arrays["0.bias"].tolist() == [-4.0]
+    with pytest.raises(ShapeError, match=r"layer 1 \(batchnorm\): running_var \+ eps must be more than 0"):
+        of("conv:k1 bn:eps=0", {**weights, "1.running_var": np.zeros(1)})
+    del weights["1.running_mean"]
+    with pytest.raises(ShapeError, match=r"give 1\.running_mean"):
+        of("conv:k1 bn:eps=0", weights)
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+def test_the_command_line(capsys, tmp_path):
+    from convcalc.cli import run_command_line
+
+    def answer(*arguments):
+        status = run_command_line(["compose", *arguments])
+        done = capsys.readouterr()
+        return status, done.out, done.err
+
+    status, out, err = answer("conv:k3", "conv:k3")
+    assert (status, "5x5" in out) == (0, True)
+    assert "25 weights against 18" in err
+    assert answer("conv:k3", "conv:k3", "-q")[:2] == (0, "5x5\n")
+    assert answer("-k", "3x7", "-q")[:2] == (0, "3x7\n")
+    assert answer("conv:k3,p1+2", "--get", "totals.padding")[1] == "1+2x1+2\n"
+    totals = json.loads(answer("3x32x32", "conv:8,k3,s2", "conv:k3", "--format", "json")[1])["totals"]
+    assert (totals["kernel_size"], totals["receptive_field"]) == ([7, 7], [7, 7])
+    _, out, _ = answer("conv", "conv", "-w", "[[1,1]]", "-w", "[[1],[2]]", "--format", "plain")
+    assert "0.weight: [[1,1],[2,2]]" in out
+    target = str(tmp_path / "merged.npz")
+    status, out, _ = answer("conv", "conv", "-w", "sobel", "-w", "gaussian", "-q", "-o", target)
+    assert (status, out) == (0, "5x5\n")
+    with np.load(target) as merged:
+        assert merged["0.weight"].shape == (1, 1, 5, 5)
+    assert answer("conv:k5", "-w", target, "-q")[:2] == (0, "5x5\n")
+    status, _, err = answer("conv:k5", "-w", target, "-o", target)
+    assert status == 1
+    assert "the result would overwrite it" in err
+    status, _, err = answer("conv", "conv", "-o", target)
+    assert status == 2
+    assert "give the layers' weights with -w" in err
+    status, out, _ = answer("conv:k3,s2", "conv:k3", "--explain")
+    assert "3 + 1·(3 − 1)·2" in out
+    status, _, err = answer("conv:k3,s2,psame_upper")
+    assert status == 2
+    assert "depends on the size of the input" in err
+    status, _, err = answer("conv:k3", "--batch", "3")
+    assert (status, "there is no input" in err) == (2, True)
+
+
+def test_geometry_loads_neither_numpy_nor_rich():
+    program = (
+        "import sys\n"
+        "from convcalc.cli import run_command_line\n"
+        "run_command_line(['compose', 'conv:k3', 'conv:k3'])\n"
+        "sys.exit(sum(name in sys.modules for name in ('numpy', 'rich')))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)

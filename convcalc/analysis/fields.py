@@ -13,7 +13,7 @@ from math import gcd
 from typing import Any
 
 from convcalc.errors import ExpressionError, UnsupportedOpError
-from convcalc.layers import kind_of
+from convcalc.layers import LAYERS, kind_of
 from convcalc.layers.base import Layer, Shape
 
 Positions = tuple[int, int]
@@ -158,6 +158,8 @@ def axes_of(layer: Layer, rank: int, before: Shape | None, after: Shape | None) 
     `before` and `after` are the shapes (batch first) that come in and go out, None where the input is left open. Raises
     `ExpressionError` where they are needed, `UnsupportedOpError` where the positions are not known.
     """
+    if layer.kind not in LAYERS:
+        raise UnsupportedOpError("it is not known, so nothing can be composed across it")
     kind = kind_of(layer)
     if kind.name in ENDS:
         return None
@@ -228,19 +230,83 @@ def _spread(size: int, out: int) -> Window | Reach:
     )
 
 
+def _pad(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+    return [Window(before=first, after=last) for first, last in layer.padding]
+
+
+def _shuffled(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+    return [Window(layer.upscale_factor, layer.upscale_factor, transposed=True)] * 2
+
+
+def _unshuffled(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+    return [Window(layer.downscale_factor, layer.downscale_factor)] * 2
+
+
+def _upsampled(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+    factors = layer.scale_factor
+    if before is None or after is None:
+        if factors is None or layer.align_corners or any(factor != int(factor) for factor in factors):
+            raise _needs_input(f"what {layer.kind} reads")
+        # Without an input, one factor stands for all axes; two axes are what layers without a rank have.
+        sizes = [(1, int(factor)) for factor in (factors * 2 if len(factors) == 1 else factors)]
+    else:
+        sizes = list(zip(before[2:], after[2:], strict=True))
+    each = (factors * len(sizes) if len(factors) == 1 else factors) if factors else (None,) * len(sizes)
+    return [_scaled(layer, size, out, factor) for (size, out), factor in zip(sizes, each, strict=True)]
+
+
+def _scaled(layer: Any, size: int, out: int, factor: float | None) -> Window | Reach:
+    """Upsampling along one axis: copies by a whole factor are a transposed window, interpolation is a `Reach`."""
+    ratio = Fraction(size, out) if factor is None or layer.recompute_scale_factor else 1 / Fraction(factor)
+    interpolates = layer.mode in _INTERPOLATED
+    if ratio.numerator == 1 and out * ratio == size and not layer.align_corners:
+        if not interpolates:
+            return Window(ratio.denominator, ratio.denominator, transposed=True)
+        phases = (ratio * (output + Fraction(1, 2)) - Fraction(1, 2) for output in range(ratio.denominator))
+        return Reach(tuple(positions(_neighbours(layer.mode, place)) for place in phases), 1)
+    if layer.mode == "area":
+        return _spread(size, out)
+    if layer.align_corners:
+        places = [Fraction(output * (size - 1), max(out - 1, 1)) for output in range(out)]
+    elif interpolates:
+        places = [max(ratio * (output + Fraction(1, 2)) - Fraction(1, 2), Fraction(0)) for output in range(out)]
+    else:
+        half = Fraction(1, 2) if layer.mode == "nearest-exact" else 0
+        places = [Fraction((output + half) * ratio // 1) for output in range(out)]
+    kept = ([min(max(place, 0), size - 1) for place in _neighbours(layer.mode, at)] for at in places)
+    return Reach(tuple(map(positions, kept)), None)
+
+
+_INTERPOLATED = {"linear": 1, "bilinear": 1, "trilinear": 1, "bicubic": 2}
+"""Modes that weigh neighbours, and how many on each side."""
+
+
+def _neighbours(mode: str, place: Fraction) -> list[int]:
+    """The elements that an output at this place of the input is made of. On an element, all others weigh nothing."""
+    first = place.numerator // place.denominator
+    reach = _INTERPOLATED.get(mode, 0)
+    return [first] if place == first or not reach else list(range(first - reach + 1, first + reach + 1))
+
+
 WINDOWS: dict[str, WindowRule] = {
     "conv": _convolution,
     "convt": _transposed,
     "maxpool": _pool,
     "avgpool": _pool,
+    "lppool": _pool,
+    **dict.fromkeys(("adaptivemaxpool", "adaptiveavgpool", "globalavgpool", "globalmaxpool"), _adaptive),
+    **dict.fromkeys(("pad", "constantpad", "zeropad", "reflectionpad", "replicationpad", "circularpad"), _pad),
+    "pixelshuffle": _shuffled,
+    "pixelunshuffle": _unshuffled,
+    **dict.fromkeys(("upsample", "upsamplingnearest", "upsamplingbilinear"), _upsampled),
 }
 """What the kinds do along the axes that read windows."""
 
-ELEMENTWISE = ("activation",)
-"""The families whose layers read each position by itself."""
+ELEMENTWISE = ("activation", "parametric", "softmax", "norm", "dropout")
+"""The families whose layers read each position by itself; the statistics of norms are not counted."""
 
-PASSES = ()
+PASSES = ("identity", "channelshuffle")
 """Further kinds that read each position by itself."""
 
-ENDS = ("flatten", "linear")
-"""The kinds after which there are no spatial axes."""
+ENDS = ("flatten", "linear", "unflatten", "reshape", "permute", "unfold", "fold")
+"""The kinds after which there are no spatial axes, or others."""

@@ -16,6 +16,7 @@ VERBS = {
     "shape": "The output shape of each layer.",
     "flops": "Parameters, MACs and exact FLOPs, forward and backward.",
     "memory": "Bytes of inputs, outputs, weights; peaks; what training keeps.",
+    "compose": "A chain as one layer, and its weights merged.",
     "run": "The numbers: layers on real arrays.",
 }
 """The verbs, and the line that the help gives each. Their modules are loaded when they are asked for."""

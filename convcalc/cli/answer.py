@@ -19,14 +19,14 @@ OUTPUT_FORMATS = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "ts
 """The format of a file by its suffix."""
 
 
-def answer(question: Question, analysis: Analysis, *, explain: bool = False) -> None:
-    """Answer the question, or each line of standard input with --lines."""
+def answer(question: Question, analysis: Analysis, *, explain: bool = False, open_input: bool = False) -> None:
+    """Answer the question, or each line of standard input with --lines. With `open_input` there need be no input."""
     name = format_name(question)
     check_output_options(question, name, explain=explain)
     if question["lines"]:
-        _answer_lines(question, analysis)
+        _answer_lines(question, analysis, open_input=open_input)
         return
-    report = analysis(_network(question))
+    report = analysis(_network(question, open_input=open_input))
     exceeded = exceeding(report, question["budget"])
     print_diagnostics(report.diagnostics, quiet=question["quiet"])
     _write(question, report, name, explain=explain)
@@ -44,13 +44,17 @@ def layer_options(question: Question) -> LayerOptions:
     return LayerOptions(question["kind"], fields)
 
 
-def _network(question: Question) -> Network:
+def _network(question: Question, *, open_input: bool) -> Network:
     return read_network(
-        question.words, input_shape=question["input_shape"], options=layer_options(question), batch=question["batch"]
+        question.words,
+        input_shape=question["input_shape"],
+        options=layer_options(question),
+        batch=question["batch"],
+        open_input=open_input,
     )
 
 
-def _answer_lines(question: Question, analysis: Analysis) -> None:
+def _answer_lines(question: Question, analysis: Analysis, *, open_input: bool) -> None:
     """One JSON line for each line of standard input, errors too, as soon as it is read."""
     from convcalc.nouns import line_network, standard_input
     from convcalc.render.document import document, error_document, json_text, value_document
@@ -61,7 +65,12 @@ def _answer_lines(question: Question, analysis: Analysis) -> None:
             continue
         try:
             network = line_network(
-                line, number, input_shape=question["input_shape"], options=options, batch=question["batch"]
+                line,
+                number,
+                input_shape=question["input_shape"],
+                options=options,
+                batch=question["batch"],
+                open_input=open_input,
             )
             report = analysis(network)
             _refuse(question, report, exceeding(report, question["budget"]))

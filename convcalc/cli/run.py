@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,7 +40,6 @@ kernels by name: identity, difference, sobel-x, sobel-y, prewitt-x, scharr-x, ro
 sharpen, emboss, box, box5, gaussian, gaussian5. A shape in place of an array is random from --seed.
 """
 
-_NAMED_WEIGHT = re.compile(r"([A-Za-z0-9_.-]+\.[A-Za-z_]+)=(.+)", re.DOTALL)
 _SHARED = tuple(
     option
     for option in (*LAYER_OPTIONS, *NETWORK_OPTIONS, *OUTPUT_OPTIONS)
@@ -208,22 +206,9 @@ def _text(word: Span) -> str:
 
 def _weights(texts: Sequence[str], seed: int) -> Any:
     """One array, arrays by name, or None."""
-    from convcalc.arrays import read_array, read_arrays
+    from convcalc.arrays import read_weights
 
-    named: dict[str, Array] = {}
-    bare: list[Array] = []
-    for text in texts:
-        found = _NAMED_WEIGHT.fullmatch(text)
-        if found:
-            named[found[1]] = read_array(found[2], seed=seed)
-        elif text.lower().endswith(".npz"):
-            arrays = read_arrays(text)
-            if any("." in name for name in arrays):
-                named.update(arrays)
-            else:
-                bare.append(read_array(text))
-        else:
-            bare.append(read_array(text, seed=seed))
+    named, bare = read_weights(texts, seed=seed)
     if len(bare) > 1 or (bare and named):
         raise ExpressionError("several weights are given; name each: -w 0.weight=... -w 2.weight=...", field="weights")
     return bare[0] if bare else named or None

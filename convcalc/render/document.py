@@ -14,7 +14,7 @@ VERSION = 1
 
 def document(report: Report) -> dict[str, Any]:
     """The report as the document that JSON output holds and `--get` looks into."""
-    return {
+    found = {
         "version": VERSION,
         "verb": report.verb,
         "status": report.status,
@@ -26,6 +26,9 @@ def document(report: Report) -> dict[str, Any]:
             {"level": item.level, "layer": item.layer, "message": item.message} for item in report.diagnostics
         ],
     }
+    return (
+        found | {"arrays": {name: array.tolist() for name, array in report.arrays.items()}} if report.arrays else found
+    )
 
 
 def _layer(row: Row) -> dict[str, Any]:

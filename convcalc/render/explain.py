@@ -22,7 +22,7 @@ def explanation(report: Report) -> Iterator[str]:
         if index:
             yield ""
         shapes = " → ".join(shapes_text(shapes, people=True) for shapes in (row.inputs, row.outputs))
-        yield f"{row.name}  {row.layer}  {shapes}"
+        yield f"{row.name}  {row.layer}  {shapes}" if row.inputs else f"{row.name}  {row.layer}"
         yield from _row_lines(row)
 
 
@@ -41,7 +41,7 @@ def _row_lines(row: Row) -> Iterator[str]:
                 yield from _unread_words(each)
             continue
         traced = step.traced()
-        axes = " = ".join(each.axis for each in steps if each.axis)
+        axes = " = ".join(dict.fromkeys(each.axis for each in steps if each.axis))
         name = f"{axes}: {step.formula.result}" if axes else step.formula.result
         yield f"  {name} = {traced.symbols}"
         margin = " " * (len(name) + 2)

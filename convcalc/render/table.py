@@ -60,7 +60,12 @@ def _columns_that_fit(report: Report, widths: list[int], width: int) -> list[int
     last column excepted.
     """
     wide = [index for index, column in enumerate(report.columns, 4) if column.wide]
-    shown = list(range(len(widths)))
+    # Without an input there are no shapes to show.
+    shown = [
+        index
+        for index in range(len(widths))
+        if index not in (_INPUT, _INPUT + 1) or any(row.inputs for row in report.rows)
+    ]
 
     def excess() -> int:
         return sum(widths[column] for column in shown) + _GAP * (len(shown) - 1) + _EDGES - width
@@ -68,7 +73,8 @@ def _columns_that_fit(report: Report, widths: list[int], width: int) -> list[int
     for index in [_INPUT, *reversed(wide)]:
         if excess() <= 0:
             return shown
-        shown.remove(index)
+        if index in shown:
+            shown.remove(index)
     whole = widths[_LAYER]
     narrowest = min(whole, _NARROWEST_LAYER)
     widths[_LAYER] = narrowest

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from convcalc.analysis.report import Report, Row
 from convcalc.layers.base import Shape
 from convcalc.render.units import plain_text, value_text
 
 _TOTAL = "total"
+_MOST_NUMBERS = 100
+"""Of an array that is shown in full."""
 
 
 def shapes_text(shapes: Sequence[Shape], *, people: bool = False) -> str:
@@ -33,7 +36,10 @@ def people_rows(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
     rows = [[*row_head(row), *row_values(report, row)] for row in report.rows]
     totals: list[str] = []
     if any(column.total for column in report.columns):
-        values = [total_text(report, column.key, column.unit) if column.total else "" for column in report.columns]
+        values = [
+            total_text(report, column.key, column.unit) if column.key in report.totals else ""
+            for column in report.columns
+        ]
         totals = [_TOTAL, "", "", "", *values]
     return titles, rows, totals
 
@@ -114,6 +120,9 @@ _SUMMARY = {
     "samples": ("samples", "count"),
     "total_flops": ("FLOPs for all samples", "count"),
     "seconds": ("time", "seconds"),
+    "merged": ("merged", "text"),
+    "merged_weights": ("its weights", "count"),
+    "merged_macs": ("its MACs", "count"),
 }
 
 
@@ -128,4 +137,17 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
             if key == "peak":
                 text += f" at layer {report.totals['peak_layer']}"
             lines.append((name, text))
-    return lines
+    return lines + [(name, _array_text(array)) for name, array in report.arrays.items()]
+
+
+def _array_text(array: Any) -> str:
+    """A small array as nested lists, leading axes of one left out; of a larger one the shape."""
+    while array.ndim > 1 and array.shape[0] == 1:
+        array = array[0]
+    if array.size > _MOST_NUMBERS:
+        return f"{shapes_text([array.shape])}, {array.size} numbers"
+    return _lists(array.tolist())
+
+
+def _lists(value: Any) -> str:
+    return f"[{','.join(map(_lists, value))}]" if isinstance(value, list) else f"{value:.6g}"

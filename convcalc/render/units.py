@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from convcalc.analysis.report import Value
 from convcalc.errors import ExpressionError
-from convcalc.layers.base import Shape, shape_text
+from convcalc.layers.base import Shape
 
 _SI = ("", "k", "M", "G", "T", "P", "E", "Z")
 _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -88,7 +90,7 @@ def value_text(value: Value | Shape, unit: str = "count") -> str:
     if value is None:
         return "?"
     if isinstance(value, tuple):
-        return shape_text(value) or "scalar"
+        return sizes_text(value)
     if isinstance(value, str):
         return value
     if unit == "bytes":
@@ -96,6 +98,18 @@ def value_text(value: Value | Shape, unit: str = "count") -> str:
     if unit == "seconds":
         return seconds_text(value)
     return count_text(value)
+
+
+def sizes_text(sizes: Sequence[Any]) -> str:
+    """Numbers, or (before, after) pairs, one for each axis. A pair of equal numbers is one number.
+
+    >>> sizes_text((64, 112, 112)), sizes_text(((1, 1), (0, 2))), sizes_text(())
+    ('64x112x112', '1x0+2', 'scalar')
+    """
+    return (
+        "x".join("+".join(map(str, dict.fromkeys(size))) if isinstance(size, tuple) else str(size) for size in sizes)
+        or "scalar"
+    )
 
 
 def plain_text(value: object) -> str:
@@ -108,8 +122,8 @@ def plain_text(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple | list) and all(isinstance(size, int) for size in value):
-        return shape_text(tuple(value)) or "scalar"
+    if isinstance(value, tuple | list) and all(isinstance(size, int | float | tuple) for size in value):
+        return sizes_text(value)
     return repr(value) if isinstance(value, float) else str(value)
 
 

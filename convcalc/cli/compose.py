@@ -1,0 +1,73 @@
+"""`convcalc compose`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from convcalc.cli.answer import answer
+from convcalc.cli.options import Question, verb
+from convcalc.errors import ExpressionError
+
+if TYPE_CHECKING:
+    from convcalc.analysis.report import Report
+    from convcalc.network import Network
+
+HELP = """\
+A chain of convolutions and pools as one: kernel, stride, padding, dilation and receptive field.
+
+\b
+  convcalc compose conv:k3 conv:k3 -q                        5x5
+  convcalc compose 3x224x224 conv:64,k7,s2,p3 relu maxpool:3,s2,p1 conv:64,k3,p1
+  convcalc compose conv:k3,s2 conv:k3 --explain              the formulas, with the numbers in them
+  convcalc compose conv conv -w sobel -w gaussian            the merged kernel; the weights in the layers' order
+  convcalc compose 3x32x32 conv:16,k3 conv:8 -w net.npz -o merged.npz
+"""
+_WEIGHT_FILES = (".npz", ".npy")
+
+
+@verb()
+def VERB(  # noqa: N802  every verb's module has one of this name
+    question: Question,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print each formula, with and without the numbers.")
+    ] = False,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("-w", "--weights", metavar="ARRAY", show_default=False,
+                     help="Merge weights too: an .npz of all by name, 2.weight=ARRAY, or arrays in the layers' order."),
+    ] = None,
+) -> None:  # fmt: skip
+    """Answer `compose`."""
+    from convcalc.composition import compose
+
+    given = _read(weights) if weights else None
+    path = question["output"]
+    written = path if path is not None and Path(path).suffix.lower() in _WEIGHT_FILES else None
+    if written is not None and given is None:
+        raise ExpressionError(f"-o {path} is for merged weights; give the layers' weights with -w", value=path)
+
+    def analysis(network: Network) -> Report:
+        report = compose(network, given, explain=explain)
+        if written is not None:
+            from convcalc.arrays import write_arrays
+
+            write_arrays(written, report.arrays, inputs=weights or ())
+        return report
+
+    if written is not None:
+        # The weights go into the file, and the report where it always goes.
+        question = Question(question.words, {**question.options, "output": None})
+    answer(question, analysis, explain=explain, open_input=True)
+
+
+def _read(texts: list[str]) -> Any:
+    """The weights by name, or in the layers' order."""
+    from convcalc.arrays import read_weights
+
+    named, bare = read_weights(texts)
+    if named and bare:
+        raise ExpressionError("some weights have a name and others none; name each: -w 0.weight=...", field="weights")
+    return named or bare
