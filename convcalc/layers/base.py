@@ -208,6 +208,14 @@ def choice(field: str, value: Any, known: Sequence[str]) -> str:
     return str(value)
 
 
+def exactly_one(first: str, value: Any, second: str, other: Any) -> None:
+    """Of two fields one must be given, and not both."""
+    if value is None and other is None:
+        raise LayerError(f"needs {first} or {second}", field=second)
+    if value is not None and other is not None:
+        raise LayerError(f"{first} and {second} are both given; keep one of them", field=second, value=other)
+
+
 def refused(field: str, value: Any, right: str) -> LayerError:
     """The error for a value that a field cannot have; `right` completes "it must be ..."."""
     return LayerError(f"{field} is {text_of(value)}, but must be {right}", field=field, value=value)
@@ -237,12 +245,18 @@ def spatial_input(layer: Layer, shape: Shape) -> tuple[int, int, tuple[int, ...]
     Raises `ShapeError` for another number of axes.
     """
     if len(shape) < 3 or (layer.rank is not None and len(shape) != layer.rank + 2):
-        axes = layer.rank if layer.rank is not None else "1, 2 or 3"
-        raise ShapeError(
-            f"needs channels and {axes} spatial axes, but {shape_text(shape[1:]) or 'a scalar'} came in",
-            value=shape,
-        )
+        raise wrong_axes((layer.rank,) if layer.rank is not None else (1, 2, 3), shape)
     return shape[0], shape[1], shape[2:]
+
+
+def wrong_axes(counts: Sequence[int], shape: Shape) -> ShapeError:
+    """The error for an input without channels and one of these counts of spatial axes."""
+    *most, last = map(str, counts)
+    axes = f"{', '.join(most)} or {last}" if most else last
+    came = shape_text(shape[1:]) or "a scalar"
+    return ShapeError(
+        f"needs channels and {axes} spatial {'axis' if axes == '1' else 'axes'}, but {came} came in", value=shape
+    )
 
 
 def axis_of(field: str, dim: int, shape: Shape) -> int:

@@ -15,6 +15,7 @@ from convcalc.layers.base import (
     Shape,
     Sizes,
     axis_name,
+    exactly_one,
     flag,
     number,
     refused,
@@ -48,9 +49,7 @@ class FractionalMaxPool(Layer):
         return_indices: bool = False,
     ) -> None:
         rank = self.rank or 0
-        if (output_size is None) == (output_ratio is None):
-            both = "not given beside output_size" if output_size is not None else "given, or output_size"
-            raise refused("output_ratio", output_ratio, both)
+        exactly_one("output_size", output_size, "output_ratio", output_ratio)
         ratios: Any = output_ratio if isinstance(output_ratio, Sequence) else (output_ratio,) * rank
         if output_ratio is not None and len(ratios) != rank:
             raise refused("output_ratio", output_ratio, f"one number, or {rank}, one for each axis")

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
-from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, number, refused, shape_text, whole
+from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, number, refused, shape_text, whole, wrong_axes
 from convcalc.tracing import product
 
 
@@ -90,11 +90,7 @@ class _Running(_Norm):
     def _refuse_axes(self, shape: Shape) -> None:
         allowed = self._axes()
         if len(shape) not in allowed:
-            counts = " or ".join(str(axes - 2) for axes in allowed)
-            raise ShapeError(
-                f"needs channels and {counts} spatial axes, but {shape_text(shape[1:]) or 'a scalar'} came in",
-                value=shape,
-            )
+            raise wrong_axes([axes - 2 for axes in allowed], shape)
 
     def _axes(self) -> tuple[int, ...]:
         """How many axes the input may have."""

@@ -62,8 +62,8 @@ class MaxUnpool(Layer):
         batch, channels, sizes = spatial_input(self, inputs[0])
         if inputs[1] != inputs[0]:
             raise ShapeError(
-                f"the indices are {shape_text(inputs[1])}, but must have the shape of the values,"
-                f" {shape_text(inputs[0])}",
+                f"the indices are {shape_text(inputs[1][1:])}, but must have the shape of the values,"
+                f" {shape_text(inputs[0][1:])}",
                 value=inputs[1],
             )
         before, after = zip(*self.padding, strict=True)

@@ -16,6 +16,7 @@ from convcalc.layers.base import (
     Sizes,
     axis_name,
     choice,
+    exactly_one,
     flag,
     number,
     refused,
@@ -67,9 +68,7 @@ class Upsample(Layer):
         align_corners: bool | None = None,
         recompute_scale_factor: bool | None = None,
     ) -> None:
-        if (size is None) == (scale_factor is None):
-            both = "not given beside size" if size is not None else "given, or size"
-            raise refused("scale_factor", scale_factor, both)
+        exactly_one("size", size, "scale_factor", scale_factor)
         factors: Any = scale_factor
         if factors is not None:
             factors = tuple(factors) if isinstance(factors, Sequence) and not isinstance(factors, str) else (factors,)

@@ -4,7 +4,8 @@ convcalc must accept a layer on an input exactly when PyTorch does, and give the
 what follows, so that none of it is drawn here:
 
 - A size of 0 is always refused. Where PyTorch gives an empty tensor, its answer here counts as a refusal; fields that
-  it takes a 0 for without one (a kernel of FractionalMaxPool2d, of MaxUnpool) are not drawn.
+  it takes a 0 for without one (a kernel of FractionalMaxPool2d, of MaxUnpool, a dilation of ConvTranspose) are not
+  drawn.
 - There is always a batch. PyTorch reads (C, *sizes) as one sample without a batch where it can.
 - A tuple of one number stands for that number on every axis, and None for None on every axis. PyTorch takes that in
   some layers, not in others (LPPool1d((2,)), AdaptiveAvgPool2d(None)). Tuples that are too long are refused; PyTorch's
@@ -18,11 +19,13 @@ what follows, so that none of it is drawn here:
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections import Counter
 from math import prod
 
 import pytest
+from layer_cases import SIGNATURES
 
 from convcalc.errors import ConvcalcError
 from convcalc.layers import LAYERS, find_kind
@@ -104,6 +107,8 @@ def draw_convolution(draw, rank):
 
 def draw_transposed(draw, rank):
     fields, shapes = draw_conv(draw, rank)
+    if "dilation" in fields:
+        fields["dilation"] = draw.right(rank, 1, 2)
     return fields | some(
         draw, padding=draw.per_axis(rank, 0, 2, 0), output_padding=draw.per_axis(rank, 0, 2, 0)
     ), shapes
@@ -622,6 +627,28 @@ def samples(name):
 def test_every_kind_is_drawn():
     assert {find_kind(name)[0].name for name in NAMES} == set(LAYERS)
     assert len(NAMES) * ROUNDS >= 5000
+
+
+@pytest.mark.parametrize("name", sorted(SIGNATURES))
+def test_signatures(name):
+    left_out = {
+        "self",
+        "device",
+        "dtype",
+        "args",
+        "kwargs",
+        "min_value",
+        "max_value",
+        "process_group",
+        "_random_samples",
+    }
+    for module in [getattr(nn, name)] if hasattr(nn, name) else [getattr(nn, f"{name}{rank}d") for rank in (2, 3)]:
+        fields = [
+            parameter.name + (f"={parameter.default}" if parameter.default is not parameter.empty else "")
+            for parameter in inspect.signature(module.__init__).parameters.values()
+            if parameter.name not in left_out
+        ]
+        assert " ".join(fields) == SIGNATURES[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
