@@ -126,7 +126,10 @@ def _forward(
         "additions": cost.additions,
         "other": cost.other,
     }
-    return values, ({} if cost.macs else {"macs": _NO_PRODUCTS}), tuple(steps)
+    reasons = {} if cost.macs else {"macs": _NO_PRODUCTS}
+    if values["flops"] == 0 and cost.flops:
+        reasons["flops"] = f"{convention} counts nothing here"
+    return values, reasons, tuple(steps)
 
 
 def flops_by(convention: str, item: Resolved, cost: Cost) -> int:
