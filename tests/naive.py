@@ -64,12 +64,11 @@ class Counting:
 
     def __truediv__(self, other):
         _tally.other += 1
-        # A value of 0 only stands for itself where nothing is divided by it.
-        return Counting(Fraction(self.value) / (plain(other) or 1))
+        return Counting(self.value / (plain(other) or 1))  # only the count matters
 
     def __rtruediv__(self, other):
         _tally.other += 1
-        return Counting(Fraction(plain(other)) / (self.value or 1))
+        return Counting(plain(other) / (self.value or 1))
 
     def __gt__(self, other):
         _tally.other += 1
@@ -395,15 +394,475 @@ def avgpool_backward(layer, x, y):
     return {"input": of_input}
 
 
+def lppool(layer, x):
+    powers = Array(x.shape, lambda index: call(x[index]))
+    return pooled(layer, powers, lambda window: call(total(window)))
+
+
+def lppool_backward(layer, x, y):
+    """A power and a product for each window, added to its elements, and again for each input element."""
+
+    def of_input():
+        shares = [call(y[index]) * y[index] for index in y.indices]
+        for share in shares:
+            for _ in taps(layer.kernel_size):
+                share + Counting(0)
+        return [call(x[index]) * x[index] for index in x.indices]
+
+    return {"input": of_input}
+
+
+def fractional(layer, x):
+    """Where the windows are is drawn, and matters to no count: here they follow each other."""
+    sizes = [wanted if isinstance(wanted, int) else 0 for wanted in layer.output_size]
+
+    def element(index):
+        n, c, *at = index
+        return largest([x[n, c, *place(at, tap, (1,) * len(at))] for tap in taps(layer.kernel_size)])
+
+    return Array((*x.shape[:2], *sizes), element)
+
+
+def adaptive_windows(size, output):
+    """The elements of each window: those that share some length with the window's part of the axis."""
+    windows = []
+    for i in range(output):
+        low, high = Fraction(i * size, output), Fraction((i + 1) * size, output)
+        windows.append([j for j in range(size) if max(low, j) < min(high, j + 1)])
+    return windows
+
+
+def adaptive(output, x, join):
+    windows = [adaptive_windows(size, wanted) for size, wanted in zip(x.shape[2:], output, strict=True)]
+
+    def element(index):
+        n, c, *at = index
+        return join([x[n, c, *inside] for inside in grid(*(axis[i] for axis, i in zip(windows, at, strict=True)))])
+
+    return Array((*x.shape[:2], *output), element)
+
+
+def mean(numbers):
+    return total(numbers) / len(numbers)
+
+
+def adaptive_output(layer, x):
+    wanted = getattr(layer, "output_size", (1,) * len(x.shape[2:]))
+    return [size if out is None else out for out, size in zip(wanted, x.shape[2:], strict=True)]
+
+
+def adaptive_average(layer, x):
+    return adaptive(adaptive_output(layer, x), x, mean)
+
+
+def adaptive_maximum(layer, x):
+    return adaptive(adaptive_output(layer, x), x, largest)
+
+
+def adaptive_average_backward(layer, x, y):
+    """Each gradient is divided once and added to its whole window."""
+
+    def spread(window):
+        share = Counting(1) / 2
+        for _ in window:
+            share + Counting(0)
+        return Counting(0)
+
+    return {"input": lambda: adaptive(y.shape[2:], x, spread)}
+
+
+def area(layer, x, sizes):
+    return adaptive(sizes, x, mean)
+
+
 # --- elements -------------------------------------------------------------------------------------------------------
 
 
-def relu(layer, x):
-    return Array(x.shape, lambda index: largest([Counting(0), x[index]]))
+def larger(a, b):
+    _tally.other += 1
+    return Counting(max(plain(a), plain(b)))
 
 
-def relu_backward(layer, x, y):
+def smaller(a, b):
+    _tally.other += 1
+    return Counting(min(plain(a), plain(b)))
+
+
+def choose(condition, a, b):
+    """Both are made; choosing is free."""
+    return a if condition else b
+
+
+def leaky(x):
+    return choose(x > 0, x, 0.01 * x)
+
+
+FUNCTIONS = {
+    "relu": lambda x: larger(x, 0),
+    "relu6": lambda x: smaller(larger(x, 0), 6),
+    "leakyrelu": leaky,
+    "rrelu": leaky,
+    "prelu": leaky,
+    "threshold": lambda x: choose(x > 1, x, Counting(2)),
+    "hardtanh": lambda x: smaller(larger(x, -1), 1),
+    "hardsigmoid": lambda x: smaller(larger(x + 3, 0), 6) / 6,
+    "hardswish": lambda x: x * smaller(larger(x + 3, 0), 6) / 6,
+    "hardshrink": lambda x: choose(call(x) > 0.5, x, Counting(0)),
+    "softshrink": lambda x: larger(x - 0.5, 0) + smaller(x + 0.5, 0),
+    "elu": lambda x: choose(x > 0, x, 1.0 * call(x)),
+    "selu": lambda x: 1.05 * choose(x > 0, x, 1.67 * call(x)),
+    "celu": lambda x: larger(x, 0) + smaller(1.0 * call(x / 1.0), 0),
+    "sigmoid": lambda x: 1 / (1 + call(-x)),
+    "logsigmoid": lambda x: smaller(x, 0) - call(call(-call(x))),
+    "silu": lambda x: x / (1 + call(-x)),
+    "mish": lambda x: x * call(call(call(x))),
+    "softplus": lambda x: choose(1.0 * x > 20, x, call(call(1.0 * x)) / 1.0),
+    "softsign": lambda x: x / (1 + call(x)),
+    "tanh": call,
+    "tanhshrink": lambda x: x - call(x),
+    "gelu": lambda x: 0.5 * x * (1 + call(0.7 * x)),
+}
+"""One element at a time: exp(x) - 1 and ln(1 + x) are one function each, a sign is free, every branch is taken."""
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + call(0.8 * x * (1 + 0.04 * x * x)))
+
+
+def function_of(layer):
+    return gelu_tanh if getattr(layer, "approximate", "") == "tanh" else FUNCTIONS[layer.kind]
+
+
+def elementwise(layer, x, weight=None):
+    return Array(x.shape, lambda index: function_of(layer)(x[index]))
+
+
+def elementwise_backward(layer, x, y, weight=None):
+    """The slope takes as much as the function, and there is one multiplication by it; ReLU's is chosen, not made."""
+
     def of_input():
-        return [y[index] > 0 for index in y.indices]
+        if layer.kind == "relu":
+            return [choose(x[index] > 0, y[index], Counting(0)) for index in x.indices]
+        return [y[index] * function_of(layer)(x[index]) for index in x.indices]
+
+    def of_weight():
+        """PReLU's: the gradient times the elements below 0, for each slope; what is above is 0."""
+        sums = Sums()
+        for index in x.indices:
+            below = choose(x[index] < 0, x[index], Counting(0))
+            sums.put(index[1] if weight.shape[0] > 1 else 0, y[index] * below)
+
+    return {"input": of_input, "weight": of_weight}
+
+
+def glu_shape(layer, shape):
+    axis = layer.dim % len(shape)
+    return (*shape[:axis], shape[axis] // 2, *shape[axis + 1 :])
+
+
+def glu(layer, x):
+    return Array(glu_shape(layer, x.shape), lambda index: x[index] / (1 + call(-x[index])))
+
+
+def glu_backward(layer, x, y):
+    def of_input():
+        for index in y.indices:
+            share = 1 / (1 + call(-x[index]))
+            first = y[index] * share
+            first * x[index] * (1 - share)
 
     return {"input": of_input}
+
+
+def dropout(layer, x):
+    return x
+
+
+def dropout_backward(layer, x, y):
+    """Times the mask, which is in training only."""
+    return {"input": lambda: [y[index] * Counting(1) for index in y.indices]}
+
+
+# --- norms and softmax ----------------------------------------------------------------------------------------------
+
+
+def norm_groups(layer, x):
+    """The indices that are normalised together."""
+    groups: dict[Any, list] = {}
+    for index in x.indices:
+        if layer.kind in ("layernorm", "rmsnorm"):
+            key = index[: len(index) - len(layer.normalized_shape)]
+        elif layer.kind == "groupnorm":
+            key = index[0], index[1] // (x.shape[1] // layer.num_groups)
+        elif layer.kind == "instancenorm":
+            key = index[:2]
+        else:
+            key = index[1]
+        groups.setdefault(key, []).append(index)
+    return groups.values()
+
+
+def parameter_place(layer, index):
+    if layer.kind in ("layernorm", "rmsnorm"):
+        return index[len(index) - len(layer.normalized_shape) :]
+    return (index[1],)
+
+
+def norm(layer, x, weight=None, bias=None):
+    if getattr(layer, "track_running_stats", False):
+        return Array(x.shape, lambda index: x[index] * Counting(2) + Counting(3))
+    result = Array(x.shape, lambda index: x[index])
+    for group in norm_groups(layer, x):
+        if layer.kind == "rmsnorm":
+            distances = {index: x[index] for index in group}
+        else:
+            middle = mean([x[index] for index in group])
+            distances = {index: x[index] - middle for index in group}
+        variance = mean([distances[index] * distances[index] for index in group])
+        inverse = 1 / call(variance + 1e-5)
+        for index in group:
+            y = distances[index] * inverse
+            y = y if weight is None else y * weight[parameter_place(layer, index)]
+            result.at[index] = y if bias is None else y + bias[parameter_place(layer, index)]
+    return result
+
+
+def norm_backward(layer, x, y, weight=None):
+    def of_input():
+        """inv·(g − mean(g) − x̂·mean(g·x̂)), x̂ made once more; without mean(g) for the root mean square."""
+        for group in norm_groups(layer, x):
+            centred = layer.kind != "rmsnorm"
+            inverse = Counting(1)
+            hats = {i: (x[i] - Counting(1) if centred else x[i]) * inverse for i in group}
+            g = {i: y[i] if weight is None else y[i] * weight[parameter_place(layer, i)] for i in group}
+            slope = mean([g[i] * hats[i] for i in group])
+            if centred:
+                middle = mean(list(g.values()))
+                g = {i: g[i] - middle for i in group}
+            for i in group:
+                inverse * (g[i] - hats[i] * slope)
+
+    def of_weight():
+        sums = Sums()
+        for index in x.indices:
+            sums.put(parameter_place(layer, index), y[index] * x[index])
+
+    def of_bias():
+        sums = Sums()
+        for index in x.indices:
+            sums.put(parameter_place(layer, index), y[index])
+
+    return {"input": of_input, "weight": of_weight, "bias": of_bias}
+
+
+def response_norm(layer, x):
+    squares = Array(x.shape, lambda index: x[index] * x[index])
+
+    def element(index):
+        n, c, *at = index
+        near = [squares[n, c - layer.size // 2 + i, *at] for i in range(layer.size)]
+        return x[index] / call(1 + 1e-4 * mean(near))
+
+    return Array(x.shape, element)
+
+
+def response_norm_backward(layer, x, y):
+    """g/d^beta − x·c·Σ g·y/d over the neighbours, with d and its power kept."""
+
+    def of_input():
+        terms = Array(x.shape, lambda index: y[index] * x[index] / Counting(2))
+        for index in x.indices:
+            n, c, *at = index
+            near = [terms[n, c - layer.size // 2 + i, *at] for i in range(layer.size)]
+            y[index] / Counting(2) - x[index] * 0.1 * total(near)
+
+    return {"input": of_input}
+
+
+def slices(layer, x):
+    axis = 1 if layer.kind == "softmax2d" else layer.dim
+    if axis is None:
+        axis = 0 if len(x.shape) in (1, 3) else 1
+    axis %= len(x.shape)
+    groups: dict[Any, list] = {}
+    for index in x.indices:
+        groups.setdefault((*index[:axis], *index[axis + 1 :]), []).append(index)
+    return groups.values()
+
+
+def softmax(layer, x):
+    result = Array(x.shape, lambda index: x[index])
+    for group in slices(layer, x):
+        top = largest([x[i] for i in group])
+        lowered = {i: x[i] - top for i in group}
+        powers = {i: call(lowered[i]) for i in group}
+        whole = total(list(powers.values()))
+        logarithm = call(whole) if layer.kind == "logsoftmax" else None
+        for i in group:
+            result.at[i] = powers[i] / whole if logarithm is None else lowered[i] - logarithm
+    return result
+
+
+def softmax_backward(layer, x, y):
+    """y·(g − Σ g·y); for the logarithm g − exp(y)·Σ g."""
+
+    def of_input():
+        for group in slices(layer, x):
+            if layer.kind == "logsoftmax":
+                whole = total([x[i] for i in group])
+                for i in group:
+                    x[i] - call(y[i]) * whole
+            else:
+                whole = total([x[i] * y[i] for i in group])
+                for i in group:
+                    y[i] * (x[i] - whole)
+
+    return {"input": of_input}
+
+
+# --- sizes, columns, joins ------------------------------------------------------------------------------------------
+
+NEIGHBOURS = {"linear": 2, "bilinear": 4, "bicubic": 16, "trilinear": 8}
+
+
+def upsampled(layer, x):
+    """The sizes: the largest whole numbers that the sizes times the factors reach."""
+    given = layer.size or layer.scale_factor
+    each = given * len(x.shape[2:]) if len(given) == 1 else given
+    if layer.size is not None:
+        return list(each)
+    return [max(i for i in range(size * 4 + 1) if i <= size * factor)
+            for size, factor in zip(x.shape[2:], each, strict=True)]  # fmt: skip
+
+
+def upsample(layer, x):
+    sizes = upsampled(layer, x)
+    if layer.mode == "area":
+        return adaptive(sizes, x, mean)
+    count = NEIGHBOURS.get(layer.mode, 0)
+    shape = (*x.shape[:2], *sizes)
+    return Array(shape, lambda index: dot([(Counting(1), Counting(2))] * count) if count else Counting(0))
+
+
+def upsample_backward(layer, x, y):
+    """Each gradient, times the weight where it is interpolated, is added to each neighbour."""
+    if layer.mode == "area":
+        return adaptive_average_backward(layer, x, y)
+
+    def of_input():
+        for index in y.indices:
+            for _ in range(NEIGHBOURS.get(layer.mode, 0)):
+                _tally.macs += 1
+                Counting(0) + y[index] * Counting(1)
+            if layer.mode not in NEIGHBOURS:
+                Counting(0) + y[index]
+
+    return {"input": of_input}
+
+
+def add_columns(layer, planes, sizes):
+    """Every column element is added to its place; the first one there is put."""
+    places = window_starts(layer, sizes, layer.padding, dilation=layer.dilation)
+    sums = Sums()
+    for plane in range(planes):
+        for start in grid(*places):
+            for tap in taps(layer.kernel_size):
+                sums.put((plane, *place(start, tap, layer.dilation)), Counting(1))
+    return places
+
+
+def unfold(layer, x):
+    places = window_starts(layer, x.shape[2:], layer.padding, dilation=layer.dilation)
+    rows = x.shape[1] * len(taps(layer.kernel_size))
+    return Array((x.shape[0], rows, len(list(grid(*places)))), lambda index: Counting(0))
+
+
+def unfold_backward(layer, x, y):
+    return {"input": lambda: add_columns(layer, x.shape[0] * x.shape[1], x.shape[2:])}
+
+
+def fold(layer, x):
+    channels = x.shape[1] // len(taps(layer.kernel_size))
+    add_columns(layer, x.shape[0] * channels, layer.output_size)
+    return Array((x.shape[0], channels, *layer.output_size), lambda index: Counting(0))
+
+
+def pad(layer, x):
+    sizes = [size + sum(pair) for size, pair in zip(x.shape[2:], layer.padding, strict=True)]
+    return Array((*x.shape[:2], *sizes), lambda index: Counting(0))
+
+
+def pad_backward(layer, x, y):
+    """What stands outside the input is a copy, unless it is a constant: its gradient is added to where it is from."""
+
+    def of_input():
+        for n, c, *at in y.indices:
+            source = [a - pair[0] for a, pair in zip(at, layer.padding, strict=True)]
+            inside = all(0 <= s < size for s, size in zip(source, x.shape[2:], strict=True))
+            if not inside and layer.mode != "constant":
+                y[n, c, *at] + Counting(0)
+
+    return {"input": of_input}
+
+
+def shared(*shapes):
+    """The shape that all grow to."""
+    rank = max(map(len, shapes))
+    return tuple(map(max, zip(*((1,) * (rank - len(shape)) + shape for shape in shapes), strict=True)))
+
+
+def joined(x, index):
+    """The element of a smaller array at an index of the shared shape."""
+    own = index[len(index) - len(x.shape) :]
+    return x[tuple(0 if size == 1 else i for i, size in zip(own, x.shape, strict=True))]
+
+
+def join(layer, *arrays):
+    result = arrays[0]
+    for other in arrays[1:]:
+        before = result
+        shape = shared(before.shape, other.shape)
+        if layer.kind == "add":
+            result = Array(shape, lambda i, a=before, b=other: joined(a, i) + joined(b, i))
+        else:
+            result = Array(shape, lambda i, a=before, b=other: joined(a, i) * joined(b, i))
+    return result
+
+
+def reduced(x, shape):
+    """A gradient added up where the factor was repeated."""
+    sums = Sums()
+    for index in x.indices:
+        own = index[len(index) - len(shape) :]
+        sums.put(tuple(0 if size == 1 else i for i, size in zip(own, shape, strict=True)), x[index])
+
+
+def join_backward(layer, *arrays, y):
+    """A sum hands its gradient to each input; each step of a product makes one for both of its factors."""
+
+    def of_sum():
+        for x in arrays:
+            reduced(y, x.shape)
+
+    def of_product():
+        before = arrays[0].shape
+        for other in arrays[1:]:
+            after = shared(before, other.shape)
+            for factor in (before, other.shape):
+                reduced(Array(after, lambda i: Counting(1) * Counting(1)), factor)
+            before = after
+
+    return {"input": of_sum if layer.kind == "add" else of_product}
+
+
+def nothing(layer, *arrays):
+    """Numbers are moved."""
+
+
+def nothing_backward(layer, *arrays, y):
+    return {"input": lambda: None}
+
+
+def move_gradients(layer, x, y):
+    """The gradient starts from zeros, and each output's is added to it."""
+    return {"input": lambda: [Counting(0) + y[index] for index in y.indices]}

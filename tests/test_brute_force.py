@@ -112,8 +112,12 @@ def windowed(draw, kind):
         fields["padding"] = draw(st.sampled_from(["valid", "same", "same_upper", "same_lower", "causal", "full"]))
     if kind == "convt":
         fields["output_padding"] = draw(per_axis(rank, st.integers(0, 1)))
+    if kind in ("maxpool", "avgpool", "lppool"):
+        fields["ceil_mode"] = draw(st.booleans())
     if kind in ("maxpool", "avgpool"):
-        fields |= {"ceil_mode": draw(st.booleans()), "padding": draw(per_axis(rank, st.integers(0, 1)))}
+        fields["padding"] = draw(per_axis(rank, st.integers(0, 1)))
+    if kind == "lppool":
+        fields["norm_type"] = 2
     if kind == "maxpool":
         fields["dilation"] = draw(per_axis(rank, tiny))
     shape = (draw(st.integers(1, 2)), channels, *draw(st.tuples(*[st.integers(1, most)] * rank)))
@@ -124,29 +128,201 @@ def windowed(draw, kind):
     return layer, shape
 
 
+def rest(draw, least=1, most=3, top=3):
+    return tuple(draw(st.lists(st.integers(1, top), min_size=least, max_size=most)))
+
+
+def batch_and_channels(draw):
+    return draw(st.integers(1, 2)), draw(st.integers(1, 4))
+
+
 @st.composite
 def of_features(draw, kind):
     shape = tuple(draw(st.lists(st.integers(1, 4), min_size=2, max_size=4)))
     return LAYERS[kind].layer_class()(shape[-1], draw(st.integers(1, 4)), draw(st.booleans())), shape
 
 
+ARGUMENTS = {
+    "threshold": {"threshold": 1, "value": 2},
+    "prelu": {"num_parameters": 1},
+    "glu": {"dim": 1},
+}
+WORDS = {"gelu": {"approximate": ["none", "tanh"]}, "relu": {"inplace": [False, True]}}
+
+
 @st.composite
 def of_elements(draw, kind):
-    return LAYERS[kind].layer_class()(), tuple(draw(st.lists(st.integers(1, 4), min_size=2, max_size=5)))
+    shape = (*batch_and_channels(draw), *rest(draw, 0))
+    fields = dict(ARGUMENTS.get(kind, {}))
+    for field, values in WORDS.get(kind, {}).items():
+        fields[field] = draw(st.sampled_from(values))
+    if kind == "prelu" and draw(st.booleans()):
+        fields["num_parameters"] = shape[1]
+    if kind == "glu":
+        shape = (shape[0], 2 * shape[1], *shape[2:])
+    return LAYERS[kind].layer_class()(**fields), shape
+
+
+@st.composite
+def adaptive(draw, kind):
+    rank = draw(st.integers(1, 3))
+    shape = (*batch_and_channels(draw), *(draw(st.integers(1, 6 - rank)) for _ in range(rank)))
+    wanted = tuple(draw(st.none() | st.integers(1, 6 - rank)) for _ in range(rank))
+    fields = {} if kind.startswith("global") else {"output_size": wanted}
+    return LAYERS[kind].layer_class(rank)(**fields), shape
+
+
+@st.composite
+def fractional(draw, kind):
+    rank = draw(st.integers(2, 3))
+    output = tuple(draw(st.integers(1, 2)) for _ in range(rank))
+    kernel = tuple(draw(st.integers(1, 2)) for _ in range(rank))
+    sizes = tuple(out + size - 1 for out, size in zip(output, kernel, strict=True))
+    return LAYERS[kind].layer_class(rank)(kernel, output_size=output), (*batch_and_channels(draw), *sizes)
+
+
+@st.composite
+def norms(draw, kind):
+    rank = draw(st.integers(1, 3))
+    groups = draw(st.integers(1, 2))
+    channels = groups * draw(st.integers(1, 2))
+    shape = (draw(st.integers(1, 2)), channels, *(draw(st.integers(1, 3)) for _ in range(rank)))
+    affine = draw(st.booleans())
+    fields = {"bias": draw(st.booleans())} if kind != "rmsnorm" else {}
+    if kind in ("batchnorm", "instancenorm", "syncbatchnorm"):
+        fields |= {"affine": affine, "track_running_stats": draw(st.booleans())}
+    elif kind == "groupnorm":
+        fields |= {"affine": affine, "num_groups": groups}
+    else:
+        fields |= {"elementwise_affine": affine, "normalized_shape": shape[-draw(st.integers(1, rank)) :]}
+    return LAYERS[kind].layer_class(rank if LAYERS[kind].ranked else None)(**fields), shape
+
+
+@st.composite
+def response_norms(draw, kind):
+    return LAYERS[kind].layer_class()(draw(st.integers(1, 4))), (*batch_and_channels(draw), *rest(draw))
+
+
+@st.composite
+def shares(draw, kind):
+    shape = (*batch_and_channels(draw), *((2, 3) if kind == "softmax2d" else rest(draw, 0)))
+    if kind == "softmax2d":
+        return LAYERS[kind].layer_class()(), shape
+    return LAYERS[kind].layer_class()(draw(st.none() | st.integers(-len(shape), len(shape) - 1))), shape
+
+
+@st.composite
+def upsampling(draw, kind):
+    rank = draw(st.integers(1, 3)) if kind == "upsample" else 2
+    shape = (*batch_and_channels(draw), *(draw(st.integers(1, 4 - rank + 1)) for _ in range(rank)))
+    fields = draw(
+        st.sampled_from([{"scale_factor": 2}, {"scale_factor": 1.5}, {"size": 3}, {"size": tuple(range(1, rank + 1))}])
+    )
+    if kind == "upsample":
+        smooth = {1: ["linear"], 2: ["bilinear", "bicubic"], 3: ["trilinear"]}[rank]
+        fields |= {"mode": draw(st.sampled_from(["nearest", "nearest-exact", "area", *smooth]))}
+    return LAYERS[kind].layer_class()(**fields), shape
+
+
+def columns_window(draw):
+    two = st.tuples(st.integers(1, 2), st.integers(1, 2))
+    return {"kernel_size": draw(two), "dilation": draw(two), "padding": draw(st.integers(0, 1)), "stride": draw(two)}
+
+
+@st.composite
+def columns(draw, kind):
+    window = columns_window(draw)
+    sizes = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    batch, channels = batch_and_channels(draw)
+    if kind == "unfold":
+        return LAYERS[kind].layer_class()(**window), (batch, channels, *sizes)
+    pads = ((window["padding"],) * 2,) * 2
+    along = [
+        naive.starts(*each)
+        for each in (
+            (sizes[i], window["kernel_size"][i], window["stride"][i], *pads[i], window["dilation"][i]) for i in (0, 1)
+        )
+    ]
+    assume(all(along))
+    kernel = window["kernel_size"][0] * window["kernel_size"][1]
+    return LAYERS[kind].layer_class()(sizes, **window), (batch, channels * kernel, len(along[0]) * len(along[1]))
+
+
+@st.composite
+def padding(draw, kind):
+    rank = draw(st.integers(1, 3))
+    shape = (*batch_and_channels(draw), *(draw(st.integers(1, 3)) for _ in range(rank)))
+    pairs = tuple((draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(rank))
+    fields = {"padding": pairs}
+    if kind == "pad":
+        fields["mode"] = draw(st.sampled_from(["constant", "reflect", "replicate", "circular"]))
+    if kind == "constantpad":
+        fields["value"] = 1.5
+    return LAYERS[kind].layer_class(rank)(**fields), shape
+
+
+@st.composite
+def joins(draw, kind):
+    shape = (*batch_and_channels(draw), *rest(draw, 0))
+    others = [tuple(1 if draw(st.booleans()) else size for size in shape) for _ in range(draw(st.integers(1, 2)))]
+    return LAYERS[kind].layer_class()(), *draw(st.permutations([shape, *others]))
+
+
+MOVED = {
+    "flatten": ({}, (2, 3, 4)),
+    "unflatten": ({"dim": 1, "unflattened_size": (2, 3)}, (2, 6)),
+    "reshape": ({"shape": (3, -1)}, (2, 6)),
+    "permute": ({"dims": (0, 2, 1)}, (2, 3, 4)),
+    "identity": ({}, (2, 3)),
+    "channelshuffle": ({"groups": 2}, (1, 4, 2, 2)),
+    "pixelshuffle": ({"upscale_factor": 2}, (1, 4, 2, 2)),
+    "pixelunshuffle": ({"downscale_factor": 2}, (1, 1, 4, 4)),
+    "concat": ({}, (2, 3), (2, 4)),
+    "crop": ({}, (1, 2, 5, 5), (1, 2, 3, 3)),
+    "maxunpool": ({"kernel_size": 2}, (1, 2, 3, 3), (1, 2, 3, 3)),
+}
+
+
+def moved(kind):
+    fields, *shapes = MOVED[kind]
+    return st.just((LAYERS[kind].layer_class(2 if LAYERS[kind].ranked else None)(**fields), *shapes))
 
 
 CASES = {
-    "conv": (windowed, naive.conv, naive.conv_backward),
-    "convt": (windowed, naive.convt, naive.convt_backward),
-    "linear": (of_features, naive.linear, naive.linear_backward),
-    "maxpool": (windowed, naive.maxpool, naive.maxpool_backward),
-    "avgpool": (windowed, naive.avgpool, naive.avgpool_backward),
-    "relu": (of_elements, naive.relu, naive.relu_backward),
+    kind: case
+    for kinds, *case in (
+        ("conv", windowed, naive.conv, naive.conv_backward),
+        ("convt", windowed, naive.convt, naive.convt_backward),
+        ("linear", of_features, naive.linear, naive.linear_backward),
+        ("maxpool", windowed, naive.maxpool, naive.move_gradients),
+        ("avgpool", windowed, naive.avgpool, naive.avgpool_backward),
+        ("lppool", windowed, naive.lppool, naive.lppool_backward),
+        ("fractionalmaxpool", fractional, naive.fractional, naive.move_gradients),
+        ("adaptiveavgpool globalavgpool", adaptive, naive.adaptive_average, naive.adaptive_average_backward),
+        ("adaptivemaxpool globalmaxpool", adaptive, naive.adaptive_maximum, naive.move_gradients),
+        (" ".join(naive.FUNCTIONS), of_elements, naive.elementwise, naive.elementwise_backward),
+        ("glu", of_elements, naive.glu, naive.glu_backward),
+        ("dropout alphadropout featurealphadropout", of_elements, naive.dropout, naive.dropout_backward),
+        ("batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm", norms, naive.norm, naive.norm_backward),
+        ("localresponsenorm", response_norms, naive.response_norm, naive.response_norm_backward),
+        ("softmax softmin logsoftmax softmax2d", shares, naive.softmax, naive.softmax_backward),
+        ("upsample upsamplingnearest upsamplingbilinear", upsampling, naive.upsample, naive.upsample_backward),
+        ("unfold", columns, naive.unfold, naive.unfold_backward),
+        ("fold", columns, naive.fold, naive.nothing_backward),
+        ("pad constantpad zeropad reflectionpad replicationpad circularpad", padding, naive.pad, naive.pad_backward),
+        ("add mul", joins, naive.join, naive.join_backward),
+        (" ".join(MOVED), moved, naive.nothing, naive.nothing_backward),
+    )
+    for kind in kinds.split()
 }
 
 
 def counted(tally):
     return Cost(tally.macs, tally.multiplications, tally.additions, tally.other)
+
+
+def test_every_kind_has_a_loop():
+    assert set(CASES) == set(LAYERS)
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -156,20 +332,22 @@ def test_cost(kind):
     @settings(max_examples=60, deadline=None)
     @given(cases(kind))
     def check(case):
-        layer, shape = case
+        layer, *shapes = case
         try:
-            outputs = layer.infer(shape)
+            layer = layer.bind(*shapes)
+            outputs = layer.infer(*shapes)
         except ShapeError:
             assume(False)
-        x = naive.array(shape)
+        arrays = [naive.array(shape) for shape in shapes]
         weights = {name: naive.array(size, seed) for seed, (name, size) in enumerate(layer.parameters().items(), 1)}
         with naive.counting() as tally:
-            y = forward(layer, x, **weights)
-        assert y.shape == outputs[0]
-        assert layer.cost((shape,), outputs) == counted(tally)
+            y = forward(layer, *arrays, **weights)
+        if y is not None:
+            assert y.shape == outputs[0]
+        assert layer.cost(shapes, outputs) == counted(tally)
         weights.pop("bias", None)
-        loops = backward(layer, x, **weights, y=y)
-        gradients = layer.backward((shape,), outputs)
+        loops = backward(layer, *arrays, **weights, y=y)
+        gradients = layer.backward(shapes, outputs)
         assert set(gradients) == {"input", *layer.parameters()}
         for name, cost in gradients.items():
             with naive.counting() as tally:
