@@ -27,6 +27,10 @@ def formulas_page() -> str:
         " branches; this page, `--explain` and the answers are all made by the same functions. Numbers are exact"
         " whole numbers, however large. ⌊ ⌋ rounds down, ⌈ ⌉ up; ∏ is the product over the axes.",
         "",
+        "```pycon",
+        ">>> from convcalc.formulas import *",
+        "```",
+        "",
     ]
     for formula in FORMULAS.values():
         lines += _section(formula)
