@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 import convcalc.formulas  # noqa: F401  fills FORMULAS
 from convcalc.tracing import FORMULAS
@@ -28,7 +27,7 @@ NAMES = {
     "min": min,
     "max": max,
     "abs": abs,
-    "gcd": math.gcd,
+    "gcd": lambda a, b: math.gcd(int(a), int(b)),
     "exp": math.exp,
     "ln": math.log,
     "tanh": math.tanh,
@@ -126,7 +125,7 @@ def test_every_formula_is_documented_and_used(formula):
     assert f">>> {formula.name}(" in formula.__doc__ or f"{formula.name}(" in formula.__doc__.partition(">>>")[2]
     code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "convcalc").rglob("*.py")
                      if path.name != "formulas.py")  # fmt: skip
-    assert re.search(rf"\bF\.{formula.name}\b", code), f"{formula.name} is used nowhere"
+    assert re.search(rf"\b(F|formulas)\.{formula.name}\b", code), f"{formula.name} is used nowhere"
     assert f"## {formula.name}\n" in (ROOT / "docs" / "formulas.md").read_text(encoding="utf-8")
 
 

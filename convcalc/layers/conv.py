@@ -169,11 +169,11 @@ class Conv(_Convolution):
 
     def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
         """The input's gradient is a transposed convolution, the weight's a correlation over all windows."""
-        in_channels, out_channels, _ = self.bound
+        in_channels, out_channels, groups = self.bound
         macs = self.cost(inputs, outputs).macs
         batch, _, *sizes = outputs[0]
         touched = product(per_axis(F.reached, sizes, self.kernel_size, self.stride, self.dilation))
-        weights = product(self.parameters()["weight"])
+        weights = F.conv_weights(out_channels, in_channels, groups, self.kernel_size)
         gradients = {
             "input": Cost(macs, macs, F.sum_additions(macs, batch * in_channels * touched)),
             "weight": Cost(macs, macs, F.sum_additions(macs, weights)),
@@ -331,11 +331,12 @@ class ConvTranspose(_Convolution):
 
     def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
         """The input's gradient is a convolution, cropped places included; the weight's a correlation."""
-        _, out_channels, _ = self.bound
+        in_channels, out_channels, groups = self.bound
         macs = self.cost(inputs, outputs).macs
+        weights = F.conv_weights(out_channels, in_channels, groups, self.kernel_size)
         gradients = {
             "input": Cost(macs, macs, F.sum_additions(macs, product(inputs[0]))),
-            "weight": Cost(macs, macs, F.sum_additions(macs, product(self.parameters()["weight"]))),
+            "weight": Cost(macs, macs, F.sum_additions(macs, weights)),
         }
         if self.bias:
             gradients["bias"] = Cost(additions=F.sum_additions(product(outputs[0]), out_channels))
