@@ -1,22 +1,62 @@
-"""Activations: functions of each element by itself."""
+"""Activations: the layer's own formula on whole arrays, and the slope of each."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from convcalc import formulas as F
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel
-from convcalc.layers.activation import ReLU
+from convcalc.layers import activation as L
+from convcalc.layers.activation import Elementwise
+
+Slope = Callable[[Any, Any, Any], Any]
+
+SLOPES: dict[type[Elementwise], Slope] = {
+    L.ReLU: lambda layer, x, y: x > 0,
+    L.ReLU6: lambda layer, x, y: (x > 0) & (x < 6),
+    L.Hardsigmoid: lambda layer, x, y: (abs(x) < 3) / 6,
+    L.Hardswish: lambda layer, x, y: np.where(abs(x) < 3, x / 3 + 0.5, x > 0),
+    L.SELU: lambda layer, x, y: np.where(x > 0, F.selu(1.0), y - F.selu(-np.inf)),
+    L.SiLU: lambda layer, x, y: F.sigmoid(x) * (1 + x * F.sigmoid(-x)),
+    L.Mish: lambda layer, x, y: mish_slope(x),
+    L.Sigmoid: lambda layer, x, y: y * F.sigmoid(-x),
+    L.Tanh: lambda layer, x, y: 1 - y * y,
+    L.LogSigmoid: lambda layer, x, y: F.sigmoid(-x),
+    L.Softsign: lambda layer, x, y: 1 / (1 + abs(x)) ** 2,
+    L.Tanhshrink: lambda layer, x, y: np.tanh(x) ** 2,
+}
+"""The slope of each activation, from the layer, its input and its output. Where there is a corner, as PyTorch says."""
 
 
-@kernel(ReLU)
-def relu(layer: ReLU, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
-    """max(0, x)."""
-    return (np.maximum(inputs[0], 0),)
+def mish_slope(x: Any) -> Array:
+    """The slope of x·tanh(softplus(x))."""
+    bent = np.tanh(np.logaddexp(0, x))
+    result: Array = bent + x * F.sigmoid(x) * (1 - bent * bent)
+    return result
 
 
-@gradient(ReLU)
-def relu_gradient(
-    layer: ReLU, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
+@kernel(Elementwise)
+def elementwise(layer: Elementwise, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """The formula of the layer, element by element."""
+    return (np.asarray(layer.formula(inputs[0], *layer.arguments)).astype(_type(inputs[0]), copy=False),)
+
+
+@gradient(Elementwise)
+def elementwise_gradient(
+    layer: Elementwise,
+    inputs: tuple[Array, ...],
+    outputs: tuple[Array, ...],
+    weights: Weights,
+    grads: tuple[Array, ...],
 ) -> Gradients:
-    """The gradient where x is positive; at 0 it is 0."""
-    return (grads[0] * (inputs[0] > 0),), {}
+    """The gradient times the slope."""
+    slope = next(slopes for cls in type(layer).__mro__ if (slopes := SLOPES.get(cls)) is not None)
+    return (grads[0] * slope(layer, inputs[0], outputs[0]),), {}
+
+
+def _type(x: Array) -> Any:
+    """Floats stay what they are; what becomes of whole numbers, the formula decides."""
+    return x.dtype if x.dtype.kind == "f" else None

@@ -125,3 +125,11 @@ def add_columns(
         )
         result[(slice(None), slice(None), *places)] += parts[(slice(None), slice(None), *taps)]
     return result
+
+
+def window_grid(
+    sizes: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, ...]:
+    """How many windows fit along each axis of a padded array."""
+    none = (0,) * len(sizes)
+    return per_axis(F.window_count, sizes, kernel_size, stride, none, none, dilation)

@@ -1,0 +1,144 @@
+"""Normalisation: (x − mean) / √(variance + eps) over some axes, scaled and moved."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convcalc.executor.kernels import Array, Gradients, Weights, floats, gradient, kernel
+from convcalc.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm, RMSNorm
+
+_Standard = BatchNorm | InstanceNorm | GroupNorm | LayerNorm
+
+
+def _grouped(layer: _Standard, x: Array) -> tuple[Array, tuple[int, ...]]:
+    """The array with the axes that are normalised over told apart, and those axes."""
+    if isinstance(layer, LayerNorm):
+        return x, tuple(range(x.ndim - len(layer.bound), x.ndim))
+    if isinstance(layer, GroupNorm):
+        return x.reshape(x.shape[0], layer.num_groups, -1), (2,)
+    spatial = tuple(range(2, x.ndim))
+    return x, (0, *spatial) if isinstance(layer, BatchNorm) else spatial
+
+
+def _statistics(layer: _Standard, grouped: Array, axes: tuple[int, ...], weights: Weights) -> tuple[Array, Array]:
+    """Mean and 1 / √(variance + eps), in shapes that fit the grouped array. Running ones where they are kept."""
+    if "running_mean" in weights:
+        column = (-1, *(1,) * (grouped.ndim - 2))
+        mean, variance = (weights[name].reshape(column) for name in ("running_mean", "running_var"))
+    else:
+        mean, variance = grouped.mean(axis=axes, keepdims=True), grouped.var(axis=axes, keepdims=True)
+    return mean, 1 / np.sqrt(variance + layer.eps)
+
+
+def _scale(x: Array, parameter: Array, *, last: bool) -> Array:
+    """A weight or bias in a shape that fits x: of the last axes, or of the channels."""
+    return parameter if last else parameter.reshape(-1, *(1,) * (x.ndim - 2))
+
+
+def _affine(x: Array, weights: Weights, *, last: bool) -> Array:
+    if "weight" in weights:
+        x = x * _scale(x, weights["weight"], last=last)
+    if "bias" in weights:
+        x = x + _scale(x, weights["bias"], last=last)
+    return x
+
+
+def _affine_gradients(grad: Array, normal: Array, weights: Weights, *, last: bool) -> dict[str, Array]:
+    """The gradients of weight and bias, added up over all axes that they do not have."""
+    parts = {"weight": grad * normal, "bias": grad}
+    result = {}
+    for name in parts.keys() & weights.keys():
+        rank = weights[name].ndim
+        axes = tuple(range(grad.ndim - rank)) if last else (0, *range(2, grad.ndim))
+        result[name] = parts[name].sum(axis=axes)
+    return result
+
+
+@kernel(BatchNorm, InstanceNorm, GroupNorm, LayerNorm)
+def norm(layer: _Standard, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """(x − mean) / √(variance + eps)·weight + bias."""
+    x = floats(inputs[0])
+    grouped, axes = _grouped(layer, x)
+    mean, scale = _statistics(layer, grouped, axes, weights)
+    return (_affine(((grouped - mean) * scale).reshape(x.shape), weights, last=isinstance(layer, LayerNorm)),)
+
+
+@gradient(BatchNorm, InstanceNorm, GroupNorm, LayerNorm)
+def norm_gradient(
+    layer: _Standard, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
+) -> Gradients:
+    """scale·(g − mean(g) − x̂·mean(g·x̂)) through the input's statistics; with running ones they are constants."""
+    (x,), (grad,) = inputs, grads
+    last = isinstance(layer, LayerNorm)
+    grouped, axes = _grouped(layer, x)
+    mean, scale = _statistics(layer, grouped, axes, weights)
+    normal = (grouped - mean) * scale
+    learned = _affine_gradients(grad, normal.reshape(x.shape), weights, last=last)
+    scaled = grad * _scale(x, weights["weight"], last=last) if "weight" in weights else grad
+    moved = scaled.reshape(grouped.shape)
+    if "running_mean" not in weights:
+        moved = moved - moved.mean(axis=axes, keepdims=True) - normal * (moved * normal).mean(axis=axes, keepdims=True)
+    return ((moved * scale).reshape(x.shape),), learned
+
+
+def _rms_scale(layer: RMSNorm, x: Array) -> tuple[Array, tuple[int, ...]]:
+    axes = tuple(range(x.ndim - len(layer.bound), x.ndim))
+    eps = np.finfo(x.dtype).eps if layer.eps is None else layer.eps
+    return 1 / np.sqrt((x * x).mean(axis=axes, keepdims=True) + eps), axes
+
+
+@kernel(RMSNorm)
+def rms_norm(layer: RMSNorm, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """x / √(mean(x²) + eps)·weight."""
+    x = floats(inputs[0])
+    return (_affine(x * _rms_scale(layer, x)[0], weights, last=True),)
+
+
+@gradient(RMSNorm)
+def rms_norm_gradient(
+    layer: RMSNorm, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
+) -> Gradients:
+    """scale·(g − x̂·mean(g·x̂))."""
+    (x,), (grad,) = inputs, grads
+    scale, axes = _rms_scale(layer, x)
+    normal = x * scale
+    scaled = grad * weights["weight"] if "weight" in weights else grad
+    moved = scale * (scaled - normal * (scaled * normal).mean(axis=axes, keepdims=True))
+    return (moved,), _affine_gradients(grad, normal, weights, last=True)
+
+
+def _neighbours(x: Array, before: int, after: int) -> Array:
+    """The sum over each channel and so many channels before and after it."""
+    padded = np.pad(x, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
+    view = np.lib.stride_tricks.sliding_window_view(padded, before + after + 1, axis=1)
+    result: Array = view.sum(axis=-1)
+    return result
+
+
+@kernel(LocalResponseNorm)
+def local_response_norm(layer: LocalResponseNorm, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """x / (k + alpha·mean of x² over neighbouring channels)^beta; beyond the first and last channel there are zeros."""
+    x = floats(inputs[0])
+    return (x * _denominator(layer, x) ** -layer.beta,)
+
+
+def _denominator(layer: LocalResponseNorm, x: Array) -> Array:
+    before, after = layer.size // 2, (layer.size - 1) // 2
+    result: Array = layer.k + layer.alpha / layer.size * _neighbours(x * x, before, after)
+    return result
+
+
+@gradient(LocalResponseNorm)
+def local_response_norm_gradient(
+    layer: LocalResponseNorm,
+    inputs: tuple[Array, ...],
+    outputs: tuple[Array, ...],
+    weights: Weights,
+    grads: tuple[Array, ...],
+) -> Gradients:
+    """g/d^beta − x·(2·alpha·beta/size)·Σ g·y/d over the channels that this one is a neighbour of."""
+    (x,), (y,), (grad,) = inputs, outputs, grads
+    denominator = _denominator(layer, x)
+    shared = _neighbours(grad * y / denominator, (layer.size - 1) // 2, layer.size // 2)
+    factor = 2 * layer.alpha * layer.beta / layer.size
+    return (grad * denominator**-layer.beta - x * factor * shared,), {}
