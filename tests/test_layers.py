@@ -78,6 +78,9 @@ def test_every_class_is_a_frozen_dataclass_of_its_kind(name):
         assert cls.__doc__
         assert dataclasses.is_dataclass(cls)
         assert cls.__dataclass_params__.frozen
+        assert not cls.__dataclass_params__.eq, (
+            "Layer compares; a generated comparison costs a start half a millisecond"
+        )
         assert kind.main is None or kind.main in field_names(cls)
         assert set(kind.keys.values()) <= {*field_names(cls), "divisor_override"}
         assert {field for field, _ in kind.flags.values()} <= set(field_names(cls))

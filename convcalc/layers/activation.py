@@ -56,7 +56,7 @@ def each(formula: Formula[..., Any], elements: int) -> Cost:
     return Cost(0, elements * multiplications, elements * additions, elements * other)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _InPlace(Elementwise):
     """An activation whose one field says whether it overwrites its input."""
 
@@ -126,7 +126,7 @@ class Mish(_InPlace):
     keeps_in_place = (None,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Plain(Elementwise):
     """An activation without fields."""
 

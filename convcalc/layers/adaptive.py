@@ -75,7 +75,7 @@ class _Maximum(_Adaptive):
         return ("input0", (outputs[0], "int64"))
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class AdaptiveAvgPool(_Average):
     """The mean of each adaptive window. Fields as PyTorch's AdaptiveAvgPool1d, 2d, 3d.
 
@@ -110,7 +110,7 @@ class AdaptiveAvgPool3d(AdaptiveAvgPool):
     rank = 3
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class AdaptiveMaxPool(_Maximum):
     """The largest element of each adaptive window. Fields as PyTorch's AdaptiveMaxPool1d, 2d, 3d.
 
@@ -156,7 +156,7 @@ class AdaptiveMaxPool3d(AdaptiveMaxPool):
     rank = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Global(_Adaptive):
     """One window over everything, whatever the number of spatial axes."""
 

@@ -31,7 +31,7 @@ PADDING_WORDS = ("valid", "same", "same_upper", "same_lower", "causal", "full")
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class _Convolution(Layer):
     """The fields that convolution and transposed convolution share, and what follows from them alone."""
 
@@ -87,7 +87,7 @@ class _Convolution(Layer):
         return ("input0", "weight")
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Conv(_Convolution):
     """Convolution: each output element is the dot product of a kernel with a window of the input, plus a bias.
 
@@ -217,7 +217,7 @@ class Conv3d(Conv):
     rank = 3
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class ConvTranspose(_Convolution):
     """Transposed convolution: the gradient of a convolution with respect to its input, as a layer.
 

@@ -10,7 +10,7 @@ from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, number, refuse
 from convcalc.tracing import product
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Dropout(Layer):
     """The output has the input's shape; what training does is not counted in the cost, which is inference's."""
 

@@ -25,7 +25,7 @@ from convcalc.layers.base import (
 from convcalc.tracing import per_axis, product
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class FractionalMaxPool(Layer):
     """The largest element of windows at random places. Fields as PyTorch's FractionalMaxPool2d, 3d.
 

@@ -28,7 +28,7 @@ def broadcast(one: Shape, other: Shape) -> Shape:
     return tuple(b if a == 1 else a for a, b in zip(left, right, strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Elementwise(Layer):
     """Two or more inputs, element by element, one after the other."""
 
@@ -102,7 +102,7 @@ class Mul(_Elementwise):
         return (*(f"input{index}" for index in range(len(inputs))), *((shape, None) for shape in between))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Concat(Moved):
     """Two or more tensors one after the other along dim, as torch.cat; the current one comes first: `concat:@a`.
 

@@ -12,7 +12,7 @@ from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, shape_text, wh
 from convcalc.tracing import product
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Linear(Layer):
     """A matrix product with the last axis: (N, *, in_features) -> (N, *, out_features). Fields as PyTorch's Linear.
 

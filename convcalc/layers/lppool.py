@@ -11,7 +11,7 @@ from convcalc.layers.pool import WindowPool
 from convcalc.tracing import product
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class LPPool(WindowPool):
     """(Σ x^p)^(1/p) of each window, p being norm_type. Fields as PyTorch's LPPool1d, 2d, 3d.
 

@@ -64,7 +64,7 @@ def _refuse_channels(field: str, wanted: int | None, shape: Shape) -> None:
 # --- by batch and by instance ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Running(_Norm):
     """Norms of channels that may keep running statistics."""
 
@@ -195,7 +195,7 @@ class SyncBatchNorm(BatchNorm):
     kind = "syncbatchnorm"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class InstanceNorm(_Running):
     """Each channel of each sample: (N, C, *sizes) -> the same. Fields as PyTorch's InstanceNorm1d, 2d, 3d.
 
@@ -249,7 +249,7 @@ class InstanceNorm3d(InstanceNorm):
 # --- by group -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class GroupNorm(_Norm):
     """Groups of channels of each sample: (N, C, *) -> the same. Fields as PyTorch's GroupNorm.
 
@@ -370,7 +370,7 @@ class _LastAxes(_Norm):
         return (*shape[:-inner], *(1,) * inner)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LayerNorm(_LastAxes):
     """The last axes of the input. Fields as PyTorch's LayerNorm; normalized_shape None is the last axis.
 
@@ -413,7 +413,7 @@ class LayerNorm(_LastAxes):
         return ("input0", *self.parameters(), *((self._outer(inputs[0]), None),) * 2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RMSNorm(_LastAxes):
     """x over the root of the mean of x² over the last axes. Fields as PyTorch's RMSNorm.
 
@@ -465,7 +465,7 @@ class RMSNorm(_LastAxes):
 # --- across channels ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LocalResponseNorm(_Norm):
     """x / (k + alpha·mean of x² over `size` neighbouring channels)^beta. Fields as PyTorch's LocalResponseNorm.
 

@@ -9,7 +9,7 @@ from convcalc.errors import UnsupportedOpError
 from convcalc.layers.base import Layer, Shape
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Opaque(Layer):
     """A module or op of which nothing but its name and text is known: what it gives and costs is unknown, never 0.
 

@@ -30,7 +30,7 @@ from convcalc.tracing import per_axis, product
 PAD_MODES = ("constant", "reflect", "replicate", "circular")
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Pad(Layer):
     """More elements around the input: (N, C, *sizes) -> (N, C, *sizes). Negative padding crops, and does so first.
 
@@ -278,7 +278,7 @@ class CircularPad3d(CircularPad):
 # --- cropping -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Crop(View):
     """The middle of the first input, at the second one's sizes, as U-Nets crop what they concatenate.
 

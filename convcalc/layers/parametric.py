@@ -38,7 +38,7 @@ class _Parametric(Elementwise):
                 number(name, value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LeakyReLU(_Parametric):
     """x above 0, negative_slope·x below. Fields as PyTorch's LeakyReLU."""
 
@@ -53,7 +53,7 @@ class LeakyReLU(_Parametric):
         return (self.negative_slope,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RReLU(_Parametric):
     """A leaky ReLU whose slope training draws between lower and upper; at inference it is their middle.
 
@@ -82,7 +82,7 @@ class RReLU(_Parametric):
         return ((self.lower + self.upper) / 2,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ELU(_Parametric):
     """x above 0, alpha·(exp(x) − 1) below. Fields as PyTorch's ELU."""
 
@@ -109,7 +109,7 @@ class CELU(ELU):
             raise refused("alpha", self.alpha, "other than 0")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Hardtanh(_Parametric):
     """x limited to min_val ... max_val. Fields as PyTorch's Hardtanh."""
 
@@ -131,7 +131,7 @@ class Hardtanh(_Parametric):
         return self.min_val, self.max_val
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Threshold(_Parametric):
     """x above threshold, value elsewhere. Fields as PyTorch's Threshold."""
 
@@ -148,7 +148,7 @@ class Threshold(_Parametric):
         return self.threshold, self.value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Hardshrink(_Parametric):
     """x outside −lambd ... lambd, 0 inside. Fields as PyTorch's Hardshrink."""
 
@@ -174,7 +174,7 @@ class Softshrink(Hardshrink):
             raise refused("lambd", self.lambd, "not negative")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Softplus(_Parametric):
     """ln(1 + exp(beta·x)) / beta, and x itself where beta·x passes threshold. Fields as PyTorch's Softplus."""
 
@@ -189,7 +189,7 @@ class Softplus(_Parametric):
         return self.beta, self.threshold
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class GELU(Elementwise):
     """x times the normal distribution's Φ(x), exactly or ("tanh") nearly. Fields as PyTorch's GELU."""
 
@@ -207,7 +207,7 @@ class GELU(Elementwise):
         return F.gelu_tanh if self.approximate == "tanh" else F.gelu
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PReLU(Elementwise):
     """A leaky ReLU whose slope is learned: one for all channels, or one for each. Fields as PyTorch's PReLU.
 
@@ -251,7 +251,7 @@ class PReLU(Elementwise):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class GLU(Layer):
     """The first half along dim times the sigmoid of the second. Fields as PyTorch's GLU; dim counts the batch.
 

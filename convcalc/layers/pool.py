@@ -65,7 +65,7 @@ class WindowPool(Layer):
         return output
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class MaxPool(WindowPool):
     """The largest element of each window. Fields as PyTorch's MaxPool1d, 2d, 3d; stride None is the kernel_size.
 
@@ -143,7 +143,7 @@ class MaxPool3d(MaxPool):
     rank = 3
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class AvgPool(WindowPool):
     """The mean of each window. Fields as PyTorch's AvgPool1d, 2d, 3d; stride None is the kernel_size.
 

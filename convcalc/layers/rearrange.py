@@ -33,7 +33,7 @@ def _fill(field: str, sizes: tuple[int, ...], elements: int) -> tuple[int, ...]:
     return tuple(elements // known if size == -1 else size for size in sizes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Unflatten(View):
     """One axis as several. Fields as PyTorch's Unflatten; dim counts the batch, one size may be -1.
 
@@ -56,7 +56,7 @@ class Unflatten(View):
         return ((*shape[:axis], *_fill("unflattened_size", self.unflattened_size, shape[axis]), *shape[axis + 1 :]),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reshape(View):
     """Another shape for the same numbers, such as torch.reshape and ONNX's Reshape give.
 
@@ -88,7 +88,7 @@ class Reshape(View):
         return ((*kept, *_fill("shape", sizes, product(given))),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Permute(View):
     """The axes in another order, the batch counted, as torch.permute.
 
@@ -116,7 +116,7 @@ class Permute(View):
         return (tuple(shape[axis] for axis in axes),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ChannelShuffle(Moved):
     """Channels dealt out anew: channel g·n + i of groups of n goes to i·groups + g. Fields as PyTorch's ChannelShuffle.
 
@@ -153,7 +153,7 @@ def _image(shape: Shape) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PixelShuffle(Moved):
     """Channels into pixels: (N, C·r², H, W) -> (N, C, H·r, W·r) for r = upscale_factor. Fields as PyTorch's.
 
@@ -181,7 +181,7 @@ class PixelShuffle(Moved):
         return ((*outer, channels // factor**2, height * factor, width * factor),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PixelUnshuffle(Moved):
     """Pixels into channels: (N, C, H·r, W·r) -> (N, C·r², H, W) for r = downscale_factor. Fields as PyTorch's.
 
@@ -210,7 +210,7 @@ class PixelUnshuffle(Moved):
         return ((*outer, channels * factor**2, height // factor, width // factor),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Identity(View):
     """The input, as it is. PyTorch's Identity takes any fields and uses none; here it has none."""
 

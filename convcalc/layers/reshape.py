@@ -32,7 +32,7 @@ class View(Moved):
     view = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Flatten(View):
     """The axes start_dim to end_dim as one; the batch is axis 0. Fields as PyTorch's Flatten.
 

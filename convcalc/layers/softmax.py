@@ -41,7 +41,7 @@ class _Shares(Layer):
         return ("output0",)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _WithDim(_Shares):
     """`dim` counts the batch; None is PyTorch's old rule: axis 0 of 1 and 3 axes, axis 1 of others."""
 
@@ -93,7 +93,7 @@ class LogSoftmax(_WithDim):
         return {"input": Cost(0, elements, F.softmax_additions(elements, slices), elements)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Softmax2d(_Shares):
     """`Softmax` over the channels of each pixel: (N, C, H, W). PyTorch's Softmax2d has no fields."""
 

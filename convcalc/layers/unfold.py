@@ -45,7 +45,7 @@ class _Columns(Layer):
         return ()
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Unfold(_Columns):
     """Every window as a column: (N, C, H, W) -> (N, C·∏kernel_size, windows). Fields as PyTorch's Unfold.
 
@@ -77,7 +77,7 @@ class Unfold(_Columns):
         return {"input": self._adding(batch * channels, self._blocks(sizes))}
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Fold(_Columns):
     """Columns added up to an image: (N, C·∏kernel_size, windows) -> (N, C, *output_size). Fields as PyTorch's Fold.
 

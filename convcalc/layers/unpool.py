@@ -23,7 +23,7 @@ from convcalc.layers.base import (
 from convcalc.tracing import per_axis
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class MaxUnpool(Layer):
     """Each value at the place that its index names, zeros elsewhere: what undoes `MaxPool` with return_indices.
 

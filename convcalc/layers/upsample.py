@@ -43,7 +43,7 @@ Factors = float | Sequence[float]
 """A factor for every spatial axis, or one for all of them."""
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False, repr=False)
 class Upsample(Layer):
     """(N, C, *sizes) at `size`, or at the sizes times `scale_factor`, rounded down. Fields as PyTorch's Upsample.
 
