@@ -12,7 +12,7 @@ from fractions import Fraction
 from math import gcd
 from typing import Any
 
-from convcalc.errors import ExpressionError, UnsupportedOpError
+from convcalc.errors import ExpressionError, ShapeError, UnsupportedOpError
 from convcalc.layers import LAYERS, kind_of
 from convcalc.layers.base import Layer, Shape
 
@@ -149,7 +149,7 @@ class Reach:
 # --- what each kind of layer does along the axes ----------------------------------------------------------------------
 
 Axes = list[Window | Reach]
-WindowRule = Callable[[Any, Shape | None, Shape | None], Axes]
+WindowRule = Callable[[Any, int, Shape | None, Shape | None], Axes]
 
 
 def axes_of(layer: Layer, rank: int, before: Shape | None, after: Shape | None) -> Axes | None:
@@ -164,7 +164,10 @@ def axes_of(layer: Layer, rank: int, before: Shape | None, after: Shape | None) 
     if kind.name in ENDS:
         return None
     if kind.name in WINDOWS:
-        return WINDOWS[kind.name](layer, before, after)
+        axes = WINDOWS[kind.name](layer, rank, before, after)
+        if len(axes) != rank:
+            raise ShapeError(f"has {len(axes)} spatial axes, but the chain has {rank}")
+        return axes
     if kind.module in ELEMENTWISE or kind.name in PASSES:
         return [Window()] * rank
     raise UnsupportedOpError(f"which elements {kind.name} reads is not known, so nothing can be composed across it")
@@ -176,7 +179,7 @@ def _needs_input(what: str, field: str | None = None) -> ExpressionError:
     )
 
 
-def _convolution(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+def _convolution(layer: Any, rank: int, before: Shape | None, after: Shape | None) -> Axes:
     if layer.padding in ("same_upper", "same_lower") and before is None and set(layer.stride) != {1}:
         raise _needs_input(f"padding {layer.padding} with a stride", "padding")
     # At stride 1, and for the other words, the padding is the same for every size.
@@ -184,16 +187,16 @@ def _convolution(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
     return _windows(layer.kernel_size, layer.stride, pads, layer.dilation)
 
 
-def _transposed(layer: Any, came: Shape | None, goes: Shape | None) -> Axes:
+def _transposed(layer: Any, rank: int, before: Shape | None, after: Shape | None) -> Axes:
     return [
-        Window(kernel, stride, before, after, dilation, transposed=True)
-        for kernel, stride, (before, after), dilation in zip(
+        Window(kernel, stride, first, last, dilation, transposed=True)
+        for kernel, stride, (first, last), dilation in zip(
             layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=True
         )
     ]
 
 
-def _pool(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+def _pool(layer: Any, rank: int, before: Shape | None, after: Shape | None) -> Axes:
     from convcalc import formulas as F
 
     dilation = getattr(layer, "dilation", None) or (1,) * len(layer.kernel_size)
@@ -215,7 +218,7 @@ def _windows(kernel_size: Any, stride: Any, pads: Any, dilation: Any) -> Axes:
     ]
 
 
-def _adaptive(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+def _adaptive(layer: Any, rank: int, before: Shape | None, after: Shape | None) -> Axes:
     if before is None or after is None:
         raise _needs_input(f"the window of {layer.kind}")
     return [_spread(size, out) for size, out in zip(before[2:], after[2:], strict=True)]
@@ -230,25 +233,24 @@ def _spread(size: int, out: int) -> Window | Reach:
     )
 
 
-def _pad(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+def _pad(layer: Any, rank: int, before: Shape | None, after: Shape | None) -> Axes:
     return [Window(before=first, after=last) for first, last in layer.padding]
 
 
-def _shuffled(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+def _shuffled(layer: Any, rank: int, before: Shape | None, after: Shape | None) -> Axes:
     return [Window(layer.upscale_factor, layer.upscale_factor, transposed=True)] * 2
 
 
-def _unshuffled(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+def _unshuffled(layer: Any, rank: int, before: Shape | None, after: Shape | None) -> Axes:
     return [Window(layer.downscale_factor, layer.downscale_factor)] * 2
 
 
-def _upsampled(layer: Any, before: Shape | None, after: Shape | None) -> Axes:
+def _upsampled(layer: Any, rank: int, before: Shape | None, after: Shape | None) -> Axes:
     factors = layer.scale_factor
     if before is None or after is None:
         if factors is None or layer.align_corners or any(factor != int(factor) for factor in factors):
             raise _needs_input(f"what {layer.kind} reads")
-        # Without an input, one factor stands for all axes; two axes are what layers without a rank have.
-        sizes = [(1, int(factor)) for factor in (factors * 2 if len(factors) == 1 else factors)]
+        sizes = [(1, int(factor)) for factor in (factors * rank if len(factors) == 1 else factors)]
     else:
         sizes = list(zip(before[2:], after[2:], strict=True))
     each = (factors * len(sizes) if len(factors) == 1 else factors) if factors else (None,) * len(sizes)
