@@ -12,7 +12,7 @@ from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from convcalc import formulas as F
-from convcalc.analysis.fields import WINDOWS, Reach, Window, axes_of
+from convcalc.analysis.fields import WINDOWS, Reach, Window, axes_of, members, refuse_wide
 from convcalc.analysis.report import Column, Diagnostic, Report, Value
 from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, located, need_layers, resolve
 from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError, did_you_mean
@@ -93,12 +93,12 @@ def compose(network: Network, weights: GivenWeights | None = None, *, explain: b
 class _Composed:
     """Layers as one, along one axis.
 
-    `taps` are the offsets of the kernel's elements that are no holes, `transposed` says whether the one layer is
-    a transposed convolution. When there is no such layer, `taps` is None; `reach` is always what is read.
+    `taps` are the kernel's elements that are no holes: bit i is the one at offset i. `transposed` says whether the
+    one layer is a transposed convolution. When there is no such layer, `taps` is None; `reach` is always what is read.
     """
 
     reach: Reach
-    taps: frozenset[int] | None = frozenset([0])
+    taps: int | None = 1
     extent: int = 1
     stride: int = 1
     before: int = 0
@@ -108,7 +108,7 @@ class _Composed:
     def turned(self) -> _Composed:
         """A convolution of stride 1 as the transposed one that does the same, and the other way round."""
         last = self.extent - 1
-        taps = None if self.taps is None else frozenset(last - tap for tap in self.taps)
+        taps = None if self.taps is None else int(f"{self.taps:b}".zfill(self.extent)[::-1], 2)
         return replace(
             self, taps=taps, before=last - self.before, after=last - self.after, transposed=not self.transposed
         )
@@ -118,20 +118,23 @@ class _Composed:
         """The one layer, holes filled where they do not follow a dilation; None when there is none."""
         if self.taps is None:
             return None
-        dilation = gcd(*self.taps) or 1
+        dilation = gcd(*members((0, self.taps))) or 1
         kernel = (self.extent - 1) // dilation + 1
         return Window(kernel, self.stride, self.before, self.after, dilation, self.transposed)
 
     @property
     def holes(self) -> int:
         """The elements of the window that are never used."""
-        return 0 if self.taps is None or self.window is None else self.window.kernel_size - len(self.taps)
+        return 0 if self.taps is None or self.window is None else self.window.kernel_size - self.taps.bit_count()
 
 
 _START = _Composed(Reach())
 
 
 def _joined(so_far: _Composed, axis: Window | Reach, size: int | None) -> _Composed:
+    if isinstance(axis, Window):
+        refuse_wide(so_far.extent * max(axis.stride if axis.transposed else 1, 1))
+        refuse_wide(so_far.stride * axis.dilation * axis.kernel_size)
     if isinstance(axis, Reach):
         return replace(so_far, reach=so_far.reach.then(axis, size), taps=None)
     if axis.plain:
@@ -156,7 +159,7 @@ def _convolved(first: _Composed, then: Window) -> _Composed:
     jump = first.stride
     return replace(
         first,
-        taps=frozenset(tap + jump * then.dilation * index for tap in first.taps for index in range(then.kernel_size)),
+        taps=_repeated(first.taps, then.kernel_size, jump * then.dilation),
         extent=F.receptive_field(first.extent, jump, then.kernel_size, then.dilation),
         stride=F.composed_stride(jump, then.stride),
         before=F.composed_padding(first.before, jump, then.before),
@@ -164,13 +167,21 @@ def _convolved(first: _Composed, then: Window) -> _Composed:
     )
 
 
+def _repeated(taps: int, count: int, step: int) -> int:
+    """The taps together with themselves a step further, two steps, and so on: so many in all."""
+    have = 1
+    while have < count:
+        more = min(have, count - have)
+        taps |= taps << more * step
+        have += more
+    return taps
+
+
 def _spread(first: _Composed, then: Window) -> _Composed:
     assert first.taps is not None
     return replace(
         first,
-        taps=frozenset(
-            tap * then.stride + then.dilation * index for tap in first.taps for index in range(then.kernel_size)
-        ),
+        taps=_repeated(int(("0" * (then.stride - 1)).join(f"{first.taps:b}"), 2), then.kernel_size, then.dilation),
         extent=F.composed_transposed_extent(first.extent, then.kernel_size, then.stride, then.dilation),
         stride=F.composed_stride(first.stride, then.stride),
         before=F.composed_padding(then.before, then.stride, first.before),
@@ -235,8 +246,11 @@ def _links(network: Network) -> list[_Link]:
         composed = here
         if axes is not None:
             sizes = (None,) * rank if after is None else after[2:]
-            with recording() as steps:
-                composed = per_axis(_joined, here, axes, sizes)
+            try:
+                with recording() as steps:
+                    composed = per_axis(_joined, here, axes, sizes)
+            except ConvcalcError as error:
+                raise located(error, item.node) from None
         links.append(_Link(item, channels, axes, here, composed, tuple(steps)))
         here = composed
     return links
@@ -252,6 +266,9 @@ def _bound(network: Network, rank: int) -> list[tuple[Resolved, int]]:
         layer: Any = node.layer
         came = channels
         try:
+            own = 2 if layer.kind in ("pixelshuffle", "pixelunshuffle") else layer.rank
+            if own not in (None, rank):
+                raise ShapeError(f"has {own} spatial axes, but the chain has {rank}")
             # Only the channels matter: no size is known.
             if any(hasattr(layer, field) for field in _CHANNEL_FIELDS):
                 layer = layer.bind((1, channels, *(1,) * rank))
@@ -347,6 +364,10 @@ def _positions(grid: Sequence[_Composed], end: Sequence[_Composed]) -> Fraction:
     return ratio
 
 
+_MOST_OFFSETS = 20
+"""Of a kernel with holes that are listed."""
+
+
 def _geometry(totals: dict[str, Value], composed: Sequence[_Composed]) -> Iterator[str]:
     """Put the chain's geometry into the totals, and say what numbers do not."""
     windows = [axis.window for axis in composed]
@@ -355,10 +376,11 @@ def _geometry(totals: dict[str, Value], composed: Sequence[_Composed]) -> Iterat
         transposed = any(window.transposed and window.stride > 1 for window in found)
         composed = [axis.turned() if axis.transposed != transposed else axis for axis in composed]
         totals |= _window_values([axis.window or Window() for axis in composed])
-        totals["taps"] = tuple(len(axis.taps or ()) for axis in composed)
+        totals["taps"] = tuple((axis.taps or 0).bit_count() for axis in composed)
         for index, axis in enumerate(composed):
             if axis.holes:
-                offsets = " ".join(map(str, sorted(axis.taps or ())))
+                taps = members((0, axis.taps or 0))
+                offsets = " ".join(map(str, taps[:_MOST_OFFSETS])) + (" ..." if len(taps) > _MOST_OFFSETS else "")
                 yield (
                     f"the kernel has {axis.holes} {'hole' if axis.holes == 1 else 'holes'}"
                     f" ({axis_name(len(composed), index)}): it reads at {offsets}"

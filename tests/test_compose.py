@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings, strategies as st
 
 from convcalc.analysis.fields import Reach, Window, members
 from convcalc.composition import compose
-from convcalc.errors import ConvcalcError, ExpressionError, ShapeError, UnsupportedOpError
+from convcalc.errors import ConvcalcError, ExpressionError, ResourceError, ShapeError, UnsupportedOpError
 from convcalc.executor.run import run
 from convcalc.expressions import parse_text
 from convcalc.layers.conv import Conv2d
@@ -237,6 +237,27 @@ def test_copies_and_shuffles_are_windows():
     # Three neighbours come from two places before the shuffle.
     assert report.totals["receptive_field"] == (4, 4)
     assert of("pixelunshuffle:4 conv:k2").totals["kernel_size"] == (8, 8)
+
+
+def test_wide_windows_are_composed_or_refused_at_once():
+    assert of("conv1d:k100000 conv1d:k100000").totals["receptive_field"] == (199_999,)
+    assert of("conv1d:k3 repeat:300 conv1d:k3 end").totals["kernel_size"] == (603,)
+    for text in (
+        "conv:k100000000000",
+        "conv:s1000000000 conv:k3",
+        "convt:k3,s100000000000",
+        "conv:k900000 conv:k900000",
+    ):
+        with pytest.raises(ResourceError, match=r"layer \d \(convt?\): it"):
+            of(text)
+
+
+def test_axes_must_agree():
+    with pytest.raises(ShapeError, match=r"layer 1 \(pixelshuffle\): has 2 spatial axes, but the chain has 1"):
+        of("conv1d:4,i4,k3 pixelshuffle:2")
+    with pytest.raises(ShapeError, match=r"layer 1 \(conv\): has 2 spatial axes, but the chain has 1"):
+        of("conv1d:k3 conv2d:k3")
+    assert of("conv1d:k3 upsample:2 conv1d:k3").totals["receptive_field"] == (4,)
 
 
 def test_what_cannot_be_composed_is_refused():

@@ -12,7 +12,7 @@ from fractions import Fraction
 from math import gcd
 from typing import Any
 
-from convcalc.errors import ExpressionError, ShapeError, UnsupportedOpError
+from convcalc.errors import ExpressionError, ResourceError, ShapeError, UnsupportedOpError
 from convcalc.layers import LAYERS, kind_of
 from convcalc.layers.base import Layer, Shape
 
@@ -29,10 +29,25 @@ def positions(numbers: Sequence[int]) -> Positions:
     if not numbers:
         return 0, 0
     first = min(numbers)
-    bits = 0
+    span = max(numbers) - first + 1
+    refuse_wide(span)
+    # Digits are turned into bits at once; one shift a number would take time with the square of the span.
+    digits = bytearray(b"0" * span)
     for number in numbers:
-        bits |= 1 << (number - first)
-    return first, bits
+        digits[first - number - 1] = ord("1")
+    return first, int(digits, 2)
+
+
+WIDEST = 2_000_000
+"""The elements of a receptive field that is worked out."""
+_MOST_WORK = 1 << 38
+"""Bits that are moved to compose two reaches."""
+
+
+def refuse_wide(span: int) -> None:
+    """Raise `ResourceError` for a set of positions that is too wide to be held."""
+    if span > WIDEST:
+        raise ResourceError(f"it spans {span} elements along an axis; fields of up to {WIDEST} are worked out")
 
 
 def members(found: Positions) -> tuple[int, ...]:
@@ -42,7 +57,7 @@ def members(found: Positions) -> tuple[int, ...]:
     (-1, 0, 3)
     """
     first, bits = found
-    return tuple(first + index for index in range(bits.bit_length()) if bits >> index & 1)
+    return tuple(first + index for index, digit in enumerate(reversed(f"{bits:b}")) if digit == "1")
 
 
 def _union(sets: Sequence[Positions]) -> Positions:
@@ -77,7 +92,9 @@ class Window:
 
     def reach(self) -> Reach:
         """Which positions each output position reads, on an axis without ends."""
-        taps = [tap * self.dilation for tap in range(self.kernel_size)]
+        refuse_wide(self.dilation * (self.kernel_size - 1) + 1)
+        refuse_wide(self.stride)
+        taps = range(0, self.dilation * self.kernel_size, self.dilation)
         if not self.transposed:
             return Reach((positions([tap - self.before for tap in taps]),), self.stride)
         # i·stride + tap - before = o, for each remainder of o
@@ -119,6 +136,8 @@ class Reach:
         """This one's outputs read by a following layer. `size` is that layer's output size, needed where the
         windows are not regular.
         """
+        if self == Reach():
+            return following
         if self.shift is None or following.shift is None:
             if size is None:
                 raise ValueError("windows of unequal distance need the output size")
@@ -126,7 +145,14 @@ class Reach:
         else:
             repeats = len(self.sets) // gcd(len(self.sets), following.shift)
             outputs = len(following.sets) * repeats
+            refuse_wide(outputs)
             shift = following.shift * repeats // len(self.sets) * self.shift
+        moves = sum(bits.bit_count() for _, bits in following.sets) * -(-outputs // len(following.sets))
+        if (
+            moves * (self.field + max(bits.bit_length() for _, bits in following.sets) * abs(self.shift or 0))
+            > _MOST_WORK
+        ):
+            raise ResourceError("its windows are too large to be composed with those before it")
         sets = tuple(_union([self.of(middle) for middle in members(following.of(output))]) for output in range(outputs))
         return Reach(sets, shift)
 
