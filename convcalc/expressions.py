@@ -184,7 +184,7 @@ def shape_of(text: str, span: Span | None) -> tuple[int, ...]:
     return shape
 
 
-def _python_value(text: str, span: Span) -> Any:
+def python_value(text: str, span: Span) -> Any:
     """A value in PyTorch's printed syntax: numbers, tuples, strings, True, False, None, bare words. Never evaluated."""
     text = text.strip()
     if not text:
@@ -192,7 +192,7 @@ def _python_value(text: str, span: Span) -> Any:
     if text[:1] in "([" and text[-1:] in ")]":
         inside = text[1:-1]
         pieces = [inside[start:end] for start, end in split_outside(inside, ",")]
-        return tuple(_python_value(piece, span) for piece in pieces if piece.strip())
+        return tuple(python_value(piece, span) for piece in pieces if piece.strip())
     if _INTEGER.match(text):
         return integer(text, span)
     if _FLOAT.match(text):
@@ -427,13 +427,13 @@ def _parse_call(layer: LayerText, token: Token, start: int, end: int) -> None:
             if field.strip() in _IGNORED_FIELDS:
                 continue
             refuse_unknown(layer, field.strip(), span)
-            layer.give(field.strip(), _python_value(value, span), span)
+            layer.give(field.strip(), python_value(value, span), span)
             continue
         if named:
             raise ExpressionError("a value without a name comes after one with a name", span=span)
         if position >= len(fields):
             raise ExpressionError(f"{layer.kind.name} takes at most {len(fields)} values", span=span)
-        layer.give(fields[position], _python_value(piece, span), span)
+        layer.give(fields[position], python_value(piece, span), span)
         position += 1
 
 
@@ -485,10 +485,18 @@ class Program:
             rank, inputs = self.rank() or 2, {}
         else:
             raise no_input()
+        return self.wired(rank, inputs, notes)
+
+    def wired(self, rank: int, inputs: Mapping[str, Input], notes: tuple[str, ...]) -> Network:
+        """The network on these inputs. Raises the errors of layers and of wiring."""
         wiring = _Wiring(rank)
         for item in self.items:
             wiring.take(item)
         return Network(inputs, tuple(wiring.nodes), (wiring.current,), (*notes, *wiring.notes()))
+
+    def assume_sequential(self) -> None:
+        """Raise `ExpressionError`: only what PyTorch prints leaves open how it is wired."""
+        raise ExpressionError("--assume-sequential has a meaning for the text that PyTorch prints only")
 
     def rank(self) -> int | None:
         """The rank that the first layer of fixed rank decides, if any."""

@@ -69,14 +69,19 @@ def read_network(
     options: LayerOptions | None = None,
     batch: int | None = None,
     open_input: bool = False,
+    assume_sequential: bool = False,
 ) -> Network:
     """The network that the words of a command line, its --input and its layer options mean.
 
     With `open_input` there need be no input (see `Program.network`).
 
-    Raises `ExpressionError` for what is wrong on the command line, `ModelFileError` for a file that cannot be read.
+    `assume_sequential` is for the text that PyTorch prints: every container calls its modules in printed order. Raises
+    `ExpressionError` for what is wrong on the command line, `ModelFileError` for a file that cannot be read.
     """
-    return _network(read_program(words, options), input_shape, batch, open_input)
+    program = read_program(words, options)
+    if assume_sequential:
+        program.assume_sequential()
+    return _network(program, input_shape, batch, open_input)
 
 
 def line_network(
@@ -134,6 +139,7 @@ def program_of(words: Sequence[Span], options: LayerOptions | None) -> Program:
         )
     texts = [span.source.text[span.start : span.end] for span in words]
     tokens: list[Token] = []
+    printed: tuple[str, str, Span] | None = None
     before = ""
     for span, word in zip(words, texts, strict=True):
         source = span.source
@@ -142,15 +148,20 @@ def program_of(words: Sequence[Span], options: LayerOptions | None) -> Program:
         elif word == "-":
             if not source.on_command_line or texts.count("-") > 1:
                 raise ExpressionError("standard input can be read once only", span=span)
-            tokens += text_tokens(_text(b"".join(standard_input()), _STANDARD_INPUT), _STANDARD_INPUT)
+            text, name = _text(b"".join(standard_input()), _STANDARD_INPUT), _STANDARD_INPUT
+            tokens, printed = _read_text(text, name, span, tokens, printed)
         elif word.startswith("["):
             raise ExpressionError("an array is read by run only; here a shape such as 3x224x224 comes first", span=span)
         elif not word:
             raise ExpressionError("a word of the command line is empty", span=span)
         else:
-            tokens += _file_tokens(word, span, before)
+            text = word if _is_printed(word) else _file_text(word, span, before)
+            name = "" if text is word else word
+            tokens, printed = _read_text(text, name, span, tokens, printed)
         before = word
     program = parse(tokens)
+    if printed is not None:
+        program = _printed_model(program, printed, tokens)
     if options:
         if program.layers:
             first = program.layers[0]
@@ -196,7 +207,44 @@ def _text(content: bytes, name: str) -> str:
         raise ModelFileError(f"{name} is no text: {error.reason} at byte {error.start}") from None
 
 
-def _file_tokens(word: str, span: Span, before: str) -> list[Token]:
+def _read_text(
+    text: str, name: str, span: Span, tokens: list[Token], printed: tuple[str, str, Span] | None
+) -> tuple[list[Token], tuple[str, str, Span] | None]:
+    """What was read, with a text more: its tokens, or the text itself when PyTorch printed it."""
+    if _is_printed(text):
+        if printed is not None:
+            raise ExpressionError("one printed model is read at a time", span=span)
+        return tokens, (text, name, span)
+    try:
+        return tokens + text_tokens(text, name), printed
+    except ModelFileError as error:
+        error.span = error.span or span
+        raise
+
+
+def _is_printed(text: str) -> bool:
+    """Whether PyTorch printed a text; its reader is loaded only for one of several lines."""
+    if "\n" not in text.strip() or ")" not in text:
+        return False
+    from convcalc.torch_text import looks_printed
+
+    return looks_printed(text)
+
+
+def _printed_model(program: Program, printed: tuple[str, str, Span], tokens: Sequence[Token]) -> Program:
+    """A printed model on the input that stands beside it."""
+    from convcalc.torch_text import PrintedModel
+
+    text, name, _ = printed
+    if program.items:
+        raise ExpressionError(
+            "a printed model stands alone, beside its input; no layers can be put before or after it",
+            span=next(token.span for token in tokens if not is_input(token.text)),
+        )
+    return PrintedModel(text, name, program.given, program.input_span)
+
+
+def _file_text(word: str, span: Span, before: str) -> str:
     path = Path(word)
     try:
         content = path.read_bytes()
@@ -209,7 +257,7 @@ def _file_tokens(word: str, span: Span, before: str) -> list[Token]:
     if path.suffix == ".onnx":
         raise ModelFileError(f"{word} is an ONNX file; reading them is not there yet", span=span)
     try:
-        return text_tokens(_text(content, word), word)
+        return _text(content, word)
     except ModelFileError as error:
         error.span = error.span or span
         raise

@@ -51,6 +51,7 @@ def _network(question: Question, *, open_input: bool) -> Network:
         options=layer_options(question),
         batch=question["batch"],
         open_input=open_input,
+        assume_sequential=question["assume_sequential"],
     )
 
 

@@ -55,6 +55,8 @@ LAYER_OPTIONS = (
 NETWORK_OPTIONS = (
     Shared("input_shape", "--input", "The input's shape, such as 3x224x224.", _NETWORK, metavar="SHAPE"),
     Shared("batch", "--batch", "Samples at once.", _NETWORK, int | None, "N"),
+    Shared("assume_sequential", "--assume-sequential",
+           "For PyTorch's text: every container calls its modules in printed order.", _NETWORK, bool),
     Shared("lines", "--lines", "Answer each line of standard input as a question of its own, in JSON lines.", _NETWORK,
            bool),
 )  # fmt: skip

@@ -1,0 +1,136 @@
+"""What PyTorch really prints: every class of this project's table, and random models against their own counts."""
+
+from __future__ import annotations
+
+import inspect
+import random
+import warnings
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from convcalc.analysis.costs import costs  # noqa: E402  after torch is known to be there
+from convcalc.analysis.memory import memory  # noqa: E402
+from convcalc.layers import LAYERS  # noqa: E402
+from convcalc.torch_text import PrintedModel  # noqa: E402
+
+nn = torch.nn
+pytestmark = pytest.mark.torch
+
+ARGUMENTS = {
+    "in_channels": 4, "out_channels": 4, "kernel_size": 2, "output_size": 3, "num_features": 4, "num_groups": 2,
+    "num_channels": 4, "normalized_shape": (8,), "in_features": 8, "out_features": 5, "padding": 1, "size": 3,
+    "unflattened_size": (2, 2), "dim": 1, "groups": 2, "upscale_factor": 2, "downscale_factor": 2, "threshold": 0.1,
+    "value": 0.5, "norm_type": 2, "output_ratio": 0.5, "scale_factor": 2,
+}  # fmt: skip
+TWO_INPUTS = ("MaxUnpool",)
+NOT_PRINTED = ("FractionalMaxPool",)
+NOT_OF_PYTORCH = {"Add", "Mul", "Concat", "Crop", "Reshape", "Permute", "GlobalAvgPool", "GlobalMaxPool"} | {
+    "Pad1d", "Pad2d", "Pad3d", "FractionalMaxPool1d",
+}  # fmt: skip
+
+
+def class_names() -> list[str]:
+    names = []
+    for kind in LAYERS.values():
+        names += [kind.classes] if isinstance(kind.classes, str) else list(kind.classes)
+    return [name for name in names if hasattr(nn, name)]
+
+
+def made(name: str):
+    """A module of a class with what its constructor needs."""
+    cls = getattr(nn, name)
+    needed = {
+        name: ARGUMENTS[name]
+        for name, parameter in inspect.signature(cls).parameters.items()
+        if (parameter.default is inspect.Parameter.empty and name in ARGUMENTS)
+    }
+    if name.startswith(("Upsampl", "FractionalMaxPool")):
+        needed |= {"scale_factor": 2} if name.startswith("Ups") else {"kernel_size": 2, "output_size": 3}
+    return cls(**needed)
+
+
+def given_to(name: str) -> tuple[int, ...]:
+    """An input that the class takes."""
+    rank = int(name[-2]) if name[-1] == "d" and name[-2].isdigit() else 2
+    return 2, 4, *((8,) * rank)
+
+
+def test_every_class_has_its_counterpart() -> None:
+    table = {name for kind in LAYERS.values() for name in (
+        [kind.classes] if isinstance(kind.classes, str) else kind.classes
+    )}  # fmt: skip
+    assert {name for name in table if not hasattr(nn, name)} <= NOT_OF_PYTORCH
+
+
+@pytest.mark.parametrize("name", class_names())
+def test_every_class_as_it_prints(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = made(name).eval()
+    # Columns come of an image only.
+    model = nn.Sequential(nn.Unfold(2), nn.Fold(8, 2)) if name == "Fold" else nn.Sequential(module)
+    report = costs(PrintedModel(str(model), "model").network(given_to(name)))
+    assert report.totals["params"] == sum(parameter.numel() for parameter in module.parameters())
+    if name.startswith((*NOT_PRINTED, *TWO_INPUTS)):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = tuple(model(torch.zeros(given_to(name))).shape)
+    assert report.rows[-1].outputs == (wanted,)
+    assert report.status == "complete"
+
+
+def random_model(draw: random.Random, depth: int = 0):
+    """A module with 8 channels in and out that keeps 8x8: leaves, chains, lists and containers of somebody's own."""
+
+    class Somebodys(nn.Module):
+        def __init__(self, **modules) -> None:
+            super().__init__()
+            for name, module in modules.items():
+                self.add_module(name, module)
+
+    leaves = [
+        lambda: nn.Conv2d(8, 8, 3, padding=1, bias=draw.random() < 0.5),
+        lambda: nn.Conv2d(8, 8, 3, padding="same", groups=draw.choice([1, 2, 8]), padding_mode="reflect"),
+        lambda: nn.ConvTranspose2d(8, 8, 1),
+        lambda: nn.BatchNorm2d(8, affine=draw.random() < 0.8, momentum=None),
+        lambda: nn.GroupNorm(draw.choice([1, 2, 4]), 8),
+        lambda: nn.PReLU(draw.choice([1, 8])),
+        lambda: nn.Sequential(nn.AvgPool2d(2, ceil_mode=False), nn.Upsample(scale_factor=2, mode="bilinear")),
+        lambda: nn.Linear(8, 8),
+        lambda: nn.LayerNorm([8, 8], elementwise_affine=draw.random() < 0.5),
+        draw.choice([nn.ReLU, nn.GELU, nn.SiLU, nn.Identity, nn.Hardswish, nn.Dropout]),
+    ]
+    pick = draw.random()
+    if depth > 3 or pick < 0.5:
+        return draw.choice(leaves)()
+    inside = [random_model(draw, depth + 1) for _ in range(draw.randint(1, 4))]
+    if pick < 0.75:
+        return nn.Sequential(*inside)
+    if pick < 0.85:
+        return nn.ModuleList([*inside, nn.ReLU(), nn.ReLU(), nn.ReLU()])
+    if pick < 0.9:
+        return nn.MultiheadAttention(8, 2, bias=draw.random() < 0.5)
+    return Somebodys(**{f"part{index}": module for index, module in enumerate(inside)})
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_random_models(seed: int) -> None:
+    draw = random.Random(seed)
+    model = nn.Sequential(random_model(draw), random_model(draw), random_model(draw)).eval()
+    text = str(model)
+    network = PrintedModel(text, "model").network((8, 8, 8))
+    report = costs(network)
+    assert report.totals["params"] == sum(parameter.numel() for parameter in model.parameters())
+    assert ("params" in report.partial) == ("Somebodys" in text)
+    buffers = sum(buffer.numel() for name, buffer in model.named_buffers() if not name.endswith("num_batches_tracked"))
+    scalars = sum(name.endswith("num_batches_tracked") for name, _ in model.named_buffers())
+    assert memory(network).totals["buffers"] in (4 * buffers + 4 * scalars, 4 * buffers + 8 * scalars)
+    names = {name for name, module in model.named_modules() if not list(module.children())}
+    found = {row.name for row in report.rows}
+    assert {name for name in names if not name.endswith("out_proj")} <= found | {""}
+    if not any(word in text for word in ("Somebodys", "ModuleList", "Multihead")):
+        assert report.status == "complete"
+        assert report.rows[-1].outputs[0] == tuple(model(torch.zeros(1, 8, 8, 8)).shape[1:])

@@ -1,0 +1,324 @@
+"""The text that PyTorch prints of a model: what is exact, what is partial, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+
+from convcalc.analysis.costs import costs
+from convcalc.analysis.report import Report
+from convcalc.analysis.shapes import shapes
+from convcalc.cli import run_command_line
+from convcalc.errors import ConvcalcError
+from convcalc.network import Network
+from convcalc.torch_text import PrintedModel, looks_printed
+
+CHAIN = """\
+Sequential(
+  (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
+  (1): Sequential(
+    (norm): BatchNorm2d(8, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+    (act): ReLU(inplace=True)
+  )
+  (2): MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)
+  (3): Flatten(start_dim=1, end_dim=-1)
+  (4): Linear(in_features=512, out_features=10, bias=True)
+)
+"""
+BLOCKS = """\
+Net(
+  (stem): Sequential(
+    (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+    (1): BatchNorm2d(8, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+  )
+  (blocks): ModuleList(
+    (0-1): 2 x Block(
+      (conv): Conv2d(8, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+      (relu): ReLU()
+    )
+    (2): Block(
+      (conv): Conv2d(8, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+      (relu): ReLU()
+    )
+  )
+  (pool): AdaptiveAvgPool2d(output_size=1)
+  (fc): Linear(in_features=8, out_features=10, bias=True)
+)
+"""
+BLOCKS_PARAMS = 3 * 8 * 9 + 16 + 3 * 8 * 8 * 9 + 90
+ENCODER = """\
+TransformerEncoderLayer(
+  (self_attn): MultiheadAttention(
+    (out_proj): NonDynamicallyQuantizableLinear(in_features=8, out_features=8, bias=True)
+  )
+  (linear1): Linear(in_features=8, out_features=2048, bias=True)
+  (dropout): Dropout(p=0.1, inplace=False)
+  (linear2): Linear(in_features=2048, out_features=8, bias=True)
+  (norm1): LayerNorm((8,), eps=1e-05, elementwise_affine=True, bias=True)
+  (norm2): LayerNorm((8,), eps=1e-05, elementwise_affine=True, bias=True)
+  (dropout1): Dropout(p=0.1, inplace=False)
+  (dropout2): Dropout(p=0.1, inplace=False)
+)
+"""
+# What torch 2.13 counts for TransformerEncoderLayer(8, 2).
+ENCODER_PARAMS = 35_144
+
+
+def network(text: str, shape: tuple[int, ...] = (3, 32, 32), *, sequential: bool = False) -> Network:
+    model = PrintedModel(text, "model.txt")
+    if sequential:
+        model.assume_sequential()
+    return model.network(shape)
+
+
+def said(report: Report) -> str:
+    return "\n".join(f"{item.level}: {item.message}" for item in report.diagnostics)
+
+
+def test_a_chain_is_exact() -> None:
+    report = costs(network(CHAIN))
+    assert [row.name for row in report.rows] == ["0", "1.norm", "1.act", "2", "3", "4"]
+    assert [row.outputs[0] for row in report.rows][-3:] == [(8, 8, 8), (512,), (10,)]
+    assert report.totals["params"] == 8 * 3 * 9 + 8 + 16 + 5130
+    assert report.totals["macs"] == 8 * 27 * 16 * 16 + 5120
+    assert (report.status, report.diagnostics) == ("complete", ())
+
+
+def test_containers_make_costs_partial_and_parameters_at_least() -> None:
+    report = costs(network(BLOCKS))
+    assert report.totals["params"] == BLOCKS_PARAMS
+    assert report.totals["macs"] is None
+    assert {"params", "macs"} <= report.partial
+    assert [row.name for row in report.rows][1:4] == ["stem.1", "blocks.0.conv", "blocks.0.relu"]
+    assert "parameters are at least what is counted: Net and Block (blocks.0 and 2 more) may own" in said(report)
+    assert "Net, ModuleList (blocks) and Block (blocks.0 and 2 more) call their modules" in said(report)
+
+
+def test_the_printed_order_can_be_assumed() -> None:
+    report = costs(network(BLOCKS, sequential=True))
+    assert report.rows[-1].outputs == ((10,),)
+    assert report.totals["macs"] == 32 * 32 * 9 * (3 * 8 + 3 * 8 * 8) + 80
+    assert report.partial == {"params"}
+    assert "warning: the modules are assumed to be called in printed order" in said(report)
+    assert "note: a flatten is assumed before fc, which needs the 8 numbers that come" in said(report)
+
+
+def test_attention_owns_what_is_not_printed() -> None:
+    report = costs(network(ENCODER, (10, 8)))
+    assert report.totals["params"] == ENCODER_PARAMS
+    assert "params" not in report.partial
+    assert report.status == "partial"
+    assert "note: in_proj of MultiheadAttention (self_attn) is not printed" in said(report)
+
+
+def test_unknown_modules_are_named_and_stop_what_follows() -> None:
+    text = CHAIN.replace("ReLU(inplace=True)", "StochasticDepth(p=0.1, mode=row)")
+    report = costs(network(text))
+    assert "warning: not known, and counted nowhere: StochasticDepth (1.act)" in said(report)
+    assert [row.outputs for row in report.rows][1:3] == [((8, 16, 16),), ()]
+    assert report.rows[2].layer == "StochasticDepth(p=0.1, mode=row)"
+    assert {"params", "macs"} <= report.partial
+
+
+@pytest.mark.parametrize(
+    ("layer", "what"),
+    [
+        ("Concat()", "Concat"),  # a class of this project, but not of PyTorch
+        ("LSTM(3, 4, batch_first=True)", "LSTM"),
+        ("Conv2d(3, 4, kernel_size=(1, 1), stride=(1, 1), style=odd)", "Conv2d"),  # not PyTorch's
+        ("Linear(nonsense of somebody)", "Linear"),
+        ("ParameterList(  (0): Parameter containing: [torch.float32 of size 3])", "ParameterList"),
+        ("MultiheadAttention()", "MultiheadAttention"),
+    ],
+)
+def test_a_module_that_is_not_pytorchs_is_unknown(layer: str, what: str) -> None:
+    report = costs(network(f"Sequential(\n  (0): {layer}\n)"))
+    assert report.totals["params"] is None
+    assert f"not known, and counted nowhere: {what} (0)" in said(report)
+
+
+def test_a_size_that_is_not_printed_leaves_the_shape_unknown() -> None:
+    report = costs(network("Sequential(\n  (0): FractionalMaxPool2d()\n)"))
+    assert report.totals["params"] == 0
+    assert "params" not in report.partial
+    assert report.rows[0].outputs == ()
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "found"),
+    [
+        ("AvgPool2d(kernel_size=3, stride=2, padding=0)", 32,
+         ["0 (avgpool): ceil_mode is not printed and taken as false; true gives 3x16x16"]),
+        ("AvgPool2d(kernel_size=2, stride=2, padding=0)", 32, []),
+        ("MaxPool2d(kernel_size=3, stride=2, padding=0, dilation=1, ceil_mode=False)", 32, []),
+    ],
+)  # fmt: skip
+def test_what_is_not_printed_is_said_where_it_matters(layer: str, size: int, found: list[str]) -> None:
+    report = shapes(network(f"Sequential(\n  (0): {layer}\n)", (3, size, size)))
+    assert [item.message for item in report.diagnostics] == found
+
+
+def test_attributes_that_pytorch_adds() -> None:
+    text = """Sequential(
+      (0): LazyConv2d(0, 4, kernel_size=(3, 3), stride=(1, 1), padding=same, padding_mode=reflect)
+      (1): UpsamplingBilinear2d(size=8, mode='bilinear')
+      (2): GELU(approximate='none')
+      (3): GroupNorm(2, 4, eps=1e-05, affine=True)
+      (4): LayerNorm((8,), eps=1e-05, elementwise_affine=True)
+    )"""
+    report = costs(network(text, (3, 6, 6)))
+    assert [row.outputs for row in report.rows][:2] == [((4, 6, 6),), ((4, 8, 8),)]
+    assert report.totals["params"] == 3 * 4 * 9 + 4 + 8 + 16
+
+
+def test_a_parametrised_module_may_own_more() -> None:
+    text = """Sequential(
+  (0): ParametrizedLinear(
+    in_features=3, out_features=4, bias=True
+    (parametrizations): ModuleDict(
+      (weight): ParametrizationList(
+        (0): _WeightNorm()
+      )
+    )
+  )
+)"""
+    report = costs(network(text, (3,)))
+    assert report.totals["params"] == 16
+    assert report.partial == {"params"}
+    assert "ParametrizedLinear (0) may own" in said(report)
+
+
+def test_wrappers_are_seen_through() -> None:
+    inner = "\n".join("  " + line for line in CHAIN.splitlines()).strip()
+    report = costs(network(f"DataParallel(\n  (module): {inner}\n)\n"))
+    assert report.rows[1].name == "module.1.norm"
+    assert report.status == "complete"
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        (CHAIN, True),
+        ("\n\n" + CHAIN, True),
+        ("Sequential()", False),
+        ("Conv2d(3, 64, kernel_size=(7, 7))\nReLU()", False),
+        ("conv:64,k3\nrelu\n", False),
+        ("# Sequential(\nrelu\n", False),
+        ("", False),
+    ],
+)
+def test_what_looks_printed(text: str, printed: bool) -> None:
+    assert looks_printed(text) is printed
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "line"),
+    [
+        ("Net(\n  (a): ReLU()", "Net( is not closed; the text ends too early", 1),
+        ("Net(\n  (a): Block(\n    (b): ReLU()\n", "Block( is not closed; the text ends too early", 2),
+        (CHAIN + "done", "the model has ended before this line; one model is read at a time", 11),
+        ("Sequential(\n  (0): ReLU()\n  (0): ReLU()\n)", "two modules are named 0", 3),
+        ("Sequential(\n  (0-1): 5 x ReLU()\n)", "5 modules need a name such as (0-4)", 2),
+        ("ModuleList(\n  (0-999999998): 999999999 x ReLU()\n)",
+         "999,999,999 modules are more than the 100,000 that are read", 2),
+        ("Sequential(\n  (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(0, 0))\n)",
+         "stride is 0x0, but must be at least 1", 2),
+    ],
+)  # fmt: skip
+def test_a_text_that_is_wrong(text: str, message: str, line: int) -> None:
+    with pytest.raises(ConvcalcError) as caught:
+        costs(network(text))
+    assert caught.value.message == message
+    assert caught.value.span is not None
+    assert caught.value.span.source.line_number == line
+
+
+def test_lists_of_lists_do_not_explode() -> None:
+    text = "ReLU()"
+    for _ in range(6):
+        text = f"ModuleList(\n(0-99): 100 x {text}\n)"
+    with pytest.raises(ConvcalcError, match="modules that are read"):
+        network(text)
+
+
+def test_a_deep_text_is_no_recursion() -> None:
+    depth = 20_000
+    text = "Sequential(\n" + "(0): Sequential(\n" * depth + "(0): ReLU()\n" + ")\n" * (depth + 1)
+    assert shapes(network(text)).answer == (3, 32, 32)
+
+
+def test_a_shape_that_does_not_fit_names_module_and_line() -> None:
+    with pytest.raises(ConvcalcError) as caught:
+        costs(network(CHAIN, (3, 30, 30)))
+    assert str(caught.value).startswith("layer 4 (linear): in_features is 512")
+    assert caught.value.span is not None
+    assert caught.value.span.source.line_number == 9
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def asked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    status = run_command_line(arguments)
+    return status, *capsys.readouterr()
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch):
+    def pipe(text: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+    return pipe
+
+
+def test_from_standard_input(capsys, piped) -> None:
+    piped(CHAIN)
+    status, out, err = asked(capsys, "flops", "-", "--input", "3x32x32", "-q")
+    assert (status, out, err) == (0, f"{8 * 27 * 256 + 5120}\n", "")
+
+
+def test_from_a_file_and_as_a_word(capsys, tmp_path) -> None:
+    path = tmp_path / "model.txt"
+    path.write_text(CHAIN)
+    for word in (str(path), CHAIN):
+        assert asked(capsys, "shape", "3x32x32", word, "-q") == (0, "10\n", "")
+
+
+def test_strict_and_json(capsys, piped) -> None:
+    piped(BLOCKS)
+    status, out, _ = asked(capsys, "flops", "-", "--input", "3x32x32", "--format", "json")
+    document = json.loads(out)
+    assert status == 0
+    assert (document["status"], document["totals"]["params"]) == ("partial", BLOCKS_PARAMS)
+    assert {"params", "macs"} <= set(document["partial"])
+    assert document["layers"][0]["output"] is None
+    piped(BLOCKS)
+    status, _, err = asked(capsys, "flops", "-", "--input", "3x32x32", "--strict")
+    assert status == 1
+    assert "error: --strict: additions, flops, macs, multiplications, params cannot be told in full\n" in err
+
+
+def test_a_budget_is_not_met_by_a_part(capsys, piped) -> None:
+    piped(BLOCKS)
+    status, _, err = asked(capsys, "flops", "-", "--input", "3x32x32", "--max", "params=1M")
+    assert status == 1
+    assert "error: params is not known in full" in err
+    piped(BLOCKS)
+    status, _, err = asked(capsys, "flops", "-", "--input", "3x32x32", "--max", "params=1k")
+    assert "error: params is at least 2,050, above 1,000" in err
+
+
+def test_it_stands_alone(capsys, piped) -> None:
+    piped(CHAIN)
+    status, _, err = asked(capsys, "shape", "3x32x32", "-", "relu")
+    assert status == 2
+    assert "a printed model stands alone, beside its input" in err
+
+
+def test_assuming_an_order_of_expressions_is_refused(capsys) -> None:
+    status, _, err = asked(capsys, "shape", "3x32x32", "relu", "--assume-sequential")
+    assert status == 2
+    assert err == "error: --assume-sequential has a meaning for the text that PyTorch prints only\n"
