@@ -75,10 +75,12 @@ def compose(network: Network, weights: GivenWeights | None = None, *, explain: b
     diagnostics = [*diagnose(network, [link.item for link in links] if network.inputs else [])]
     diagnostics += [Diagnostic("note", note) for note in (*_geometry(totals, end), *_ended(links))]
     totals |= {key: _sum([row.values[key] for row in rows]) for key in ("weights", "macs")}
+    totals["params"] = _sum([_weights_of(link.item.layer, bias=True) for link in links])
     runs = _runs(links, macs)
     diagnostics += [Diagnostic("note", note) for note in _merge_notes(runs)]
     if any(run.merges for run in runs):
         totals["merged"] = " ".join(run.expression for run in runs)
+        totals["merged_params"] = _sum([_weights_of(run.layer, bias=True) for run in runs])
         totals["merged_weights"] = _sum([run.weights for run in runs])
         totals["merged_macs"] = _sum([run.macs for run in runs])
         if len(runs) == 1:
@@ -328,10 +330,10 @@ def _plain(number: Fraction) -> int | float:
     return int(number) if number.denominator == 1 else float(number)
 
 
-def _weights_of(layer: Layer) -> int | None:
-    """The weights without the bias; None when they depend on an input that is left open."""
+def _weights_of(layer: Layer, *, bias: bool = False) -> int | None:
+    """The weights, without the bias unless asked for; None when they depend on an input that is left open."""
     try:
-        return sum(int(product(shape)) for name, shape in layer.parameters().items() if name != "bias")
+        return sum(int(product(shape)) for name, shape in layer.parameters().items() if bias or name != "bias")
     except ShapeError:
         return None
 

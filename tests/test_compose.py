@@ -327,6 +327,7 @@ def test_open_linear_layers_are_unknown_not_zero():
 def test_two_3x3_against_one_5x5():
     report = of("conv:k3 conv:k3")
     assert (report.totals["weights"], report.totals["merged_weights"]) == (18, 25)
+    assert (report.totals["params"], report.totals["merged_params"]) == (20, 26)
     assert (report.totals["macs"], report.totals["merged_macs"]) == (18, 25)
     assert "25 weights against 18" in notes(report)
     assert "merging loses" in notes(report)
