@@ -99,6 +99,8 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
     )
 
 
+_BUFFERS = {"num_batches_tracked": "int64"}
+"""The types of buffers that are not the layer's own."""
 _TRAINING = ("gradients", "optimizer", "training")
 
 
@@ -110,6 +112,8 @@ class Tensors:
         self.resolved = resolved
         self.sizes = {name: product(given.shape) * DTYPES[dtype] for name, given in network.inputs.items()}
         self.storage = {name: name for name in network.inputs}
+        # Training makes new tensors where inference hands its input on, such as dropout.
+        self._training_storage = dict(self.storage)
         self._own: dict[str, int] = {}
         self._results = set(network.outputs)
         for item in resolved:
@@ -117,7 +121,9 @@ class Tensors:
                 continue
             for name, shape, kind in zip(item.node.outputs, item.outputs, item.layer.output_dtypes(dtype), strict=True):
                 self.sizes[name] = product(shape) * DTYPES[kind]
-                self.storage[name] = self.storage[item.node.inputs[0]] if item.layer.view else name
+                for storage, training in ((self.storage, False), (self._training_storage, True)):
+                    reused = item.layer.reuses_input(training=training)
+                    storage[name] = storage[item.node.inputs[0]] if reused else name
 
     @property
     def activations(self) -> int:
@@ -126,7 +132,7 @@ class Tensors:
 
     def own(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         """Bytes of parameters or buffers by name."""
-        return {name: product(shape) * DTYPES[self.dtype] for name, shape in shapes.items()}
+        return {name: product(shape) * DTYPES[_BUFFERS.get(name, self.dtype)] for name, shape in shapes.items()}
 
     def parameters(self, item: Resolved) -> Mapping[str, int | None]:
         """Bytes of a layer's weights, all but the bias, and of its bias; None where they are not known."""
@@ -169,7 +175,7 @@ class Tensors:
                 self._own[name] = parameters[saved]
             else:
                 tensors = item.node.inputs if saved.startswith("input") else item.node.outputs
-                name = self.storage[tensors[int(saved.removeprefix("input").removeprefix("output"))]]
+                name = self._training_storage[tensors[int(saved.removeprefix("input").removeprefix("output"))]]
             names.add(name)
         new = names - kept
         kept |= new
@@ -184,4 +190,6 @@ class Tensors:
 
 def _reasons(item: Resolved) -> dict[str, str]:
     reasons = {} if item.parameters != {} else {"weight": "nothing to learn", "bias": "nothing to learn"}
-    return reasons | ({"output_bytes": "a view of its input"} if item.layer.view else {})
+    if item.layer.reuses_input(training=False):
+        reasons["output_bytes"] = "a view of its input" if item.layer.view else "in its input's memory"
+    return reasons

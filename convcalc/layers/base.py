@@ -109,6 +109,11 @@ class Layer:
         """The shapes of all outputs. Raises `ShapeError` for inputs that the layer cannot take."""
         raise NotImplementedError
 
+    def reuses_input(self, *, training: bool) -> bool:
+        """Whether the output lies in the input's memory: a view, written over it, or handed on as it is."""
+        in_place: bool = getattr(self, "inplace", False)
+        return self.view or in_place or (self.idle_at_inference and not training)
+
     def parameters(self) -> Mapping[str, Shape]:
         """The shapes of what is learned, by PyTorch's name, in PyTorch's order."""
         return {}

@@ -27,7 +27,9 @@ from math import prod
 import pytest
 from layer_cases import SIGNATURES
 
+from convcalc.analysis.memory import memory
 from convcalc.errors import ConvcalcError
+from convcalc.expressions import parse_text
 from convcalc.layers import LAYERS, find_kind
 
 torch = pytest.importorskip("torch")
@@ -708,6 +710,38 @@ def kept_by_torch(module, name, shapes):
         return None  # training refuses what inference takes, such as one value for each channel
     held.append(output)
     return sum(storages.values())
+
+
+NETWORKS = {
+    "in place": (
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Conv2d(8, 4, 3),
+        nn.Dropout2d(0.2, inplace=True), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 10), nn.LogSoftmax(1),
+    ),
+    "dropout between": (
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(8, 8, 1), nn.SiLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Dropout(0.1), nn.Linear(8, 4),
+    ),
+    "norms and resizing": (
+        nn.ReflectionPad2d(1), nn.Conv2d(3, 6, 3), nn.InstanceNorm2d(6, affine=True), nn.GELU(),
+        nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(6, 8, 3, padding=1, padding_mode="circular"),
+        nn.GroupNorm(2, 8), nn.PReLU(8), nn.PixelShuffle(2), nn.AvgPool2d(4), nn.Hardswish(inplace=True),
+    ),
+    "views": (
+        nn.PixelUnshuffle(2), nn.Conv2d(12, 16, 1), nn.Tanh(), nn.Flatten(2), nn.LayerNorm(16), nn.Softplus(),
+        nn.Unflatten(2, (4, 4)), nn.Identity(), nn.ConvTranspose2d(16, 4, 2, stride=2), nn.Sigmoid(), nn.LPPool2d(2, 2),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_autograd_keeps_of_a_network(name):
+    """Each storage once, whatever layers share it; every module is read from its own text."""
+    torch.manual_seed(0)
+    report = memory(parse_text(" ".join(map(str, NETWORKS[name]))).network((2, 3, 8, 8)), train=True)
+    assert report.totals["saved"] == kept_by_torch(nn.Sequential(*NETWORKS[name]), name, [(2, 3, 8, 8)])
+    assert sum(report.totals[key] for key in ("parameters", "buffers")) == sum(
+        tensor.nbytes for tensor in nn.Sequential(*NETWORKS[name]).state_dict().values()
+    )
 
 
 def kept_by_us(layer, shapes, outputs):
