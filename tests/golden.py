@@ -17,6 +17,7 @@ TORCH = "torch 2.13; FLOPs by hand"
 PAD_TORCH = "torch 2.13 after an explicit pad; FLOPs by hand"
 REFUSES = "torch 2.13 refuses too"
 BY_HAND = "by hand"
+GRADIENT = "torch 2.13: where the gradient of an output is not 0"
 GRAMMAR = "the grammar of expressions"
 NOTES = "study notes, checked by hand"
 FIELD = "measured against other counters, checked by hand"
@@ -171,6 +172,117 @@ CASES = (
     Case("hourglass", "16x32x32", "conv:32,k3,s2,p1 relu convt:16,k4,s2,p1", "16x32x32", 12_848, 3_276_800, 6_559_680),
     Case("3-d chain", "1x16x16x16", "conv3d:4,k3 maxpool:k2 conv:8,k3 flatten linear:2", "2", 2986, 406_352, 822_308),
     Case("1-d chain", "2x64", "conv1d:4,k5,s2 relu avgpool:k2 flatten linear:3", "3", 227, 1380, 3000),
+    # --- cost of the notes
+    Case("the notes' layer", "100x64x64", "conv:100,k5,psame,nobias", "100x64x64", 250_000, 1_024_000_000, 2_047_590_400),
+    Case("both channel counts doubled: four times", "200x64x64", "conv:200,k5,psame,nobias", "200x64x64", 1_000_000, 4_096_000_000, 8_191_180_800),
+    # --- other pools
+    Case("power average", "4x10x10", "LPPool2d(2,3,stride=2)", "4x4x4", 0, 0, 976),
+    Case("power average, ceil", "4x10", "LPPool1d(1,3,stride=2,ceil_mode=True)", "4x5", 0, 0, 100),
+    Case("power average 3-d", "2x4x5x6", "LPPool3d(2,2)", "2x2x2x3", 0, 0, 432),
+    Case("adaptive average", "8x7x9", "AdaptiveAvgPool2d((3,4))", "8x3x4", 0, 0, 864),
+    Case("adaptive average, an axis left alone", "8x7x9", "AdaptiveAvgPool2d((None,2))", "8x7x2", 0, 0, 560),
+    Case("adaptive average grows", "2x3", "AdaptiveAvgPool1d(5)", "2x5", 0, 0, 14),
+    Case("adaptive average to 1", "512x7x7", "AdaptiveAvgPool2d(1)", "512x1x1", 0, 0, 25_088),
+    Case("adaptive average 3-d", "2x4x5x6", "AdaptiveAvgPool3d((2,3,4))", "2x2x3x4", 0, 0, 448),
+    Case("adaptive maximum", "8x7x9", "AdaptiveMaxPool2d((3,4))", "8x3x4", 0, 0, 768),
+    Case("adaptive maximum 1-d", "8x10", "AdaptiveMaxPool1d(4)", "8x4", 0, 0, 64),
+    Case("global average", "8x7x9", "globalavgpool", "8x1x1", 0, 0, 504),
+    Case("global maximum", "8x7x9", "globalmaxpool", "8x1x1", 0, 0, 496),
+    Case("fractional maximum", "4x10x12", "FractionalMaxPool2d(2,output_size=(5,7))", "4x5x7", 0, 0, 420),
+    Case("fractional maximum by ratio", "4x10x12", "FractionalMaxPool2d(3,output_ratio=0.5)", "4x5x6", 0, 0, 960),
+    # --- activations
+    Case("ReLU6", "4x5x6", "ReLU6()", "4x5x6", 0, 0, 240),
+    Case("LeakyReLU", "4x5x6", "LeakyReLU()", "4x5x6", 0, 0, 240),
+    Case("RReLU", "4x5x6", "RReLU()", "4x5x6", 0, 0, 240),
+    Case("ELU", "4x5x6", "ELU()", "4x5x6", 0, 0, 360),
+    Case("SELU", "4x5x6", "SELU()", "4x5x6", 0, 0, 480),
+    Case("CELU", "4x5x6", "CELU()", "4x5x6", 0, 0, 720),
+    Case("GELU", "4x5x6", "GELU()", "4x5x6", 0, 0, 600),
+    Case("SiLU", "4x5x6", "SiLU()", "4x5x6", 0, 0, 360),
+    Case("Mish", "4x5x6", "Mish()", "4x5x6", 0, 0, 480),
+    Case("Sigmoid", "4x5x6", "Sigmoid()", "4x5x6", 0, 0, 360),
+    Case("LogSigmoid", "4x5x6", "LogSigmoid()", "4x5x6", 0, 0, 600),
+    Case("Tanh", "4x5x6", "Tanh()", "4x5x6", 0, 0, 120),
+    Case("Tanhshrink", "4x5x6", "Tanhshrink()", "4x5x6", 0, 0, 240),
+    Case("Hardtanh", "4x5x6", "Hardtanh()", "4x5x6", 0, 0, 240),
+    Case("Hardswish", "4x5x6", "Hardswish()", "4x5x6", 0, 0, 600),
+    Case("Hardsigmoid", "4x5x6", "Hardsigmoid()", "4x5x6", 0, 0, 480),
+    Case("Hardshrink", "4x5x6", "Hardshrink()", "4x5x6", 0, 0, 240),
+    Case("Softshrink", "4x5x6", "Softshrink()", "4x5x6", 0, 0, 600),
+    Case("Softplus", "4x5x6", "Softplus()", "4x5x6", 0, 0, 720),
+    Case("Softsign", "4x5x6", "Softsign()", "4x5x6", 0, 0, 360),
+    Case("GELU nearly", "4x5x6", "GELU('tanh')", "4x5x6", 0, 0, 1080),
+    Case("Threshold", "4x5x6", "Threshold(0.1,20)", "4x5x6", 0, 0, 120),
+    Case("PReLU with one slope", "4x5x6", "PReLU()", "4x5x6", 1, 0, 240),
+    Case("PReLU with a slope a channel", "4x5x6", "PReLU(4)", "4x5x6", 4, 0, 240),
+    Case("GLU", "8x5x6", "GLU(1)", "4x5x6", 0, 0, 360),
+    Case("GLU along the last axis", "8x5x6", "GLU()", "8x5x3", 0, 0, 360),
+    # --- norms, dropout, softmax
+    Case("batch norm", "16x8x8", "BatchNorm2d(16)", "16x8x8", 32, 0, 2048),
+    Case("batch norm without weights", "16x8x8", "BatchNorm2d(16,affine=False)", "16x8x8", 0, 0, 2048),
+    Case("batch norm without running statistics", "2x16x8x8", "BatchNorm2d(16,track_running_stats=False)", "2x16x8x8", 32, 0, 14_384),
+    Case("batch norm 1-d", "16x20", "BatchNorm1d(16)", "16x20", 32, 0, 640),
+    Case("batch norm 3-d", "4x3x4x5", "BatchNorm3d(4)", "4x3x4x5", 8, 0, 480),
+    Case("batch norm, features from the input", "16x8x8", "batchnorm2d", "16x8x8", 32, 0, 2048),
+    Case("synchronised batch norm", "16x8x8", "SyncBatchNorm(16)", "16x8x8", 32, 0, 2048),
+    Case("layer norm", "10x64", "LayerNorm(64)", "10x64", 128, 0, 4510),
+    Case("layer norm of two axes", "4x6x8", "LayerNorm((6,8))", "4x6x8", 96, 0, 1356),
+    Case("layer norm without bias", "4x6x8", "LayerNorm(8,bias=False)", "4x6x8", 8, 0, 1224),
+    Case("group norm", "16x8x8", "GroupNorm(4,16)", "16x8x8", 32, 0, 7180),
+    Case("group norm without weights", "16x8x8", "GroupNorm(4,16,affine=False)", "16x8x8", 0, 0, 5132),
+    Case("instance norm", "16x8x8", "InstanceNorm2d(16)", "16x8x8", 0, 0, 5168),
+    Case("instance norm with weights", "16x8", "InstanceNorm1d(16,affine=True)", "16x8", 32, 0, 944),
+    Case("root mean square norm", "10x64", "RMSNorm(64)", "10x64", 64, 0, 2590),
+    Case("local response norm", "96x27x27", "LocalResponseNorm(5)", "96x27x27", 0, 0, 699_840),
+    Case("dropout", "16x8x8", "Dropout(0.2)", "16x8x8", 0, 0, 0),
+    Case("dropout of channels", "16x8x8", "Dropout2d(0.2)", "16x8x8", 0, 0, 0),
+    Case("alpha dropout", "16x8x8", "AlphaDropout()", "16x8x8", 0, 0, 0),
+    Case("alpha dropout of channels", "16x8x8", "FeatureAlphaDropout()", "16x8x8", 0, 0, 0),
+    Case("softmax", "20", "linear:10 Softmax(1)", "10", 210, 200, 448),
+    Case("softmax of channels", "10x4x4", "Softmax(1)", "10x4x4", 0, 0, 768),
+    Case("softmax from behind", "10x4x6", "Softmax(-1)", "10x4x6", 0, 0, 1120),
+    Case("softmin", "10x4x6", "Softmin(1)", "10x4x6", 0, 0, 1152),
+    Case("log-softmax", "10x4x6", "LogSoftmax(1)", "10x4x6", 0, 0, 1176),
+    Case("softmax of pixels", "10x4x6", "Softmax2d()", "10x4x6", 0, 0, 1152),
+    # --- shapes, shuffles, padding, upsampling
+    Case("unflatten", "400x1x1", "flatten Unflatten(1,(16,5,5))", "16x5x5", 0, 0, 0),
+    Case("reshape", "16x5x5", "reshape:25x16", "25x16", 0, 0, 0),
+    Case("identity", "4x5x6", "Identity()", "4x5x6", 0, 0, 0),
+    Case("pixel shuffle", "16x5x6", "PixelShuffle(2)", "4x10x12", 0, 0, 0),
+    Case("pixel unshuffle", "4x6x8", "PixelUnshuffle(2)", "16x3x4", 0, 0, 0),
+    Case("channel shuffle", "8x5x6", "ChannelShuffle(4)", "8x5x6", 0, 0, 0),
+    Case("unfold", "3x10x12", "Unfold((4,5))", "60x56", 0, 0, 0),
+    Case("unfold with everything", "3x10x12", "Unfold(3,dilation=2,padding=1,stride=2)", "27x20", 0, 0, 0),
+    Case("fold", "3x10x12", "Unfold((4,5)) Fold((10,12),(4,5))", "3x10x12", 0, 0, 3000),
+    Case("zero padding", "3x5x6", "ZeroPad2d((1,2,3,4))", "3x12x9", 0, 0, 0),
+    Case("negative padding crops", "3x5x6", "ZeroPad2d((-1,0,2,-2))", "3x5x5", 0, 0, 0),
+    Case("constant padding", "3x5x6", "ConstantPad2d(2,1.5)", "3x9x10", 0, 0, 0),
+    Case("reflected padding", "3x5x6", "ReflectionPad2d((1,2,3,4))", "3x12x9", 0, 0, 0),
+    Case("replicated padding", "3x5", "ReplicationPad1d((3,1))", "3x9", 0, 0, 0),
+    Case("circular padding", "3x4x5x6", "CircularPad3d((1,2,3,0,1,2))", "3x7x8x9", 0, 0, 0),
+    Case("padding by name", "3x5x6", "pad:p1,reflect", "3x7x8", 0, 0, 0, PAD_TORCH),
+    Case("upsampling to twice", "8x5x6", "Upsample(scale_factor=2)", "8x10x12", 0, 0, 0),
+    Case("upsampling to a size", "8x5x6", "Upsample(size=(7,11))", "8x7x11", 0, 0, 0),
+    Case("upsampling by a fraction", "8x5x7", "Upsample(scale_factor=1.5)", "8x7x10", 0, 0, 0),
+    Case("bilinear", "8x5x6", "Upsample(scale_factor=2,mode='bilinear')", "8x10x12", 0, 3840, 6720),
+    Case("bicubic", "8x5x6", "Upsample(scale_factor=2,mode='bicubic',align_corners=True)", "8x10x12", 0, 15_360, 29_760),
+    Case("trilinear", "1x2x3x4x5", "Upsample(scale_factor=2,mode='trilinear')", "1x2x6x8x10", 0, 7680, 14_400),
+    Case("nearest-exact", "8x5x6", "Upsample(scale_factor=2,mode='nearest-exact')", "8x10x12", 0, 0, 0),
+    Case("area", "8x6x7", "Upsample(size=(4,5),mode='area')", "8x4x5", 0, 0, 704),
+    Case("upsampling class, nearest", "8x5x6", "UpsamplingNearest2d(scale_factor=3)", "8x15x18", 0, 0, 0),
+    Case("upsampling class, bilinear", "8x5x6", "UpsamplingBilinear2d(size=(9,9))", "8x9x9", 0, 2592, 4536),
+    # --- whole networks
+    Case("AlexNet's features", "3x224x224", "conv:64,k11,s4,p2 relu maxpool:k3,s2 conv:192,k5,p2 relu maxpool:k3,s2 conv:384,k3,p1 relu conv:256,k3,p1 relu conv:256,k3,p1 relu maxpool:k3,s2", "256x6x6", 2_469_696, 655_566_528, 1_312_324_608),
+    Case("DCGAN's generator", "100x1x1", "convt:512,k4,nobias batchnorm relu convt:256,k4,s2,p1,nobias batchnorm relu convt:128,k4,s2,p1,nobias batchnorm relu convt:64,k4,s2,p1,nobias batchnorm relu convt:3,k4,s2,p1,nobias tanh", "3x64x64", 3_576_704, 104_628_224, 209_475_060),
+    Case("a classifier's end", "512x7x7", "globalavgpool flatten dropout:0.5 linear:1000 softmax:1", "1000", 513_000, 512_000, 1_054_086),
+    # --- joins and wiring: by hand
+    Case("residual", "8x16x16", "@in conv:k3,p1 relu add:@in", "8x16x16", 584, 147_456, 299_008, BY_HAND),
+    Case("squeeze and excite", "8x6x6", "@x globalavgpool conv:2,k1 relu conv:8,k1 sigmoid mul:@x", "8x6x6", 42, 32, 666, BY_HAND),
+    Case("dense connection", "4x8x8", "@a conv:6,k3,p1 concat:@a", "10x8x8", 222, 13_824, 27_648, BY_HAND),
+    Case("crop to a smaller one", "4x9x9", "@big maxpool:2 @small from:@big crop:@small", "4x4x4", 0, 0, 192, BY_HAND),
+    Case("unpooling by the indices", "4x8x8", "maxpool:k2,indices @p maxunpool:k2,@p.1", "4x8x8", 0, 0, 192, BY_HAND),
+    Case("axes in another order", "8x5x6", "permute:0x2x3x1", "5x6x8", 0, 0, 0, BY_HAND),
+    Case("two branches", "4x8x8", "@a conv:2,k1 @b from:@a conv:3,k3,p1 concat:@b", "5x8x8", 121, 7424, 14_848, BY_HAND),
 )
 
 REFUSALS = (
@@ -234,6 +346,38 @@ REFUSALS = (
     Refusal("a design space, not yet", "3x32x32", "conv:8,k3/5", 2, "3/5 is a set or a range of designs, which is not there yet; give one number", "k3/5", GRAMMAR),
     Refusal("a range, not yet", "3x32x32", "conv:32..512", 2, "32..512 is a set or a range of designs, which is not there yet; give one number", "32..512", GRAMMAR),
     Refusal("nothing after the input", "3x32x32", "", 2, "there is no layer after the input; write one, such as conv:64,k3", None, GRAMMAR),
+    Refusal("adaptive pool to 0", "4x8x8", "AdaptiveAvgPool2d(0)", 2, "output_size is 0, but must be at least 1", "0", BY_HAND),
+    Refusal("adaptive pool to three sizes", "4x8x8", "AdaptiveAvgPool2d((1,2,3))", 2, "output_size is 1x2x3, but must be one number or none, or 2, one for each axis", "(1,2,3)", REFUSES),
+    Refusal("power 0", "4x8x8", "LPPool2d(0,2)", 2, "norm_type is 0, but must be other than 0", "0", BY_HAND),
+    Refusal("fractional pool asks for too many", "4x8x8", "FractionalMaxPool2d(3,output_size=7)", 1, "layer 0 (fractionalmaxpool): output_size asks for 7 windows of 3 in 8 (height); 1 to 6 fit", "output_size=7", REFUSES),
+    Refusal("fractional pool of nothing", "4x8x8", "FractionalMaxPool2d(3)", 2, "needs output_size or output_ratio", "FractionalMaxPool2d(3)", REFUSES),
+    Refusal("fractional ratio of 1", "4x8x8", "FractionalMaxPool2d(3,output_ratio=1.0)", 2, "output_ratio is 1.0, but must be between 0 and 1", "output_ratio=1.0", REFUSES),
+    Refusal("batch norm, wrong channels", "4x8x8", "BatchNorm2d(8)", 1, "layer 0 (batchnorm): num_features is 8, but the input 4x8x8 has 4 channels", "8", REFUSES),
+    Refusal("batch norm 1-d reads three numbers with the batch", "4x8x8", "BatchNorm1d(4)", 1, "layer 0 (batchnorm): num_features is 4, but the input 8x8 has 8 channels", "4", REFUSES),
+    Refusal("group norm, wrong channels", "4x8x8", "GroupNorm(2,8)", 1, "layer 0 (groupnorm): num_channels is 8, but the input 4x8x8 has 4 channels", "8", REFUSES),
+    Refusal("group norm does not divide", "4x8x8", "GroupNorm(3,4)", 2, "num_channels is 4, but must be divisible by num_groups (3)", "4", REFUSES),
+    Refusal("layer norm, wrong shape", "4x8x8", "LayerNorm(4)", 1, "layer 0 (layernorm): normalized_shape is 4, but the input 4x8x8 does not end in it", "4", REFUSES),
+    Refusal("instance norm of one pixel", "4x1x1", "InstanceNorm2d(4)", 1, "layer 0 (instancenorm): needs more than one spatial element to normalise, but 4x1x1 came in", "InstanceNorm2d(4)", REFUSES),
+    Refusal("softmax along an axis that is not there", "4x8x8", "Softmax(4)", 1, "layer 0 (softmax): dim is 4, but the input 4x8x8 has axes -4 to 3, the batch counted", "4", REFUSES),
+    Refusal("GLU of an odd number", "3x8x8", "GLU(1)", 1, "layer 0 (glu): dim 1 has 3 elements, but must be even", "1", REFUSES),
+    Refusal("PReLU, wrong slopes", "4x8x8", "PReLU(3)", 1, "layer 0 (prelu): num_parameters is 3, but the input 4x8x8 has 4 channels; 1 or 4 fits", "3", REFUSES),
+    Refusal("dropout above 1", "4x8x8", "Dropout(1.5)", 2, "p is 1.5, but must be between 0 and 1", "1.5", REFUSES),
+    Refusal("hard limits the wrong way round", "4x8x8", "Hardtanh(1,-1)", 2, "max_val is -1, but must be larger than min_val (1)", "-1", REFUSES),
+    Refusal("pixel shuffle does not divide", "6x8x8", "PixelShuffle(2)", 1, "layer 0 (pixelshuffle): upscale_factor is 2, but its square does not divide the 6 channels", "2", REFUSES),
+    Refusal("pixel unshuffle does not divide", "4x7x8", "PixelUnshuffle(2)", 1, "layer 0 (pixelunshuffle): downscale_factor is 2, which does not divide the height 7", "2", REFUSES),
+    Refusal("channel shuffle does not divide", "6x8x8", "ChannelShuffle(4)", 1, "layer 0 (channelshuffle): groups is 4, which does not divide the 6 channels", "4", REFUSES),
+    Refusal("unflatten to another number", "8x4x4", "Unflatten(1,(3,3))", 1, "layer 0 (unflatten): unflattened_size 3x3 does not hold 8 elements", "(3,3)", REFUSES),
+    Refusal("unfold larger than the input", "3x4x4", "Unfold(5)", 1, "layer 0 (unfold): kernel 5 is larger than the padded input 4 (height); a kernel_size of at most 4 fits", "5", REFUSES),
+    Refusal("fold of other columns", "3x10x12", "Unfold(3) Fold((9,12),3)", 1, "layer 1 (fold): output_size 9x12 has 7x10 = 70 windows, but 80 columns came in", "(9,12)", REFUSES),
+    Refusal("reflection as large as the input", "3x4x4", "ReflectionPad2d(4)", 1, "layer 0 (reflectionpad): reflect padding of 4 must be smaller than the input 4 (height)", "4", REFUSES),
+    Refusal("padding that crops everything", "3x4x4", "ZeroPad2d(-3)", 1, "layer 0 (zeropad): padding -3+-3 leaves nothing of 4 (height)", "-3", REFUSES),
+    Refusal("upsampling to nothing", "3x4x4", "Upsample(scale_factor=0.1)", 1, "layer 0 (upsample): scale_factor 0.1 leaves an output of 0 (height), but it must be at least 1", "scale_factor=0.1", REFUSES),
+    Refusal("upsampling by two ways", "3x4x4", "Upsample(size=3,scale_factor=2)", 2, "size and scale_factor are both given; keep one of them", "scale_factor=2", REFUSES),
+    Refusal("upsampling in a mode of other axes", "3x4x4", "Upsample(scale_factor=2,mode='trilinear')", 1, "layer 0 (upsample): mode trilinear is not for 2 spatial axes (3x4x4); nearest, nearest-exact, bilinear, bicubic, area fit", "mode='trilinear'", REFUSES),
+    Refusal("a sum of what does not fit", "4x8x8", "@a conv:4,k3 add:@a", 1, "layer 1 (add): 4x6x6 and 4x8x8 do not match: from the last axis on, sizes must be the same or 1; here come 4x6x6 from 0 (conv) and 4x8x8 from the input", "@a", GRAMMAR),
+    Refusal("a sum of one", "4x8x8", "relu add", 2, "add takes at least 2 inputs, but 1 came in; name one with @a and write add:@a", "add", GRAMMAR),
+    Refusal("channels side by side that do not fit", "4x8x8", "@a conv:4,k3 concat:@a", 1, "layer 1 (concat): 4x6x6 and 4x8x8 differ in another axis than dim 1; here come 4x6x6 from 0 (conv) and 4x8x8 from the input", "@a", GRAMMAR),
+    Refusal("unpooling without indices", "4x8x8", "maxpool:k2 maxunpool:k2", 2, "maxunpool takes 2 inputs, but 1 came in; name one with @a and write maxunpool:@a", "maxunpool:k2", GRAMMAR),
 )
 
 
@@ -351,4 +495,57 @@ RUNS = (
     Run("linear", "linear", [1, 2], [[1, 10], [3, 5]], [21, 13], BY_HAND),
     Run("relu", "relu", [[-1, 2], [0, -3]], None, [[0, 2], [0, 0]], BY_HAND),
     Run("a chain", "conv relu maxpool:k2", X, [[-1, 1], [1, -1]], [[0]], BY_HAND),
+)
+
+
+class Field(NamedTuple):
+    """The input elements that one output element sees, at the place where it sees most."""
+
+    id: str
+    layers: str
+    field: str
+    truth: str
+
+
+FIELDS = (
+    Field("a kernel of 3x7", "conv:k3x7", "3x7", GRADIENT),
+    Field("two kernels", "conv:k3 conv:k3", "5x5", GRADIENT),
+    Field("three kernels", "conv:k3 conv:k3 conv:k3", "7x7", GRADIENT),
+    Field("dilations of 1, 2, 4", "conv:k3 conv:k3,d2 conv:k3,d4", "15x15", GRADIENT),
+    Field("ResNet's stem", "conv:k7,s2,p3 maxpool:k3,s2,p1", "11x11", GRADIENT),
+    Field("stride between", "conv:k3,s2 conv:k3", "7x7", GRADIENT),
+    Field("down, up, and a kernel: the worst pixel", "conv:k3,s2 convt:k4,s2 conv:k3", "7x7", GRADIENT),
+    Field("up by 2", "convt:k2,s2", "1x1", GRADIENT),
+    Field("up with overlap", "convt:k4,s2,p1", "2x2", GRADIENT),
+    Field("LeNet's features", "conv:k5 maxpool:k2 conv:k5 maxpool:k2", "16x16", GRADIENT),
+    Field("1x1 sees one", "conv:k1 conv:k1", "1x1", GRADIENT),
+)
+
+
+class Answer(NamedTuple):
+    """A command as it is typed: the exit status, and what it prints or how its error begins."""
+
+    id: str
+    arguments: tuple[str, ...]
+    status: int
+    printed: str
+    truth: str
+
+
+LENET = ("conv:6,k5", "relu", "maxpool:k2", "conv:16,k5", "relu", "maxpool:k2", "flatten", "linear:120", "linear:84", "linear:10")
+ANSWERS = (
+    Answer("a layer", ("shape", "3x224x224", "conv:64,k7,s2,p3", "-q"), 0, "64x112x112", NOTES),
+    Answer("options on sizes alone", ("shape", "224", "-k", "7", "-s", "2", "-p", "3", "-q"), 0, "112x112", NOTES),
+    Answer("PyTorch's text", ("flops", "3x224x224", "Conv2d(3, 64, kernel_size=(7, 7), stride=(2, 2), padding=(3, 3), bias=False)",
+           "--get", "totals.flops"), 0, "235225088", TORCH),
+    Answer("a billion", ("flops", "100x64x64", "conv:100,k5,psame,nobias", "-q"), 0, "1024000000", NOTES),
+    Answer("a chain", ("shape", "3x32x32", *LENET, "-q"), 0, "10", TORCH),
+    Answer("transposed", ("flops", "8x8x8", "convt:4,k3,s2,p1,op1", "-q"), 0, "18432", FIELD),
+    Answer("two kernels as one", ("compose", "conv:k3", "conv:k3", "-q"), 0, "5x5", NOTES),
+    Answer("cross-correlation", ("run", "[[0,1,2],[3,4,5],[6,7,8]]", "-w", "[[0,1],[2,3]]"), 0, "19\t25\n37\t43", NOTES),
+    Answer("several input channels", ("run", str(X2), "-w", str(K2)), 0, "56\t72\n104\t120", NOTES),
+    Answer("too large a kernel", ("shape", "3x4x4", "conv:8,k7"), 1,
+           "error: layer 0 (conv): kernel 7 is larger than the padded input 4 (height)", REFUSES),
+    Answer("a typo", ("shape", "3x32x32", "conv:8,kernal=3"), 2,
+           "error: unknown key kernal for conv; did you mean 'kernel_size'?", GRAMMAR),
 )

@@ -76,19 +76,44 @@ def test_times(row, capsys):
     assert document["totals"]["seconds"] / 3600 == pytest.approx(row.hours, abs=5e-4)
 
 
+@rows(golden.FIELDS)
+def test_receptive_field(row, capsys):
+    wanted = [int(size) for size in row.field.split("x")]
+    assert json_of(capsys, "compose", *row.layers.split())["totals"]["receptive_field"] == wanted
+
+
+@rows(golden.RUNS)
+def test_run(row, capsys):
+    given = [str(row.input), *row.layers.split()]
+    if row.weight is not None:
+        given += ["-w", str(row.weight)]
+    assert json_of(capsys, "run", *given, *(["--flip"] if row.flip else []))["output"] == row.answer
+
+
 def in_a_process(*arguments):
     command = [sys.executable, "-m", "convcalc", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, encoding="utf-8")
 
 
-@rows(golden.CASES[::16])
+@rows(golden.ANSWERS)
+def test_answer(row):
+    done = in_a_process(*row.arguments)
+    assert done.returncode == row.status
+    if row.status == 0:
+        assert done.stdout == row.printed + "\n"
+    else:
+        assert done.stdout == ""
+        assert done.stderr.startswith(row.printed)
+
+
+@rows(golden.CASES[::24])
 def test_case_in_a_process(row):
     done = in_a_process("flops", *words(row), "--get", "totals.flops")
     assert (done.stdout, done.returncode) == (f"{row.flops}\n", 0)
     assert all(line.startswith("warning: ") for line in done.stderr.splitlines())
 
 
-@rows(golden.REFUSALS[::12])
+@rows(golden.REFUSALS[::16])
 def test_refusal_in_a_process(row):
     done = in_a_process("shape", *words(row))
     assert (done.stdout, done.returncode) == ("", row.status)
