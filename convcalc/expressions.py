@@ -412,7 +412,8 @@ def refuse_unknown(layer: LayerText, field: str, span: Span) -> None:
 
 def _parse_call(layer: LayerText, token: Token, start: int, end: int) -> None:
     """PyTorch's own text: Conv2d(3, 64, kernel_size=(7, 7), bias=False)."""
-    fields = field_names(layer.kind.layer_class(layer.rank))
+    cls = layer.kind.layer_class(layer.rank)
+    fields = field_names(cls)
     named = False
     position = 0
     for begin, stop in split_outside(token.text[start:end], ","):
@@ -424,7 +425,7 @@ def _parse_call(layer: LayerText, token: Token, start: int, end: int) -> None:
         field, equals, value = piece.strip().partition("=")
         if equals and re.fullmatch(r"\w+", field.strip()):
             named = True
-            if field.strip() in _IGNORED_FIELDS:
+            if field.strip() in (*_IGNORED_FIELDS, *cls.printed):
                 continue
             refuse_unknown(layer, field.strip(), span)
             layer.give(field.strip(), python_value(value, span), span)

@@ -77,6 +77,8 @@ class Layer:
     """How many spatial axes the input has, where the class fixes it."""
     view: ClassVar[bool] = False
     """Whether the output is the input's memory under another shape."""
+    printed: ClassVar[tuple[str, ...]] = ()
+    """What PyTorch prints of it like fields, though its constructor does not take them."""
     idle_at_inference: ClassVar[bool] = False
     """Whether inference hands the input on as it is, though training makes a new tensor."""
     inputs: ClassVar[tuple[int, int | None]] = (1, 1)

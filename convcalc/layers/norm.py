@@ -86,6 +86,8 @@ class _Running(_Norm):
             number("momentum", self.momentum)
         for field in ("affine", "track_running_stats", "bias"):
             flag(field, getattr(self, field))
+        # Without a weight there is no bias; PyTorch prints false where it was not asked for.
+        self._set(bias=self.bias or not self.affine)
 
     def _refuse_axes(self, shape: Shape) -> None:
         allowed = self._axes()
@@ -272,7 +274,7 @@ class GroupNorm(_Norm):
             raise refused("num_channels", self.num_channels, f"divisible by num_groups ({self.num_groups})")
         number("eps", self.eps)
         flag("affine", self.affine)
-        flag("bias", self.bias)
+        self._set(bias=flag("bias", self.bias) or not self.affine)
 
     def bind(self, *inputs: Shape) -> Self:
         """Take num_channels from the input where it is left open."""
@@ -389,7 +391,7 @@ class LayerNorm(_LastAxes):
             self._set(normalized_shape=_normalized(self.normalized_shape))
         number("eps", self.eps)
         flag("elementwise_affine", self.elementwise_affine)
-        flag("bias", self.bias)
+        self._set(bias=flag("bias", self.bias) or not self.elementwise_affine)
 
     def parameters(self) -> Mapping[str, Shape]:
         """weight and bias (*normalized_shape) with elementwise_affine; the bias unless `bias` is false."""

@@ -153,6 +153,8 @@ class Upsample(Layer):
 class _Upsampling2d(Upsample):
     """PyTorch's classes with no field but size and scale_factor."""
 
+    printed = ("mode",)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}(size={self.size}, scale_factor={self.scale_factor})"
 

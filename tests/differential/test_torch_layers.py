@@ -686,6 +686,20 @@ def test_parameters_and_buffers(name):
             assert list(ours.items()) == [(key, tuple(value.shape)) for key, value in theirs], (fields, shapes)
 
 
+UNPRINTED = ("AvgPool", "FractionalMaxPool")
+"""What PyTorch prints without what decides the shape."""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in FUNCTIONS and not name.startswith(UNPRINTED)])
+def test_what_pytorch_prints_is_the_layer(name):
+    for fields, shapes in samples(name):
+        module, theirs = answer_of_torch(name, fields, shapes)
+        if module is not None:
+            layer = parse_text(str(module)).layers[0].layer(2).bind(*shapes)
+            assert layer.infer(*shapes)[0] == theirs[0], str(module)
+            assert list(layer.parameters()) == [key for key, _ in module.named_parameters()], str(module)
+
+
 def kept_by_torch(module, name, shapes):
     """Bytes of every storage that autograd keeps while a module runs in training mode, or None if it cannot."""
     storages = {}
