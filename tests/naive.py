@@ -260,6 +260,13 @@ def conv_backward(layer, x, weight, y):
         sums = Sums()
         for out, into, tap in conv_pairs(layer, x.shape, y):
             sums.put_product(into, y[out], weight[tap])
+        if layer.padding_mode != "zeros":
+            # What stands outside the input is a copy: its gradient is added to where it is from.
+            pads = word_pads(layer, x.shape[2:])
+            around = [range(-before, size + after) for (before, after), size in zip(pads, x.shape[2:], strict=True)]
+            for index in grid(*map(range, x.shape[:2]), *around):
+                if index not in x.at:
+                    x[index] + sums.at.get(index, Counting(0))
 
     def of_weight():
         sums = Sums()

@@ -110,6 +110,8 @@ def windowed(draw, kind):
         }
     if kind == "conv" and draw(st.booleans()):
         fields["padding"] = draw(st.sampled_from(["valid", "same", "same_upper", "same_lower", "causal", "full"]))
+    if kind == "conv":
+        fields["padding_mode"] = draw(st.sampled_from(["zeros", "zeros", "reflect", "replicate", "circular"]))
     if kind == "convt":
         fields["output_padding"] = draw(per_axis(rank, st.integers(0, 1)))
     if kind in ("maxpool", "avgpool", "lppool"):
@@ -361,8 +363,11 @@ def test_cost(kind):
 @given(windowed("conv"))
 def test_conv_is_refused_where_no_window_fits(case):
     layer, shape = case
-    places = naive.window_starts(layer, shape[2:], naive.word_pads(layer, shape[2:]), dilation=layer.dilation)
-    refused = not all(places)
+    pads = naive.word_pads(layer, shape[2:])
+    places = naive.window_starts(layer, shape[2:], pads, dilation=layer.dilation)
+    # A mirror image has no more than what stands before the edge, one time round no more than the axis.
+    most = {"reflect": -1, "circular": 0}.get(layer.padding_mode, 99)
+    refused = not all(places) or any(max(pair) > size + most for pair, size in zip(pads, shape[2:], strict=True))
     try:
         output = layer.infer(shape)[0]
     except ShapeError:

@@ -143,6 +143,11 @@ class Conv(_Convolution):
         split = _PADDING_SPLITS.get(self.padding, _floor_first)
         return tuple(split(total) for total in totals)
 
+    def _copies(self, sizes: tuple[int, ...]) -> int:
+        """The elements of the padding of one channel."""
+        before, after = zip(*self.pads(sizes), strict=True)
+        return int(product(per_axis(F.padded_size, sizes, before, after)) - product(sizes))
+
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
         """(N, out_channels, *sizes). Raises `ShapeError` when the kernel spans more than the padded input."""
         batch, _, sizes = spatial_input(self, inputs[0])
@@ -168,14 +173,19 @@ class Conv(_Convolution):
         return Cost(macs, macs, F.sum_additions(macs, elements) + elements * self.bias)
 
     def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
-        """The input's gradient is a transposed convolution, the weight's a correlation over all windows."""
+        """The input's gradient is a transposed convolution, the weight's a correlation over all windows.
+
+        With a padding_mode other than zeros each element of the padding is a copy: its gradient is one more addition.
+        """
         in_channels, out_channels, groups = self.bound
         macs = self.cost(inputs, outputs).macs
         batch, _, *sizes = outputs[0]
         touched = product(per_axis(F.reached, sizes, self.kernel_size, self.stride, self.dilation))
         weights = F.conv_weights(out_channels, in_channels, groups, self.kernel_size)
+        copies = self._copies(inputs[0][2:]) if self.padding_mode != "zeros" else 0
+        additions = F.sum_additions(macs, batch * in_channels * touched) + batch * in_channels * copies
         gradients = {
-            "input": Cost(macs, macs, F.sum_additions(macs, batch * in_channels * touched)),
+            "input": Cost(macs, macs, additions),
             "weight": Cost(macs, macs, F.sum_additions(macs, weights)),
         }
         if self.bias:
