@@ -36,6 +36,8 @@ from convcalc.errors import (
 )
 from convcalc.files import write_whole
 from convcalc.layers.base import shape_text
+from convcalc.limits import need_memory
+from convcalc.tracing import product
 
 Array = npt.NDArray[Any]
 
@@ -140,6 +142,7 @@ def _made(word: str, rest: str, text: str, seed: int) -> Array:
     from convcalc.expressions import shape_of
 
     shape = shape_of(rest, Span(Source(text), len(word) + 1, len(text)))
+    need_memory(product(shape), shape_text(shape))
     if word == "ones":
         return np.ones(shape, np.int64)
     if word == "zeros":

@@ -113,8 +113,9 @@ def too_much(error: Exception) -> ResourceError:
     for kind, sentence in _TOO_MUCH.items():
         if isinstance(error, kind):
             return ResourceError(sentence)
-    if "integer string conversion" in str(error):  # more than 4,300 digits
-        return ResourceError(_TOO_MUCH[OverflowError])
+    for text, kind in _TOO_MUCH_TEXTS.items():
+        if text in str(error):
+            return ResourceError(_TOO_MUCH[kind])
     raise error
 
 
@@ -123,6 +124,13 @@ _TOO_MUCH: dict[type[Exception], str] = {
     RecursionError: "brackets stand in brackets too many times",
     OverflowError: "a number of the answer is too large to be written",
 }
+
+_TOO_MUCH_TEXTS: dict[str, type[Exception]] = {
+    "integer string conversion": OverflowError,  # more than 4,300 digits
+    "array is too big": MemoryError,
+    "Maximum allowed dimension exceeded": MemoryError,
+}
+"""What Python and NumPy say in a ValueError."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

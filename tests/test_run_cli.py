@@ -167,7 +167,7 @@ def test_nan_and_infinity_are_texts_in_json_and_words_elsewhere(run):
         ((X, "-w", K, "--get", "outptu"), 2, "did you mean 'output'?"),
         ((X, "-w", K, "-o", "y.bmp.npz/x.npy"), 1, "cannot be written"),
         ((X, "-w", "[" * 2000), 2, "more than 8 axes"),
-        (("zeros:99999999x9999999", "relu"), 1, "needs more memory than there is"),
+        (("zeros:99999999x9999999", "relu"), 1, "more than this machine's memory holds"),
     ],
 )
 def test_refusals(run, arguments, status, message):

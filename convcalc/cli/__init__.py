@@ -90,7 +90,7 @@ def _command(arguments: Sequence[str]) -> tuple[Any, Sequence[str], str]:
     verb = arguments[0] if arguments else ""
     if verb in VERBS:
         return command_of(verb), arguments[1:], f"convcalc {verb}"
-    if verb and not verb.startswith("-"):
+    if arguments and not verb.startswith("-"):
         raise _no_verb(verb)
     return get_command(every_verb()), arguments or ["--help"], "convcalc"
 

@@ -18,6 +18,7 @@ from convcalc.errors import ConvcalcError, ShapeError, did_you_mean
 from convcalc.executor.kernels import Array, kernel_of
 from convcalc.expressions import LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
+from convcalc.limits import need_memory
 from convcalc.network import Input, Network, no_input
 from convcalc.tracing import product
 
@@ -124,6 +125,9 @@ def prepare(
         network, given, drop_channels = _settle(program, x, weights, bias)
         arrays = {"input": x.reshape(network.inputs["input"].shape)}
     resolved = resolve(network)
+    for item in resolved:
+        shapes = (*item.outputs, *item.layer.parameters().values())
+        need_memory(sum(map(product, shapes)), f"layer {item.node.name} ({item.layer.kind})")
     dtype = _float_type(arrays.values())
     ready, drawn = _all_weights(resolved, given, dtype, seed)
     arrays, ready = _same_floats(arrays, ready)
