@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from convcalc.arrays import MADE, NAMED
 from convcalc.cli import run_command_line
+from convcalc.cli.run import HELP
 from convcalc.executor.report import RunReport
 from convcalc.render.arrays import print_arrays, resized
 
@@ -73,6 +76,11 @@ def test_bare_answers(run, arguments, wanted):
     assert bare(run, *arguments) == wanted
 
 
+def test_the_help_names_every_kernel():
+    words = set(re.findall(r"[a-z][a-z0-9-]+", HELP))
+    assert {*NAMED, *MADE} <= words
+
+
 def test_the_transposed_matrix(run):
     kernel = "[[1,2,3],[4,5,6],[7,8,9]]"
     straight = bare(run, "4x4", "-w", kernel, "--as-matrix")
@@ -98,6 +106,10 @@ def test_indices_are_shown_and_undo_the_pooling(run):
     assert (document["output"], document["indices"]) == ([[4]], {"0": [[3]]})
     assert run("[[1,2],[3,4]]", "maxpool:2", "--indices").out == "4\n\n3\n"
     assert json.loads(run("[[1,2],[3,4]]", "maxpool:2", "--indices", "--get", "indices.0").out) == [[3]]
+    undone = bare(run, "[[1,2],[3,4]]", "maxpool:2,indices", "@p", "maxunpool:2,@p.1")
+    assert undone == [[0, 0], [0, 4]]
+    error = run("[[1,2],[3,4]]", "maxpool:2,indices", "@p", "maxunpool:2,@p", status=1).err
+    assert "an index is 4, but the output has places 0 to 3 in a channel" in error
 
 
 def test_fitting_learns_the_edge_kernel_and_prints_a_falling_loss(run, tmp_path):

@@ -36,8 +36,9 @@ Run layers on real arrays, with NumPy.
   convcalc run x.csv conv:k1x2,nobias --fit y.csv --lr 0.03 --steps 20
 
 Arrays are nested lists, files (.npy, .npz, file.npz:name, .csv, .tsv, images), ones:3x4, zeros:, arange:, random:, and
-kernels by name: identity, difference, sobel-x, sobel-y, prewitt-x, scharr-x, roberts-x, laplacian, laplacian8, edge,
-sharpen, emboss, box, box5, gaussian, gaussian5. A shape in place of an array is random from --seed.
+kernels by name: identity, difference, sobel-x, sobel-y, prewitt-x, prewitt-y, scharr-x, scharr-y, roberts-x,
+roberts-y, laplacian, laplacian8, edge, sharpen, emboss, box, box5, gaussian, gaussian5. A shape in place of the input
+is random from --seed. maxpool:2,indices @p ... maxunpool:2,@p.1 undoes a pooling.
 """
 
 _SHARED = tuple(

@@ -22,7 +22,12 @@ def max_unpool(layer: MaxUnpool, inputs: tuple[Array, ...], weights: Weights) ->
     most = product(shape[2:])
     if places.min() < 0 or places.max() >= most:
         wrong = int(places.min()) if places.min() < 0 else int(places.max())
-        raise ShapeError(f"an index is {wrong}, but the output has places 0 to {most - 1} in a channel", value=wrong)
+        raise ShapeError(
+            f"an index is {wrong}, but the output has places 0 to {most - 1} in a channel; the second input is the"
+            " pool's second output, @a.1 after maxpool:2,indices @a",
+            field="input1",
+            value=wrong,
+        )
     result = np.zeros((len(places), most), values.dtype)
     np.put_along_axis(result, places, values.reshape(len(places), -1), axis=1)
     return (result.reshape(shape),)
