@@ -45,7 +45,8 @@ OPTIONS = {"--input": INPUTS, "--batch": NUMBERS, "--format": FORMATS, "-q": Non
            "-w": ["[[0,1],[2,3]]", "sobel", "zz", "0.weight=ones:4x3x2x2", "[[[[1]]", "ones:9e9", *HUGE[:2]],
            "--bias-values": ["[1]", "ones:4"], "--seed": NUMBERS, "--flip": None, "--layer": ["0", "zz"],
            "--indices": None, "--as-matrix": None, "--im2col": None, "--fit": ["[[1,2]]", "ones:4x6x6"],
-           "--lr": NUMBERS, "--steps": ["1", "2", "0", "abc"], "--heatmap": None, "--table": None, "-z": None, "--format=json": None, "-k3": None}  # fmt: skip
+           "--lr": NUMBERS, "--steps": ["1", "2", "0", "abc"], "--heatmap": None, "--table": None, "-z": None,
+           "--format=json": None, "-k3": None}  # fmt: skip
 MOST_SECONDS = 20
 MOST_MEMORY = 3 << 30
 
