@@ -64,4 +64,5 @@ def analyse(
         rows=rows,
         totals={**counted.totals, **held.totals},
         diagnostics=tuple(said.values()),
+        partial=shaped.partial | counted.partial | held.partial,
     )

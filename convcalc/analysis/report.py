@@ -16,8 +16,8 @@ Value = int | float | str | tuple[Any, ...] | None
 class Column:
     """One quantity: its key in JSON, its title in tables, and its unit.
 
-    `unit` is "count", "bytes", "seconds", "number", "sizes" (one for each axis) or "text"; `total` says whether
-    the column has a total; `wide` marks one that a narrow terminal does without.
+    `unit` is "count", "bytes", "seconds", "number", "sizes" (one for each axis), "share" (of 1) or "text";
+    `total` says whether the column has a total; `wide` marks one that a narrow terminal does without.
     """
 
     __slots__ = ("key", "title", "total", "unit", "wide")
@@ -44,6 +44,8 @@ class Row:
     """One layer's line. Shapes are as people see them: without the batch unless one was given; none where unknown.
 
     `values` are by column key; `reasons` say why a value is 0 or unknown; `steps` are the formulas that were used.
+    `level` is how many modules it is inside of, where rows are nested; a `header` is a module above the rows of what is
+    in it, whose values are theirs added up.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Row:
     values: Mapping[str, Value] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
+    level: int = 0
+    header: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ VERBS = {
     "shape": "The output shape of each layer.",
     "flops": "Parameters, MACs and exact FLOPs, forward and backward.",
     "memory": "Bytes of inputs, outputs, weights; peaks; what training keeps.",
+    "summary": "All of it in one table, with shares of the whole.",
     "compose": "A chain as one layer, and its weights merged.",
     "run": "The numbers: layers on real arrays.",
 }

@@ -18,7 +18,7 @@ def document(report: Report) -> dict[str, Any]:
         "version": VERSION,
         "verb": report.verb,
         "status": report.status,
-        "layers": [_layer(row) for row in report.rows],
+        "layers": [_layer(row) for row in report.rows if not row.header],
         "totals": dict(report.totals),
         "partial": sorted(report.partial),
         "answer": report.answer,

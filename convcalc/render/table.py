@@ -38,10 +38,10 @@ def print_table(report: Report, console: Console) -> None:
             no_wrap=True,
             overflow="fold",
         )
-    for row in rows:
+    for item, row in zip(report.rows, rows, strict=True):
         texts = [*row]
         texts[_LAYER] = "\n".join(_folded(texts[_LAYER], widths[_LAYER]))
-        table.add_row(*(Text(texts[index]) for index in shown))
+        table.add_row(*(Text(texts[index]) for index in shown), style="bold" if item.header else None)
     console.print(table)
     for name, text in summary_lines(report):
         gap = " " if cell_len(name) + cell_len(text) + 3 <= console.width else "\n    "

@@ -23,6 +23,8 @@ def machine_rows(report: Report) -> Iterator[list[str]]:
     """A header and one row a layer, all digits; with a total row where columns have totals."""
     yield ["name", "kind", "input", "output", *(column.key for column in report.columns)]
     for row in report.rows:
+        if row.header:
+            continue
         shapes = [shapes_text(row.inputs), shapes_text(row.outputs)]
         yield [row.name, row.kind, *shapes, *(plain_text(row.values.get(column.key, "")) for column in report.columns)]
     if any(column.total for column in report.columns):
@@ -53,7 +55,12 @@ def total_text(report: Report, key: str, unit: str) -> str:
 def row_head(row: Row) -> list[str]:
     """Name, expression and shapes of a row."""
     shapes = [shapes_text(shapes, people=True) or value_text(None) for shapes in (row.inputs, row.outputs)]
-    return [row.name, row.layer, *shapes]
+    return [row_name(row), row.layer, *shapes]
+
+
+def row_name(row: Row) -> str:
+    """The name of a row: inside a module the last part of it, moved in."""
+    return row.name if not row.level else "  " * row.level + row.name.split(".", row.level)[-1]
 
 
 def row_values(report: Report, row: Row) -> list[str]:

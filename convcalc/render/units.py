@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from convcalc.analysis.report import Value
@@ -25,6 +25,8 @@ _TIMES = (
 )
 """From how many seconds on a unit is used, its seconds, and its name."""
 _MOST_DIGITS = 100
+_BAR = 8
+_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 _QUANTITY = re.compile(r"(\d+(?:\.\d*)?(?:[eE]\+?\d+)?)\s*([kKMGTPE]?)(i?)B?$")
 
 
@@ -85,6 +87,17 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds / size:.4g} {unit}"
 
 
+def share_text(share: float) -> str:
+    """A part of 1 as a bar of eight characters at most, and in percent.
+
+    >>> share_text(0.5), share_text(0.02), share_text(0.0)
+    ('████      50.0 %', '▏          2.0 %', '           0.0 %')
+    """
+    eighths = round(share * 8 * _BAR)
+    bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
+    return f"{bar:<{_BAR}} {share * 100:5.1f} %"
+
+
 def value_text(value: Value | Shape, unit: str = "count") -> str:
     """A value of a column for people; unknown is "?"."""
     if value is None:
@@ -93,11 +106,11 @@ def value_text(value: Value | Shape, unit: str = "count") -> str:
         return sizes_text(value)
     if isinstance(value, str):
         return value
-    if unit == "bytes":
-        return bytes_text(value)
-    if unit == "seconds":
-        return seconds_text(value)
-    return count_text(value)
+    return _TEXTS.get(unit, count_text)(value)
+
+
+_TEXTS: dict[str, Callable[[float], str]] = {"bytes": bytes_text, "seconds": seconds_text, "share": share_text}
+"""How numbers of a unit are written for people; counts, where it is none of these."""
 
 
 def sizes_text(sizes: Sequence[Any]) -> str:
