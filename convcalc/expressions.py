@@ -452,6 +452,10 @@ class Wire:
         self.span = span
 
 
+ONE_CHANNEL = "the input is read as sizes with one channel"
+"""The note on an input without channels."""
+
+
 class Program:
     """Parsed expressions: layers and wiring in order, and the input if the text has one."""
 
@@ -481,7 +485,7 @@ class Program:
             rank, read = self.read_input(given)
             inputs = {"input": read}
             if not read.channels_given:
-                notes = ("the input is read as sizes with one channel",)
+                notes = (ONE_CHANNEL,)
         elif open_input:
             rank, inputs = self.rank() or 2, {}
         else:

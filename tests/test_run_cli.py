@@ -18,6 +18,7 @@ from convcalc.render.arrays import print_arrays, resized
 
 X = "[[0,1,2],[3,4,5],[6,7,8]]"
 K = "[[0,1],[2,3]]"
+K_LIST = [[0, 1], [2, 3]]
 EDGE = "[[1,1,0,0,0,0,1,1]]"
 
 
@@ -99,6 +100,31 @@ def test_files_in_and_out(run, tmp_path):
     assert json.loads((tmp_path / "y.json").read_text())["output"] == [[19, 25], [37, 43]]
     error = run(str(tmp_path / "x.npy"), "-w", K, "-o", str(tmp_path / "x.npy"), status=1).err
     assert "is the input; the result would overwrite it" in error
+
+
+PRINTED = """\
+{cls}(
+  (a): Conv2d(1, 2, kernel_size=(2, 2), stride=(1, 1))
+  (b): Sequential(
+    (0): ReLU()
+    (1): Conv2d(2, 1, kernel_size=(1, 1), stride=(1, 1), bias=False)
+  )
+)
+"""
+
+
+def test_what_pytorch_prints_with_weights_by_its_names(run, tmp_path):
+    (tmp_path / "net.txt").write_text(PRINTED.format(cls="Sequential"))
+    np.savez(
+        tmp_path / "w.npz",
+        **{"a.weight": [[K_LIST], [K_LIST]], "a.bias": [0.0, -40.0], "b.1.weight": [[[[1.0]], [[10.0]]]]},
+    )
+    output = bare(run, X, str(tmp_path / "net.txt"), "-w", str(tmp_path / "w.npz"))
+    assert output == [[[19, 25], [37, 43 + 10 * 3]]]
+    (tmp_path / "net.txt").write_text(PRINTED.format(cls="Net"))
+    error = run(X, str(tmp_path / "net.txt"), status=1).err
+    assert "is not known" in error
+    assert bare(run, X, str(tmp_path / "net.txt"), "-w", str(tmp_path / "w.npz"), "--assume-sequential") == output
 
 
 def test_indices_are_shown_and_undo_the_pooling(run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -195,7 +196,10 @@ def _prepared(
     if not is_array(text):
         notes = [f"the input is random, drawn from seed {seed}"] if made == "random" else []
         text = f"{made}:{text}"
-    program = Program(program.items, None, program.input_span)
+    program = copy(program)
+    program.given = None
+    if question["assume_sequential"]:
+        program.assume_sequential()
     given = _weights(weights, seed)
     bias = None if bias_values is None else read_array(bias_values, seed=seed)
     return prepare(program, read_array(text, seed=seed), given, bias=bias, seed=seed), notes

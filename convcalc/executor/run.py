@@ -16,7 +16,7 @@ import numpy.typing as npt
 from convcalc.analysis.shapes import Resolved, View, located, resolve
 from convcalc.errors import ConvcalcError, ShapeError, did_you_mean
 from convcalc.executor.kernels import Array, kernel_of
-from convcalc.expressions import LayerText, Program, expression_of, parse_text
+from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.limits import need_memory
 from convcalc.network import Input, Network, no_input
@@ -112,8 +112,11 @@ def prepare(
     """The network with its arrays: shapes settled, weights checked, missing ones drawn. As `run`, without running."""
     drop_channels = False
     notes: list[str] = []
+    if isinstance(network, Program) and type(network) is not Program and not isinstance(input, Mapping):
+        # A model's file leaves nothing open that a weight could decide.
+        network = network.network(as_array(input, "the input").shape)
     if isinstance(network, Network):
-        notes += network.notes
+        notes += (note for note in network.notes if note != ONE_CHANNEL)
         arrays = _input_arrays(network, input)
         network = _with_batch_of(network, arrays)
         given = _by_name(network, weights, bias)
@@ -308,10 +311,11 @@ def _copy(program: Program) -> Program:
     for item in program.layers:
         copied = copies[id(item)] = copy(item)
         copied.fields = dict(item.fields)
-    items = [copies[id(item)] for item in program.items]
+    copied_program = copy(program)
+    copied_program.items = [copies[id(item)] for item in program.items]
     if not program.layers:
-        items += parse_text("conv").layers
-    return Program(items, program.given, program.input_span)
+        copied_program.items += parse_text("conv").layers
+    return copied_program
 
 
 def _bias_size(network: Network, name: str) -> int:
