@@ -459,6 +459,9 @@ ONE_CHANNEL = "the input is read as sizes with one channel"
 class Program:
     """Parsed expressions: layers and wiring in order, and the input if the text has one."""
 
+    names_inputs = False
+    """Whether inputs have names of their own, so that --input can give several."""
+
     def __init__(self, items: Sequence[LayerText | Wire], given: tuple[int, ...] | None, span: Span | None) -> None:
         self.items = items
         self.given = given

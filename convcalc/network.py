@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from convcalc.errors import ExpressionError, Span
 from convcalc.layers.base import Layer, Shape, shape_text
@@ -21,11 +22,36 @@ class Input:
     channels_given: bool = True
 
 
+class Constant:
+    """A tensor that is in the model and not computed: a weight, a table, a number.
+
+    `parameter` says whether it serves as weight, scale or bias. `value` is what `array()` takes the values from: a
+    tensor in a file, which is not read before, or plain numbers.
+    """
+
+    __slots__ = ("dtype", "parameter", "shape", "value")
+
+    def __init__(self, shape: Shape, dtype: str, value: Any, *, parameter: bool) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.value = value
+        self.parameter = parameter
+
+    def array(self) -> Any:
+        """The values as a NumPy array; of a file's tensor a view of the mapped file. Raises `ModelFileError`."""
+        if hasattr(self.value, "array"):
+            return self.value.array()
+        import numpy
+
+        return numpy.array(self.value, self.dtype).reshape(self.shape)
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """A layer at its place: the names of the tensors that come in and go out.
 
-    `span` and `spans` (by field) say where it was written, for errors.
+    `span` and `spans` (by field) say where it was written, for errors. In a model that came from a file `weights` names
+    the tensor that each parameter and buffer is, and `op` is what the file calls the layer.
     """
 
     name: str
@@ -34,6 +60,8 @@ class Node:
     outputs: tuple[str, ...]
     span: Span | None = None
     spans: Mapping[str, Span] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
+    op: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +70,9 @@ class Network:
 
     `inputs` is empty when the shape of what comes in is left open. A node may read a tensor that neither comes in nor
     is made by a node: how it is wired is not known then, nor any shape after it. `hidden` names modules that may own
-    parameters which no node has. `notes` and `warnings` are sentences about how the network was read.
+    parameters which no node has. `notes` and `warnings` are sentences about how the network was read. `constants` are
+    tensors that nodes take without computing them; `dtypes` are the types of tensors that a file gives another one
+    than float32.
     """
 
     inputs: Mapping[str, Input]
@@ -51,6 +81,8 @@ class Network:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    constants: Mapping[str, Constant] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def chain(cls, *layers: Layer, input: Sequence[int] | None, batch: int | None = None) -> Network:

@@ -10,6 +10,7 @@ import errno
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, Source, Span
 from convcalc.expressions import (
@@ -27,6 +28,9 @@ from convcalc.expressions import (
 )
 from convcalc.layers import find_kind
 from convcalc.network import Network
+
+if TYPE_CHECKING:
+    from convcalc.onnx_file import OnnxModel
 
 
 class LayerOptions:
@@ -105,13 +109,32 @@ def line_spans(line: bytes, number: int) -> list[Span]:
 
 
 def _network(program: Program, input_shape: str | None, batch: int | None, open_input: bool) -> Network:
+    if batch is not None and batch < 1:
+        raise ExpressionError(f"--batch is {batch}, but must be at least 1", field="batch", value=batch)
+    if program.names_inputs:
+        return cast("OnnxModel", program).named_network(_named_shapes(input_shape), batch)
     shape = None
     if input_shape is not None:
         shape = shape_of(input_shape, _option_span("--input", input_shape))
-    if batch is not None and batch < 1:
-        raise ExpressionError(f"--batch is {batch}, but must be at least 1", field="batch", value=batch)
     network = program.network(shape, open_input=open_input)
     return network if batch is None else network.with_batch(batch)
+
+
+def _named_shapes(text: str | None) -> dict[str, tuple[int, ...]]:
+    """The shapes of --input x=1x3x224x224,y=1x10; "" is the name of one without a name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    start = len("--input ")
+    source = Source(f"--input {text}")
+    for part in (text or "").split(",") if text is not None else ():
+        name, _, shape = part.rpartition("=")
+        span = Span(source, start, start + len(part))
+        if name in shapes:
+            raise ExpressionError(
+                f"the input {name or shape} is given twice; keep one of them", span=span, field="input"
+            )
+        shapes[name] = shape_of(shape, Span(source, span.end - len(shape), span.end))
+        start = span.end + 1
+    return shapes
 
 
 def read_program(words: Sequence[str], options: LayerOptions | None = None) -> Program:
@@ -148,12 +171,17 @@ def program_of(words: Sequence[Span], options: LayerOptions | None) -> Program:
         elif word == "-":
             if not source.on_command_line or texts.count("-") > 1:
                 raise ExpressionError("standard input can be read once only", span=span)
-            text, name = _text(b"".join(standard_input()), _STANDARD_INPUT), _STANDARD_INPUT
-            tokens, printed = _read_text(text, name, span, tokens, printed)
+            content = b"".join(standard_input())
+            if content.startswith(_ONNX_START):
+                return _onnx_program(content, _STANDARD_INPUT, span, words, options)
+            text = _text(content, _STANDARD_INPUT)
+            tokens, printed = _read_text(text, _STANDARD_INPUT, span, tokens, printed)
         elif word.startswith("["):
             raise ExpressionError("an array is read by run only; here a shape such as 3x224x224 comes first", span=span)
         elif not word:
             raise ExpressionError("a word of the command line is empty", span=span)
+        elif word.lower().endswith(".onnx"):
+            return _onnx_program(Path(word), word, span, words, options)
         else:
             text = word if _is_printed(word) else _file_text(word, span, before)
             name = "" if text is word else word
@@ -162,14 +190,17 @@ def program_of(words: Sequence[Span], options: LayerOptions | None) -> Program:
     program = parse(tokens)
     if printed is not None:
         program = _printed_model(program, printed, tokens)
-    if options:
-        if program.layers:
-            first = program.layers[0]
-            raise ExpressionError(
-                "a layer by options and layers written out are given together; keep one of them", span=first.span
-            )
-        program = Program([options.layer()], program.given, program.input_span)
-    return program
+    return _with_options(program, options) if options else program
+
+
+def _with_options(program: Program, options: LayerOptions) -> Program:
+    """The layer by options on the program's input, which is all that it may have."""
+    if program.layers:
+        first = program.layers[0]
+        raise ExpressionError(
+            "a layer by options and layers written out are given together; keep one of them", span=first.span
+        )
+    return Program([options.layer()], program.given, program.input_span)
 
 
 def text_tokens(text: str, name: str) -> list[Token]:
@@ -190,6 +221,31 @@ def text_tokens(text: str, name: str) -> list[Token]:
 
 
 _STANDARD_INPUT = "standard input"
+_ONNX_START = b"\x08"
+"""What every ONNX file begins with, and no text: the field ir_version."""
+
+
+def _onnx_program(
+    source: Path | bytes, name: str, place: Span, words: Sequence[Span], options: LayerOptions | None
+) -> OnnxModel:
+    """The model of an ONNX file, with the input that may stand beside it. Its reader is loaded only now."""
+    tokens = []
+    for span in words:
+        if span is place:
+            continue
+        if options or not is_input(span.source.text[span.start : span.end]):
+            raise ExpressionError(
+                "an ONNX file stands alone, beside its input; no layers can be put before or after it", span=span
+            )
+        tokens += tokens_of(span.source, span.start, span.end)
+    given = parse(tokens)
+    from convcalc.onnx_file import OnnxModel
+
+    try:
+        return OnnxModel(source, name, given.given, given.input_span)
+    except ModelFileError as error:
+        error.span = error.span or place
+        raise
 
 
 def standard_input() -> Iterable[bytes]:
@@ -254,8 +310,6 @@ def _file_text(word: str, span: Span, before: str) -> str:
         if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR):
             raise _no_file(word, span, before) from None
         raise ModelFileError(f"{word} cannot be read: {(error.strerror or 'error').lower()}", span=span) from None
-    if path.suffix == ".onnx":
-        raise ModelFileError(f"{word} is an ONNX file; reading them is not there yet", span=span)
     try:
         return _text(content, word)
     except ModelFileError as error:

@@ -810,15 +810,6 @@ def open_file(path: Path, name: str) -> WireFile:
     return WireFile(file, name, path.parent, status.st_size)
 
 
-def looks_like_onnx(start: bytes) -> bool:
-    """Whether bytes begin as every ONNX writer begins: with the field ir_version.
-
-    >>> looks_like_onnx(b"\\x08\\x0a"), looks_like_onnx(b"conv:8,k3")
-    (True, False)
-    """
-    return start[:1] == b"\x08"
-
-
 def read_model(source: Path | bytes, name: str = "") -> Model:
     """The model in a file, or in bytes that were read. Raises `ModelFileError` for what is no ONNX file."""
     file = open_file(source, name or str(source)) if isinstance(source, Path) else WireFile(source, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from convcalc.analysis.costs import needs_gradient, parts, total
+from convcalc.analysis.costs import parts, total
 from convcalc.analysis.report import Column, Report, Value
 from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, need_layers, resolve
 from convcalc.layers.base import choice
@@ -17,6 +17,24 @@ DTYPES = {
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
 """Bytes an element."""
+
+_FILE_BITS = {
+    "uint16": 16, "uint32": 32, "uint64": 64, "complex64": 64, "complex128": 128, "uint4": 4, "int4": 4,
+    "float4e2m1": 4, "uint2": 2, "int2": 2,
+}  # fmt: skip
+"""Bits an element of types that only tensors of model files have; one of 8 bits is what is left."""
+
+
+def bytes_of(shape: tuple[int, ...], dtype: str) -> int:
+    """The bytes of a tensor; bits are rounded up to whole bytes.
+
+    >>> bytes_of((3, 3), "float32"), bytes_of((3, 3), "int4")
+    (36, 5)
+    """
+    elements = int(product(shape))
+    size = DTYPES.get(dtype)
+    return elements * size if size is not None else -(-elements * _FILE_BITS.get(dtype, 8) // 8)
+
 
 OPTIMIZERS = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
 """How many tensors of a parameter's size an optimizer keeps for it."""
@@ -48,18 +66,17 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
     if train:
         columns.append(Column("saved", "Kept", "bytes"))
     kept: set[str] = set()
-    needed = needs_gradient(network, resolved, input_grad=False)
     rows = []
     living = tensors.alive()
     for item, alive in zip(resolved, living, strict=True):
         values: dict[str, Value] = {
-            "input_bytes": None if item.unknown else sum(tensors.sizes[name] for name in item.node.inputs),
+            "input_bytes": None if item.unknown else tensors.read(item),
             "output_bytes": None if item.unknown else sum(tensors.sizes[name] for name in item.node.outputs),
             **tensors.parameters(item),
             "live": None if item.unknown else alive,
         }
         if train:
-            values["saved"] = None if item.unknown else tensors.saved(item, kept, front=not needed[item.node.name])
+            values["saved"] = None if item.unknown else tensors.saved(item, kept)
         row = base_row(item, view)
         rows.append(replace(row, values=values, reasons={**row.reasons, **_reasons(item)}))
     totals = total(columns, rows)
@@ -111,25 +128,35 @@ class Tensors:
     def __init__(self, network: Network, resolved: Sequence[Resolved], dtype: str) -> None:
         self.dtype = dtype
         self.resolved = resolved
-        self.sizes = {name: product(given.shape) * DTYPES[dtype] for name, given in network.inputs.items()}
-        self.storage = {name: name for name in network.inputs}
+        self.network = network
+        self.sizes = {name: bytes_of(given.shape, self._type(name)) for name, given in network.inputs.items()}
+        self.sizes |= {name: bytes_of(given.shape, self._type(name)) for name, given in network.constants.items()}
+        self.storage = {name: name for name in (*network.inputs, *network.constants)}
         # Training makes new tensors where inference hands its input on, such as dropout.
         self._training_storage = dict(self.storage)
         self._own: dict[str, int] = {}
         self._results = set(network.outputs)
         for item in resolved:
-            if item.unknown:
+            if item.unknown and not item.outputs:
                 continue
             for name, shape, kind in zip(item.node.outputs, item.outputs, item.layer.output_dtypes(dtype), strict=True):
-                self.sizes[name] = product(shape) * DTYPES[kind]
+                self.sizes[name] = bytes_of(shape, self._type(name, kind))
                 for storage, training in ((self.storage, False), (self._training_storage, True)):
                     reused = item.layer.reuses_input(training=training)
                     storage[name] = storage[item.node.inputs[0]] if reused else name
 
+    def _type(self, name: str, kind: str | None = None) -> str:
+        """The type of a tensor: the file's, where it is another than float32, or what is asked about."""
+        return self.network.dtypes.get(name, kind or self.dtype)
+
+    def read(self, item: Resolved) -> int:
+        """Bytes that come into a layer, weights apart."""
+        return sum(self.sizes[name] for name in item.node.inputs if name not in self.network.constants)
+
     @property
     def activations(self) -> int:
-        """All tensors together, each storage once."""
-        return sum(self.sizes[name] for name in set(self.storage.values()))
+        """All tensors together, each storage once; what is in the model is none."""
+        return sum(self.sizes[name] for name in set(self.storage.values()) - self.network.constants.keys())
 
     def own(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         """Bytes of parameters or buffers by name."""
@@ -139,7 +166,10 @@ class Tensors:
         """Bytes of a layer's weights, all but the bias, and of its bias; None where they are not known."""
         if item.parameters is None:
             return {"weight": None, "bias": None}
-        sizes = self.own(item.parameters)
+        sizes = {
+            name: bytes_of(shape, self._type(item.node.weights.get(name, name)))
+            for name, shape in item.parameters.items()
+        }
         bias = sum(size for name, size in sizes.items() if "bias" in name)
         return {"weight": sum(sizes.values()) - bias, "bias": bias}
 
@@ -151,26 +181,21 @@ class Tensors:
                 last[self.storage.get(name, name)] = index
         for name in self._results:
             last[self.storage.get(name, name)] = len(self.resolved)
-        alive = {self.storage[name] for name in self.sizes if name in self.storage and self._is_input(name)}
+        made = {name for item in self.resolved for name in item.node.outputs}
+        fixed = self.network.constants.keys()
+        alive = {self.storage[name] for name in self.sizes if name in self.storage and name not in made} - fixed
         result = []
         for index, item in enumerate(self.resolved):
-            alive |= {self.storage[name] for name in item.node.outputs if name in self.storage}
+            alive |= {self.storage[name] for name in item.node.outputs if name in self.storage} - fixed
             result.append(sum(self.sizes[name] for name in alive))
             alive = {name for name in alive if last.get(name, -1) > index}
         return result
 
-    def _is_input(self, name: str) -> bool:
-        return all(name not in item.node.outputs for item in self.resolved)
-
-    def saved(self, item: Resolved, kept: set[str], *, front: bool = False) -> int:
-        """Bytes that autograd keeps for this layer and for none before it; `kept` collects what there is.
-
-        `front`: its input needs no gradient, because nothing before it learns.
-        """
-        layer = item.layer
+    def saved(self, item: Resolved, kept: set[str]) -> int:
+        """Bytes that autograd keeps for this layer and for none before it; `kept` collects what there is."""
         names = set()
         parameters = self.own({**item.layer.parameters(), **item.layer.buffers()})
-        for index, saved in enumerate((layer.saved_at_the_front if front else layer.saved)(item.inputs, item.outputs)):
+        for index, saved in enumerate(item.layer.saved(item.inputs, item.outputs)):
             if not isinstance(saved, str):
                 shape, dtype = saved
                 name = f"{item.node.name}:{index}"

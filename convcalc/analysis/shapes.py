@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from convcalc import formulas
 from convcalc.analysis.report import Diagnostic, Report, Row
@@ -19,7 +19,9 @@ from convcalc.tracing import Step, recording
 class Resolved:
     """A node with its layer bound: the shapes that come in and go out, batch first, and the formulas that gave them.
 
-    `unknown` says why there are no shapes, where there are none; then the layer is as it was written.
+    `unknown` says why there are no shapes, where there are none; then the layer is as it was written. An op that is not
+    known may have shapes that a file tells. `constants` are the shapes of parameters among what comes in, `shared` the
+    names of parameters that a node before it has already.
     """
 
     node: Node
@@ -28,10 +30,19 @@ class Resolved:
     outputs: tuple[Shape, ...]
     steps: tuple[Step, ...] = ()
     unknown: str = ""
+    constants: Mapping[str, Shape] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
 
     @property
     def parameters(self) -> Mapping[str, Shape] | None:
-        """The shapes of what is learned; None where they are not known."""
+        """The shapes of what is learned and not counted before; None where they are not known."""
+        own = self._own
+        if own is None or not (self.constants or self.shared):
+            return own
+        return {**{name: shape for name, shape in own.items() if name not in self.shared}, **self.constants}
+
+    @property
+    def _own(self) -> Mapping[str, Shape] | None:
         if self.unknown and any(getattr(self.layer, name, 0) is None for name in _SIZES):
             return None
         try:
@@ -49,9 +60,11 @@ def resolve(network: Network, *, explain: bool = False, partial: bool = False) -
 
     With `partial`, layers of unknown shapes are resolved as such; without it they are an `UnsupportedOpError`.
     """
-    if not network.inputs:
+    if not network.inputs and not network.constants:
         raise no_input()
     shapes = {name: given.shape for name, given in network.inputs.items()}
+    shapes |= {name: constant.shape for name, constant in network.constants.items()}
+    counted: set[str] = set()
     makers: dict[str, Node] = {}
     resolved = []
     for node in network.nodes:
@@ -59,8 +72,13 @@ def resolve(network: Network, *, explain: bool = False, partial: bool = False) -
         if reason:
             if not partial:
                 raise located(UnsupportedOpError(reason), node)
-            resolved.append(Resolved(node, node.layer, (), (), unknown=reason))
-            makers.update(dict.fromkeys(node.outputs, node))
+            told = getattr(node.layer, "shapes", ())
+            came = tuple(shapes[name] for name in node.inputs) if told and not makers.keys() & node.inputs else ()
+            resolved.append(Resolved(node, node.layer, came, told, (), reason, *_constants(network, node, counted)))
+            if told:
+                shapes.update(zip(node.outputs, told, strict=True))
+            else:
+                makers.update(dict.fromkeys(node.outputs, node))
             continue
         inputs = tuple(shapes[name] for name in node.inputs)
         steps: list[Step] = []
@@ -75,8 +93,31 @@ def resolve(network: Network, *, explain: bool = False, partial: bool = False) -
         except ConvcalcError as error:
             raise located(_with_branches(error, network, node, inputs), node) from None
         shapes.update(zip(node.outputs, outputs, strict=True))
-        resolved.append(Resolved(node, layer, inputs, outputs, tuple(steps)))
+        more = _constants(network, node, counted)
+        resolved.append(Resolved(node, layer, inputs, outputs, tuple(steps), "", *more))
     return resolved
+
+
+def _constants(network: Network, node: Node, counted: set[str]) -> tuple[Mapping[str, Shape], frozenset[str]]:
+    """The parameters among what comes into a node, and the names of its own that are counted before or computed.
+
+    `counted` collects the tensors of a file that serve as parameters: one that several nodes share counts once.
+    """
+    if not network.constants:
+        return {}, frozenset()
+    found: dict[str, Shape] = {}
+    for name in node.inputs:
+        constant = network.constants.get(name)
+        if constant is not None and constant.parameter and name not in counted:
+            counted.add(name)
+            found[name] = constant.shape
+    shared = set()
+    for name, tensor in node.weights.items():
+        constant = network.constants.get(tensor)
+        if constant is None or not constant.parameter or tensor in counted:
+            shared.add(name)
+        counted.add(tensor)
+    return found, frozenset(shared)
 
 
 def _unknown(node: Node, shapes: Mapping[str, Shape], makers: Mapping[str, Node]) -> str:
@@ -153,7 +194,8 @@ def base_row(item: Resolved, view: View) -> Row:
     from convcalc.expressions import expression_of
 
     if isinstance(item.layer, Opaque):
-        return Row(item.node.name, item.layer.name, item.layer.text, (), (), reasons={"output": item.unknown})
+        inputs, outputs = tuple(map(view, item.inputs)), tuple(map(view, item.outputs))
+        return Row(item.node.name, item.layer.name, item.layer.text, inputs, outputs, reasons={"output": item.unknown})
     return Row(
         item.node.name,
         kind_of(item.layer).name,
@@ -195,9 +237,10 @@ def shapes(network: Network, *, explain: bool = False) -> Report:
     view = View(network, resolved)
     rows = tuple(base_row(item, view) for item in resolved)
     known = {name: given.shape for name, given in network.inputs.items()}
+    known |= {name: constant.shape for name, constant in network.constants.items()}
     for item in resolved:
-        known.update(zip(item.node.outputs, item.outputs, strict=not item.unknown))
+        known.update(zip(item.node.outputs, item.outputs, strict=bool(item.outputs)))
     result = known.get(network.outputs[0])
-    partial = frozenset({"output"} if any(item.unknown for item in resolved) else ())
+    partial = frozenset({"output"} if any(item.unknown and not item.outputs for item in resolved) else ())
     answer = None if result is None else view(result)
     return Report("shape", (), rows, {}, answer, diagnose(network, resolved), partial=partial)

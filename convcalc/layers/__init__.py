@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from convcalc.layers.base import Layer
 
-__all__ = ["LAYERS", "Kind", "find_kind", "kind_of"]
+__all__ = ["FILE_LAYERS", "LAYERS", "Kind", "find_kind", "kind_of"]
 
 
 class Kind:
@@ -207,6 +207,43 @@ LAYERS: dict[str, Kind] = {
 }  # fmt: skip
 """Every kind of layer by its name in expressions."""
 
+FILE_LAYERS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("function", "Function", "elementwise", "function"),
+        Kind("combine", "Combine", "elementwise", "function"),
+        Kind("clip", "Clip", "elementwise", "least"),
+        Kind("onnxhardsigmoid", "HardSigmoid", "elementwise", "alpha"),
+        Kind("quantize", "Quantize", "elementwise", "dtype"),
+        Kind("reduce", "Reduce", "reduce", "function"),
+        Kind("cumulate", "Cumulate", "reduce", "dim"),
+        Kind("topk", "TopK", "reduce", "k"),
+        Kind("matmul", "MatMul", "matmul"),
+        Kind("gemm", "Gemm", "matmul"),
+        Kind("einsum", "Einsum", "matmul", "equation"),
+        Kind("attention", "Attention", "matmul"),
+        Kind("lstm", "LSTM", "recurrent", "hidden_size"),
+        Kind("gru", "GRU", "recurrent", "hidden_size"),
+        Kind("rnn", "RNN", "recurrent", "hidden_size"),
+        Kind("shaped", "Shaped", "tensor", "shape"),
+        Kind("slice", "Slice", "tensor", "starts"),
+        Kind("split", "Split", "tensor", "sizes"),
+        Kind("gather", "Gather", "tensor", "dim"),
+        Kind("gatherelements", "GatherElements", "tensor", "dim"),
+        Kind("gathernd", "GatherND", "tensor", "batch_dims"),
+        Kind("scatter", "Scatter", "tensor", "dim"),
+        Kind("expand", "Expand", "tensor", "shape"),
+        Kind("tile", "Tile", "tensor", "repeats"),
+        Kind("cast", "Cast", "tensor", "dtype"),
+        Kind("fill", "Fill", "tensor", "shape"),
+        Kind("padaxes", "PadAxes", "tensor", "padding"),
+        Kind("depthtospace", "DepthToSpace", "tensor", "blocksize"),
+        Kind("spacetodepth", "SpaceToDepth", "tensor", "blocksize"),
+        Kind("resize", "Resize", "tensor", "shape"),
+    )
+}  # fmt: skip
+"""Kinds that model files alone have: ops that are no modules in PyTorch. No expression makes one."""
+
 _names: dict[str, Kind] = {}
 
 
@@ -231,4 +268,4 @@ def find_kind(word: str) -> tuple[Kind, int | None] | None:
 
 def kind_of(layer: Layer) -> Kind:
     """The table's line for a layer."""
-    return LAYERS[layer.kind]
+    return LAYERS.get(layer.kind) or FILE_LAYERS[layer.kind]

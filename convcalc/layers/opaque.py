@@ -13,7 +13,8 @@ from convcalc.layers.base import Layer, Shape
 class Opaque(Layer):
     """A module or op of which nothing but its name and text is known: what it gives and costs is unknown, never 0.
 
-    `owns` says whether it may have parameters. It is in no table: no expression makes one.
+    `owns` says whether it may have parameters. `shapes` and `dtypes` are those of its outputs where a file tells them.
+    It is in no table: no expression makes one.
     """
 
     kind = "unknown"
@@ -21,9 +22,13 @@ class Opaque(Layer):
     name: str
     text: str
     owns: bool = True
+    shapes: tuple[Shape, ...] = ()
+    dtypes: tuple[str, ...] = ()
 
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
-        """Raises `UnsupportedOpError`, always."""
+        """The shapes that were told. Raises `UnsupportedOpError` without them."""
+        if self.shapes:
+            return self.shapes
         raise UnsupportedOpError(f"{self.name} is not known, so neither is the shape that it gives", value=self.name)
 
     def parameters(self) -> Mapping[str, Shape]:
@@ -31,3 +36,7 @@ class Opaque(Layer):
         if self.owns:
             raise UnsupportedOpError(f"{self.name} is not known, so neither are its parameters", value=self.name)
         return {}
+
+    def output_dtypes(self, dtype: str) -> tuple[str, ...]:
+        """The types that were told."""
+        return self.dtypes or (dtype,)

@@ -1,0 +1,139 @@
+"""Recurrent layers: LSTM, GRU and the plain RNN, one layer of them in one or two directions, as ONNX has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+from convcalc import formulas as F
+from convcalc.errors import ShapeError
+from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, shape_text, whole
+from convcalc.tracing import product
+
+
+@dataclass(frozen=True)
+class _Recurrent(Layer):
+    """(length, N, input_size) -> outputs (length, directions, N, hidden_size), and the last state of each direction.
+
+    With batch_first the first two axes change places, as in ONNX's layout 1. input_size None is taken from the input.
+    """
+
+    gates: ClassVar[int]
+    """How many times hidden_size is computed for each step."""
+    states: ClassVar[int] = 1
+    others: ClassVar[tuple[int, int, int]]
+    """Multiplications, additions and others that each hidden element takes besides the products and biases."""
+    inputs = (1, None)
+
+    input_size: int | None = None
+    hidden_size: int = 1
+    directions: int = 1
+    bias: bool = True
+    batch_first: bool = False
+
+    def __post_init__(self) -> None:
+        if self.input_size is not None:
+            whole("input_size", self.input_size)
+        whole("hidden_size", self.hidden_size)
+        whole("directions", self.directions)
+        flag("bias", self.bias)
+        flag("batch_first", self.batch_first)
+
+    def bind(self, *inputs: Shape) -> Self:
+        """Take input_size from the last axis where it is left open."""
+        shape = inputs[0]
+        if len(shape) != 3:
+            raise ShapeError(f"needs length, batch and features, but {shape_text(shape)} came in", value=shape)
+        if self.input_size not in (None, shape[2]):
+            raise ShapeError(
+                f"input_size is {self.input_size}, but the input {shape_text(shape)} has {shape[2]} features",
+                field="input_size",
+                value=self.input_size,
+            )
+        return self if self.input_size is not None else replace(self, input_size=shape[2])
+
+    def _axes(self, shape: Shape) -> tuple[int, int]:
+        return (shape[1], shape[0]) if self.batch_first else (shape[0], shape[1])
+
+    def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
+        """All outputs, then the last hidden state, and of an LSTM the last cell."""
+        length, batch = self._axes(inputs[0])
+        if self.batch_first:
+            last = (batch, self.directions, self.hidden_size)
+            return ((batch, length, self.directions, self.hidden_size), *(last,) * self.states)
+        last = (self.directions, batch, self.hidden_size)
+        return ((length, *last), *(last,) * self.states)
+
+    def output_dtypes(self, dtype: str) -> tuple[str, ...]:
+        """The input's type for all."""
+        return (dtype,) * (1 + self.states)
+
+    def parameters(self) -> Mapping[str, Shape]:
+        """weight_ih (directions, gates·hidden, input), weight_hh (..., hidden), and both biases in one."""
+        rows = self.gates * self.hidden_size
+        weights: dict[str, Shape] = {
+            "weight_ih": (self.directions, rows, self.input_size or 0),
+            "weight_hh": (self.directions, rows, self.hidden_size),
+        }
+        return weights | {"bias": (self.directions, 2 * rows)} if self.bias else weights
+
+    def _macs(self, inputs: Sequence[Shape]) -> int:
+        length, batch = self._axes(inputs[0])
+        terms = (self.input_size or 0) + self.hidden_size
+        return F.linear_macs(length * batch * self.directions, terms, self.gates * self.hidden_size)
+
+    def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
+        """At each step the products with the input and with the last state, two biases, and the gates."""
+        macs = self._macs(inputs)
+        elements = product(outputs[0])
+        sums = F.sum_additions(macs, self.gates * elements) + 2 * self.gates * elements * self.bias
+        multiplications, additions, others = (elements * count for count in self.others)
+        return Cost(macs, macs + multiplications, sums + additions, others)
+
+    def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
+        """Products of the forward's size for the input and states, and for the weights; twice the gates' arithmetic."""
+        macs, elements = self._macs(inputs), product(outputs[0])
+        multiplications, additions, others = (2 * elements * count for count in self.others)
+        weights = sum(product(shape) for name, shape in self.parameters().items() if name != "bias")
+        gradients = {
+            "input": Cost(macs, macs + multiplications, F.sum_additions(macs, product(inputs[0])) + additions, others),
+            "weight_ih": Cost(macs, macs, F.sum_additions(macs, weights)),
+        }
+        if self.bias:
+            gradients["bias"] = Cost(additions=self.gates * elements)
+        return gradients
+
+    def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
+        """The input, the weights, all outputs, and the gates of each step."""
+        gates = (*outputs[0][:-1], self.gates * self.hidden_size)
+        return ("input0", "weight_ih", "weight_hh", "output0", (gates, None))
+
+
+class LSTM(_Recurrent):
+    """Long short-term memory: four gates, and a cell beside the state.
+
+    >>> LSTM(8, 16).infer((10, 1, 8))
+    ((10, 1, 1, 16), (1, 1, 16), (1, 1, 16))
+    """
+
+    kind = "lstm"
+    gates = 4
+    states = 2
+    others = (3, 4, 11)  # three sigmoids (add, exp, divide), two tanh; three products and a sum
+
+
+class GRU(_Recurrent):
+    """Gated recurrent unit: three gates."""
+
+    kind = "gru"
+    gates = 3
+    others = (3, 4, 5)  # two sigmoids and a tanh; three products, a difference and a sum
+
+
+class RNN(_Recurrent):
+    """The plain recurrent layer: one tanh."""
+
+    kind = "rnn"
+    gates = 1
+    others = (0, 0, 1)

@@ -1,0 +1,666 @@
+"""ONNX files -> `Network`.
+
+The nodes are walked in order. Each becomes a layer (`onnx_ops.OPS`) on tensors whose shapes are known by then;
+what computes shapes is evaluated on the way (`constant_folding`). Functions of the file, and the branch that a
+constant condition chooses, take their node's place. An op that is not known becomes an `Opaque` layer, if the file
+says what shapes come out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from convcalc.constant_folding import FOLDERS, MOST_ELEMENTS, UNFORESEEN, Small, fold
+from convcalc.errors import (
+    ConvcalcError,
+    ExpressionError,
+    LayerError,
+    ModelFileError,
+    ResourceError,
+    ShapeError,
+    Span,
+    UnsupportedOpError,
+    did_you_mean,
+)
+from convcalc.expressions import Program
+from convcalc.layers.base import Layer, Shape, shape_text
+from convcalc.layers.opaque import Opaque
+from convcalc.network import Constant, Input, Network, Node
+from convcalc.onnx_ops import FLOATING, OPS, Call, Plan
+from convcalc.onnx_wire import (
+    Attribute,
+    Function,
+    Graph,
+    Model,
+    Node as WireNode,
+    Tensor,
+    ValueInfo,
+    read_model,
+    versions,
+)
+from convcalc.tracing import product
+
+OLDEST, NEWEST = 7, 28
+"""The versions of ONNX's ops that are known."""
+MOST_NODES = 1 << 17
+"""How many nodes functions may grow to: those that call one another twice each would never end."""
+MOST_FOLDED = 1 << 22
+"""How many elements are evaluated in all: shapes are small, and a file must not keep us busy for ever."""
+
+GivenShapes = Mapping[str, Shape]
+"""Shapes of inputs by name; "" is the one input of a network that has one."""
+
+
+def read_onnx(
+    source: Path | bytes, name: str = "", *, given: GivenShapes | None = None, batch: int | None = None
+) -> Network:
+    """The network in an ONNX file.
+
+    `given` are the shapes of inputs whose sizes the file leaves open, `batch` is the first axis of all. Raises
+    `ModelFileError` for what is wrong with the file, `ShapeError` for sizes that stay open or do not fit.
+    """
+    return _Reader(read_model(source, name), given or {}, batch).network()
+
+
+class OnnxModel(Program):
+    """An ONNX file as a program: it becomes a `Network` when its inputs have shapes."""
+
+    names_inputs = True
+
+    def __init__(
+        self,
+        source: Path | bytes,
+        name: str,
+        given: tuple[int, ...] | None = None,
+        input_span: Span | None = None,
+    ) -> None:
+        self.model = read_model(source, name)
+        self.given = given
+        self.input_span = input_span
+
+    @property
+    def items(self) -> Sequence[Any]:  # type: ignore[override]  # a file has none
+        """Raises `UnsupportedOpError`: a file holds no expressions that could be run."""
+        raise UnsupportedOpError(f"{self.model.file.name} is an ONNX file, which run does not compute yet")
+
+    def named_network(self, given: GivenShapes, batch: int | None = None) -> Network:
+        """The network with these shapes of inputs by name ("" for the only one). Raises as `read_onnx` does."""
+        if given and self.given is not None:
+            raise ExpressionError("the input is given twice; keep one of them", span=self.input_span, field="input")
+        return _Reader(self.model, given if self.given is None else {"": self.given}, batch).network()
+
+    def network(self, shape: tuple[int, ...] | None = None, *, open_input: bool = False) -> Network:
+        """The network with this shape of its only input."""
+        return self.named_network({} if shape is None else {"": shape})
+
+
+class _Scope:
+    """The names of a graph or function: what its tensors are called in the network, and its attributes' values.
+
+    The main graph's names are the network's; others' stand after a prefix.
+    """
+
+    __slots__ = ("attributes", "infos", "names", "opset", "outer", "prefix")
+
+    def __init__(self, prefix: str, opset: int, outer: _Scope | None = None) -> None:
+        self.prefix = prefix
+        self.opset = opset
+        self.outer = outer
+        self.names: dict[str, str] = {}
+        self.attributes: Mapping[str, Attribute] = {}
+        self.infos: dict[str, ValueInfo] = {}
+
+    def find(self, name: str) -> str | None:
+        """What a tensor is called in the network, or None when nothing has made it."""
+        scope: _Scope | None = self
+        while scope is not None:
+            found = scope.names.get(name)
+            if found is not None:
+                return found
+            scope = scope.outer
+        return None
+
+
+class _Reader:
+    """The state of the walk: every tensor's shape and type, and the values of those that are known."""
+
+    def __init__(self, model: Model, given: GivenShapes, batch: int | None) -> None:
+        assert model.graph is not None
+        self.file = model.file.name
+        self.graph: Graph = model.graph
+        self.functions = self._functions(model)
+        self.given = given
+        self.batch = batch
+        self.shapes: dict[str, Shape] = {}
+        self.dtypes: dict[str, str] = {}
+        self.tensors: dict[str, Tensor] = {}
+        self.smalls: dict[str, Small | None] = {}
+        self.sizes: dict[str, int] = {}
+        self.constants: dict[str, Constant] = {}
+        self.nodes: list[Node] = []
+        self.names: set[str] = set()
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.read = 0
+        self.folded = 0
+        self.calls: list[tuple[str, str, str]] = []
+        self.taken: set[str] | None = None
+        self.opset = self._opset(model)
+
+    def wrong(self, what: str) -> ModelFileError:
+        """The error for what is wrong with the file."""
+        return ModelFileError(f"{self.file}: {what}")
+
+    def _opset(self, model: Model) -> int:
+        opset = model.opsets.get("")
+        if opset is None:
+            if any(node.domain in ("", "ai.onnx") for node in self.graph.nodes):
+                raise self.wrong("it does not say which version of ONNX's ops it uses")
+            return NEWEST
+        if opset < OLDEST:
+            raise UnsupportedOpError(f"{self.file} uses version {opset} of ONNX's ops; {OLDEST} is the oldest known")
+        if opset > NEWEST:
+            self.notes.append(f"{self.file} uses version {opset} of ONNX's ops; {NEWEST} is the newest known")
+        return opset
+
+    def _functions(self, model: Model) -> dict[tuple[str, str, str], Function]:
+        functions: dict[tuple[str, str, str], Function] = {}
+        for function in model.functions:
+            key = (_domain(function.domain), function.name, function.overload)
+            if key in functions:
+                raise self.wrong(f"function {function.name} is defined twice")
+            functions[key] = function
+        return functions
+
+    # --- the whole ---
+
+    def network(self) -> Network:
+        """The network of the main graph."""
+        scope = _Scope("", self.opset)
+        scope.infos = {info.name: info for info in (*self.graph.value_infos, *self.graph.outputs)}
+        self._initializers(scope, self.graph)
+        inputs = self._inputs(scope)
+        for node in self.graph.nodes:
+            self._node(node, scope)
+        outputs = []
+        for info in self.graph.outputs:
+            found = scope.find(info.name)
+            if found is None:
+                raise self.wrong(f"nothing makes the output {info.name}")
+            if found in self.tensors or found in self.smalls:
+                self._constant(found, scale=False)
+            outputs.append(found)
+        dtypes = {name: dtype for name, dtype in self.dtypes.items() if dtype != "float32"}
+        return Network(
+            inputs,
+            tuple(self.nodes),
+            tuple(outputs),
+            tuple(self.notes),
+            tuple(self.warnings),
+            constants=self.constants,
+            dtypes=dtypes,
+        )
+
+    def _initializers(self, scope: _Scope, graph: Graph) -> None:
+        for tensor in graph.initializers:
+            self._tensor(self._define(scope, tensor.name, "initializer"), tensor)
+        for sparse in graph.sparse_initializers:
+            if sparse.values is None:
+                raise self.wrong("a sparse initializer has no values")
+            name = self._define(scope, sparse.values.name, "initializer")
+            self.shapes[name] = tuple(sparse.dims)
+            self.dtypes[name] = sparse.values.dtype
+            # Only what is stored is a parameter.
+            self.constants[name] = Constant(tuple(sparse.dims), sparse.values.dtype, sparse, parameter=False)
+
+    def _tensor(self, name: str, tensor: Tensor) -> None:
+        self.tensors[name] = tensor
+        self.shapes[name] = tuple(tensor.dims)
+        self.dtypes[name] = tensor.dtype
+
+    def _define(self, scope: _Scope, name: str, what: str) -> str:
+        """The network's name for a tensor that is made here. Raises `ModelFileError` when there is one already."""
+        if not name:
+            raise self.wrong(f"an {what} has no name")
+        if name in scope.names:
+            raise self.wrong(f"{what} {name} is made twice")
+        whole = scope.names[name] = scope.prefix + name
+        return whole
+
+    # --- inputs ---
+
+    def _inputs(self, scope: _Scope) -> dict[str, Input]:
+        infos = [info for info in self.graph.inputs if info.name not in scope.names]
+        known = [info.name for info in infos]
+        for name in self.given:
+            if name and name not in known:
+                raise ExpressionError(
+                    f"{self.file} has no input {name}{did_you_mean(name, known)}; it has {', '.join(known) or 'none'}",
+                    field="input",
+                )
+        if "" in self.given and len(known) != 1:
+            raise ExpressionError(
+                f"{self.file} has {len(known)} inputs, {', '.join(known)}; name the one that is meant, such as"
+                f" --input {known[0] if known else 'x'}={shape_text(self.given[''])}",
+                field="input",
+            )
+        return {info.name: self._input(self._define(scope, info.name, "input"), info) for info in infos}
+
+    def _input(self, name: str, info: ValueInfo) -> Input:
+        dtype, told = info.dtype, info.shape
+        if dtype is None:
+            raise UnsupportedOpError(f"{self.file}: input {name} is no tensor, which cannot be reckoned with")
+        given = self.given.get(name, self.given.get(""))
+        batch_given = True
+        if given is not None:
+            if told is not None and len(given) == len(told) - 1:
+                given = (1 if self.batch is None else self.batch, *given)
+                batch_given = self.batch is not None
+            elif told is not None and len(given) != len(told):
+                raise ShapeError(
+                    f"input {name} is {_told_text(told)}, with {len(told)} axes, but {shape_text(given)} is given",
+                    field="input",
+                )
+            sizes: list[int | str | None] = list(given)
+        elif told is None:
+            raise ShapeError(
+                f"{self.file} does not say what shape input {name} has; give it: --input {name}=1x3x224x224",
+                field="input",
+            )
+        else:
+            sizes = [self.sizes.get(size, size) if isinstance(size, str) else size for size in told]
+            if self.batch is not None and sizes:
+                sizes[0] = self.batch
+        for axis, size in enumerate(sizes):
+            if not isinstance(size, int):
+                raise self._open(name, told or (), axis)
+            if size < 0:
+                raise self.wrong(f"input {name} has a size of {size}")
+            symbol = told[axis] if told is not None else None
+            if isinstance(symbol, str) and self.sizes.setdefault(symbol, size) != size:
+                raise ShapeError(f"dimension {symbol} is {self.sizes[symbol]} and {size}", field="input", value=size)
+        shape = tuple(size for size in sizes if isinstance(size, int))
+        self.shapes[name] = shape
+        self.dtypes[name] = dtype
+        return Input(shape, batch_given=batch_given)
+
+    def _open(self, name: str, told: Sequence[int | str | None], axis: int) -> ShapeError:
+        symbol = told[axis]
+        what = f"dimension {symbol}" if symbol else f"axis {axis}"
+        example = "x".join(str(size) if isinstance(size, int) else "1" if place == 0 else "224"
+                           for place, size in enumerate(told))  # fmt: skip
+        return ShapeError(
+            f"{what} of input {name} ({_told_text(told)}) is open; give it: --input {name}={example}",
+            field="input",
+            value=symbol,
+        )
+
+    # --- nodes ---
+
+    def _node(self, node: WireNode, scope: _Scope) -> None:
+        self.read += 1
+        if self.read > MOST_NODES:
+            raise ResourceError(f"{self.file} grows to more than {MOST_NODES} nodes")
+        domain = _domain(node.domain)
+        function = self.functions.get((domain, node.op_type, node.overload)) if self.functions else None
+        if function is not None:
+            self._call(node, function, scope)
+            return
+        name = self._name(node, scope)
+        where = f"{self.file}: node {name} ({node.op_type})"
+        inputs = [self._input_name(given, where, scope) for given in node.inputs]
+        attributes = self._attributes(node, scope)
+        try:
+            if domain == "" and (
+                self._evaluated(node, scope, inputs, attributes) or self._branch(node, scope, inputs, attributes, where)
+            ):
+                return
+            if any(tensor and tensor not in self.shapes for tensor in inputs):
+                self._opaque(node, scope, name, inputs, "")
+                return
+            plan = self._plan(node, domain, scope, inputs, attributes, where)
+            self._emit(node, scope, name, plan, inputs)
+        except UnsupportedOpError as error:
+            self._opaque(node, scope, name, inputs, error.message)
+        except LayerError as error:
+            raise ModelFileError(f"{where}: {error.message}") from None
+        except (ShapeError, ModelFileError) as error:
+            if not error.message.startswith(self.file) and error.layer is None:
+                error.layer = f"{name} ({node.op_type})"
+            raise
+        except UNFORESEEN as error:
+            if isinstance(error, ConvcalcError):
+                raise
+            # What no rule of an op foresees: a number of axes, a size of 0, a value of another type.
+            raise ModelFileError(f"{where}: its attributes and inputs do not fit together ({error})") from None
+
+    def _name(self, node: WireNode, scope: _Scope) -> str:
+        """The node's name, made if it has none, and told from others of the same name."""
+        wanted = scope.prefix + (node.name or f"{node.op_type}_{self.read - 1}")
+        name, count = wanted, 1
+        while name in self.names:
+            name = f"{wanted}.{count}"
+            count += 1
+        self.names.add(name)
+        return name
+
+    def _input_name(self, given: str, where: str, scope: _Scope) -> str:
+        if not given:
+            return ""
+        found = scope.find(given)
+        if found is None:
+            raise ModelFileError(f"{where}: it takes {given}, which nothing before it makes")
+        return found
+
+    def _attributes(self, node: WireNode, scope: _Scope) -> dict[str, Any]:
+        values = {}
+        for name, attribute in node.attributes.items():
+            meant: Attribute | None = attribute
+            if attribute.ref_attr_name:
+                meant = scope.attributes.get(attribute.ref_attr_name)
+            if meant is not None:
+                values[name] = meant.value
+        return values
+
+    def _evaluated(self, node: WireNode, scope: _Scope, inputs: Sequence[str], attributes: dict[str, Any]) -> bool:
+        """Whether the outputs are known without the model running; then they are noted."""
+        op = node.op_type
+        found: list[Small] | None
+        if op == "Constant":
+            return self._constant_node(node, scope, attributes)
+        if op in ("Shape", "Size") and inputs and inputs[0] in self.shapes:
+            shape = self.shapes[inputs[0]]
+            if op == "Size":
+                found = [Small((), [product(shape)], "int64")]
+            else:
+                cut = shape[attributes.get("start", 0) : attributes.get("end")]
+                found = [Small((len(cut),), cut, "int64")]
+        elif op == "Identity" and inputs[:1] and inputs[0] in self.tensors:
+            scope.names[self._output(node, scope, 0)] = inputs[0]
+            return True
+        elif op in FOLDERS and (inputs or op == "Range"):
+            found = self._folded(node, inputs, attributes)
+        else:
+            return False
+        if found is None or len(found) < len(node.outputs):
+            return False
+        self.folded += sum(len(small.items) for small in found)
+        for place, small in enumerate(found[: len(node.outputs)]):
+            if node.outputs[place]:
+                self._note(self._define(scope, node.outputs[place], "tensor"), small)
+        return True
+
+    def _folded(self, node: WireNode, inputs: Sequence[str], attributes: dict[str, Any]) -> list[Small] | None:
+        """The outputs of an op whose inputs are all known, if it can be evaluated."""
+        known = [self._small(name) if name else None for name in inputs]
+        if any(small is None for small, name in zip(known, inputs, strict=True) if name):
+            return None
+        self.folded += sum(len(small.items) for small in known if small is not None)
+        if self.folded > MOST_FOLDED:
+            return None
+        return fold(node.op_type, known, attributes | {"outputs": len(node.outputs)})
+
+    def _output(self, node: WireNode, scope: _Scope, place: int) -> str:
+        """The name of an output, which must be there and new."""
+        if place >= len(node.outputs) or not node.outputs[place]:
+            raise self.wrong(f"{node.op_type} {node.name} has no output")
+        self._define(scope, node.outputs[place], "tensor")
+        return node.outputs[place]
+
+    def _note(self, name: str, small: Small) -> None:
+        self.smalls[name] = small
+        self.shapes[name] = small.shape
+        self.dtypes[name] = small.dtype
+
+    def _constant_node(self, node: WireNode, scope: _Scope, attributes: dict[str, Any]) -> bool:
+        name = self._define(scope, self._peek(node), "tensor")
+        value = attributes.get("value")
+        if isinstance(value, Tensor):
+            self._tensor(name, value)
+            return True
+        for key, dtype in (("value_int", "int64"), ("value_float", "float32")):
+            if key in attributes:
+                self._note(name, Small((), [attributes[key]], dtype))
+                return True
+            if f"{key}s" in attributes:
+                items = attributes[f"{key}s"]
+                self._note(name, Small((len(items),), items, dtype))
+                return True
+        for key in ("value_string", "value_strings"):
+            if key in attributes:
+                shape = () if key == "value_string" else (len(attributes[key]),)
+                self.shapes[name], self.dtypes[name] = shape, "string"
+                self.constants[name] = Constant(shape, "string", attributes[key], parameter=False)
+                return True
+        raise self.wrong(f"Constant {node.name} has no value that is known")
+
+    def _peek(self, node: WireNode) -> str:
+        return node.outputs[0] if node.outputs else ""
+
+    def _small(self, name: str) -> Small | None:
+        """The values of a tensor if they are known and few: whole numbers, and floats that are no weights."""
+        if name in self.smalls:
+            return self.smalls[name]
+        tensor = self.tensors.get(name)
+        if tensor is None or (tensor.dtype in FLOATING and tensor.dims):
+            return None
+        self.smalls[name] = small = self._decoded(tensor)
+        return small
+
+    def _decoded(self, tensor: Tensor) -> Small | None:
+        if tensor.elements > MOST_ELEMENTS:
+            return None
+        numbers = tensor.numbers()
+        return None if numbers is None else Small(tensor.dims, numbers, tensor.dtype)
+
+    def _values(self, name: str) -> Small | None:
+        """The values of a tensor that an op's shape hangs on: floats of the file too, such as scales."""
+        small = self._small(name)
+        tensor = self.tensors.get(name)
+        return self._decoded(tensor) if small is None and tensor is not None else small
+
+    # --- functions and branches ---
+
+    def _call(self, node: WireNode, function: Function, scope: _Scope) -> None:
+        """Put a function's nodes in the place of the node that calls it."""
+        key = (_domain(function.domain), function.name, function.overload)
+        name = self._name(node, scope)
+        where = f"{self.file}: node {name} ({node.op_type})"
+        if key in self.calls:
+            raise ModelFileError(f"{where}: function {function.name} calls itself")
+        imports = versions(function.opset_imports)
+        inner = _Scope(f"{name}/", imports.get("", scope.opset))
+        inner.infos = {info.name: info for info in function.value_infos}
+        inner.attributes = {attribute.name: attribute for attribute in function.attribute_defaults} | {
+            key: scope.attributes.get(attribute.ref_attr_name, attribute) if attribute.ref_attr_name else attribute
+            for key, attribute in node.attributes.items()
+        }
+        for formal, actual in zip(function.inputs, node.inputs, strict=False):
+            if actual:
+                inner.names[formal] = self._input_name(actual, where, scope)
+        self.calls.append(key)
+        self._inline(function.nodes, inner, function.outputs, node, scope, where)
+        self.calls.pop()
+
+    def _branch(
+        self, node: WireNode, scope: _Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str
+    ) -> bool:
+        """Whether this is an If whose condition is known; then its branch takes its place."""
+        if node.op_type != "If" or not inputs:
+            return False
+        condition = self._small(inputs[0])
+        if condition is None or len(condition.items) != 1:
+            return False
+        chosen = attributes.get("then_branch" if condition.items[0] else "else_branch")
+        if not isinstance(chosen, Graph):
+            raise ModelFileError(f"{where}: the branch that is chosen is missing")
+        inner = _Scope(f"{scope.prefix}{node.name or node.op_type}/", scope.opset, scope)
+        inner.attributes = scope.attributes
+        inner.infos = {info.name: info for info in (*chosen.value_infos, *chosen.outputs)}
+        self._initializers(inner, chosen)
+        self._inline(chosen.nodes, inner, [info.name for info in chosen.outputs], node, scope, where)
+        return True
+
+    def _inline(
+        self,
+        nodes: Sequence[WireNode],
+        inner: _Scope,
+        results: Sequence[str],
+        node: WireNode,
+        scope: _Scope,
+        where: str,
+    ) -> None:
+        if len(self.calls) > 100:
+            raise ModelFileError(f"{where}: functions call one another more than 100 deep")
+        for each in nodes:
+            self._node(each, inner)
+        for result, output in zip(results, node.outputs, strict=False):
+            found = inner.find(result)
+            if found is None:
+                raise ModelFileError(f"{where}: nothing makes its output {result}")
+            if output:
+                self._define(scope, output, "tensor")
+                scope.names[output] = found
+
+    # --- layers ---
+
+    def _plan(
+        self, node: WireNode, domain: str, scope: _Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str
+    ) -> Plan:
+        op = OPS.get(node.op_type) if domain == "" else None
+        if op is None:
+            raise UnsupportedOpError(f"{node.op_type} is not known")
+        found = op(
+            Call(
+                node.op_type,
+                scope.opset,
+                where,
+                attributes,
+                inputs,
+                [self.shapes[name] if name else None for name in inputs],
+                [self.dtypes[name] if name else "" for name in inputs],
+                [self._is_used(name, scope) for name in node.outputs] if len(node.outputs) > 1 else (True,),
+                self._values,
+                self._is_constant,
+            )
+        )
+        return Plan(found) if isinstance(found, Layer) else found
+
+    def _is_constant(self, name: str) -> bool:
+        return name in self.tensors or name in self.constants
+
+    def _is_used(self, name: str, scope: _Scope) -> bool:
+        """Whether anything takes a tensor: what nothing takes need not be made."""
+        if scope.outer is not None or scope.prefix:
+            return bool(name)
+        if self.taken is None:
+            self.taken = {info.name for info in self.graph.outputs}
+            for node in self.graph.nodes:
+                self.taken.update(node.inputs)
+        # Branches and loops may take any tensor of the graph around them.
+        inside = any(node.op_type in ("If", "Loop", "Scan") for node in self.graph.nodes)
+        return bool(name) and (inside or name in self.taken)
+
+    def _emit(self, node: WireNode, scope: _Scope, name: str, plan: Plan, inputs: Sequence[str]) -> None:
+        """Add the layer, or the layers in a row, that a node is."""
+        places = [place for place, tensor in enumerate(inputs) if tensor] if plan.data is None else plan.data
+        data = [inputs[place] for place in places]
+        # A weight that is computed comes in like any other tensor.
+        weights = {key: inputs[place] for key, place in plan.weights.items() if place < len(inputs) and inputs[place]}
+        for key, tensor in weights.items():
+            if self._is_constant(tensor):
+                self._constant(tensor, scale=not key.startswith("running_"))
+            else:
+                data.append(tensor)
+        for tensor in data:
+            if tensor in self.tensors or tensor in self.smalls:
+                self._constant(tensor, scale=True)
+        layers = (plan.layer, *plan.then)
+        for step, layer in enumerate(layers):
+            last = step == len(layers) - 1
+            shapes = [self.shapes[tensor] for tensor in data]
+            bound = layer.bind(*shapes)
+            outputs = bound.infer(*shapes)
+            self._check_weights(bound, weights)
+            dtype = self.dtypes[data[0]] if data else "float32"
+            dtypes = plan.dtypes or bound.output_dtypes(dtype)
+            names = self._output_names(node, scope, name, len(outputs)) if last else [f"{name}/{step}"]
+            for tensor, shape, kind in zip(names, outputs, dtypes, strict=False):
+                self.shapes[tensor] = shape
+                self.dtypes[tensor] = kind
+            whole = name if last else f"{name}/{layer.kind}"
+            self.nodes.append(Node(whole, bound, tuple(data), tuple(names), weights=weights, op=node.op_type))
+            data, weights = names[:1], {}
+
+    def _output_names(self, node: WireNode, scope: _Scope, name: str, count: int) -> list[str]:
+        """The network's names of the outputs; those that the file does not name have the node's."""
+        names = []
+        for place, output in enumerate(node.outputs):
+            if place < count:
+                names.append(self._define(scope, output, "tensor") if output else f"{name}.{place}")
+            elif self._is_used(output, scope):
+                raise UnsupportedOpError(f"{node.op_type} with {len(node.outputs)} outputs is not known")
+        return names + [f"{name}.{place}" for place in range(len(names), count)]
+
+    def _check_weights(self, layer: Layer, weights: Mapping[str, str]) -> None:
+        wanted = {**layer.parameters(), **layer.buffers()}
+        for key, tensor in weights.items():
+            if key in wanted and product(self.shapes[tensor]) != product(wanted[key]):
+                found = shape_text(self.shapes[tensor]) or "one number"
+                raise ShapeError(
+                    f"{key} is {found}, but must be {shape_text(wanted[key])}", field=key, value=self.shapes[tensor]
+                )
+
+    def _constant(self, name: str, *, scale: bool) -> None:
+        """Note a tensor of the file that a node takes. Floats of one axis or more serve as weight, scale or bias."""
+        if name in self.constants:
+            return
+        tensor = self.tensors.get(name)
+        small = self.smalls.get(name)
+        if tensor is not None:
+            parameter = scale and tensor.dtype in FLOATING and bool(tensor.dims)
+            self.constants[name] = Constant(tuple(tensor.dims), tensor.dtype, tensor, parameter=parameter)
+        elif small is not None:
+            self.constants[name] = Constant(small.shape, small.dtype, small.items, parameter=False)
+
+    def _opaque(self, node: WireNode, scope: _Scope, name: str, inputs: Sequence[str], why: str) -> None:
+        """Add a layer whose cost is unknown, with the shapes that the file tells.
+
+        `why` is empty when the op may be known, but not what comes into it.
+        """
+        shapes, dtypes = [], []
+        for output in node.outputs:
+            info = scope.infos.get(output)
+            told = None if info is None else info.shape
+            sizes = [self.sizes.get(size) if isinstance(size, str) else size for size in told or ()]
+            if told is not None and None not in sizes:
+                shapes.append(tuple(size for size in sizes if size is not None))
+            dtypes.append((info and info.dtype) or "float32")
+        if len(shapes) < len(node.outputs):
+            shapes = []
+        for place, tensor in enumerate(inputs):
+            self._constant(tensor, scale=place not in _NOT_LEARNED.get(node.op_type, ()))
+        op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        names = self._output_names(node, scope, name, len(node.outputs))
+        for tensor, dtype in zip(names, dtypes, strict=True):
+            self.dtypes[tensor] = dtype
+        self.shapes.update(zip(names, shapes, strict=False))
+        layer = Opaque(op, op, False, tuple(shapes), tuple(dtypes))
+        if why:
+            self.warnings.append(f"{name}: {why}; what it costs is left out of the totals")
+        self.nodes.append(Node(name, layer, tuple(filter(None, inputs)), tuple(names), op=op))
+
+
+_NOT_LEARNED = {"BatchNormalization": (3, 4), "Resize": (1, 2, 3), "Upsample": (1,)}
+"""Places of inputs that hold floats which nothing learns."""
+
+
+def _domain(domain: str) -> str:
+    """A domain; ONNX's own has two names."""
+    return "" if domain == "ai.onnx" else domain
+
+
+def _told_text(told: Sequence[int | str | None]) -> str:
+    return "x".join("?" if size is None else str(size) for size in told) or "a scalar"

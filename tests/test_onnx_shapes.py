@@ -1,0 +1,484 @@
+"""ONNX files as networks: shapes of every operator case, known networks, what computes shapes, what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections import Counter
+
+import numpy as np
+import onnx_cases
+import pytest
+from hypothesis import given, settings, strategies as st
+from onnx import TensorProto, helper
+from onnx_models import initializer, integers, model, resnet50
+
+from convcalc.analysis.costs import costs
+from convcalc.analysis.memory import memory
+from convcalc.analysis.shapes import resolve, shapes
+from convcalc.constant_folding import FOLDERS, Small, fold
+from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, ShapeError, UnsupportedOpError
+from convcalc.layers import FILE_LAYERS, LAYERS
+from convcalc.layers.base import Cost
+from convcalc.nouns import read_network
+from convcalc.onnx_file import read_onnx
+
+AGREED = 1430
+"""How many of the operator cases of onnx 1.23 agree; `python tests/onnx_cases.py` says why the others are left out."""
+
+
+def read(made, **given):
+    shapes_given = {name: tuple(shape) for name, shape in given.items()}
+    return read_onnx(made.SerializeToString(), "m.onnx", given=shapes_given)
+
+
+def chain(*nodes, inputs, outputs="y", weights=(), **more):
+    """A model of nodes with one output whose shape the file does not tell."""
+    return model(list(nodes), inputs, {outputs: None}, weights, **more)
+
+
+def op(op_type, inputs, outputs="y", **attributes):
+    return helper.make_node(op_type, inputs.split(), outputs.split(), **attributes)
+
+
+def answer(made, **given):
+    return shapes(read(made, **given)).answer
+
+
+# --- the onnx package's own cases -----------------------------------------------------------------------------------
+
+
+def test_every_operator_case_that_is_known_agrees():
+    outcomes = {case.name: onnx_cases.outcome(case) for case in onnx_cases.cases()}
+    assert [(name, found) for name, found in outcomes.items() if found and found[0] != "left out"] == []
+    assert Counter(found is None for found in outcomes.values())[True] >= AGREED
+
+
+# --- known networks -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("folded", "params"), [(True, 25530472), (False, 25557032)])
+def test_resnet50(folded, params):
+    network = read(resnet50(folded=folded))
+    report = costs(network)
+    assert report.totals["params"] == params
+    assert report.totals["macs"] == 4089184256
+    assert report.status == "complete"
+    assert memory(network).totals["parameters"] == 4 * params
+    twice = costs(read(resnet50(folded=folded), input=(2, 3, 224, 224))).totals
+    assert twice["params"] == params
+    assert twice["macs"] == 2 * 4089184256
+
+
+def test_batch_norms_statistics_are_buffers():
+    parts = [initializer(name, 8) for name in ("w", "b", "mean", "var")]
+    network = read(chain(op("BatchNormalization", "x w b mean var"), inputs={"x": [1, 8, 4, 4]}, weights=parts))
+    assert costs(network).totals["params"] == 16
+    assert memory(network).totals["buffers"] >= 64
+
+
+def test_a_shared_weight_counts_once():
+    nodes = [op("Conv", "x w", "a", pads=[1] * 4), op("Conv", "a w", "y", pads=[1] * 4)]
+    report = costs(read(chain(*nodes, inputs={"x": [1, 4, 8, 8]}, weights=[initializer("w", 4, 4, 3, 3)])))
+    assert [row.values["params"] for row in report.rows] == [144, 0]
+    assert report.totals["macs"] == 2 * 144 * 64
+
+
+def test_what_serves_as_weight_scale_or_bias_is_a_parameter():
+    nodes = [
+        op("MatMul", "x w", "a"),
+        op("Add", "a b", "c"),
+        op("Mul", "c half", "d"),
+        op("Gather", "table ids", "e"),
+        op("Add", "d e", "y"),
+    ]
+    weights = [
+        initializer("w", 16, 10),
+        initializer("b", 10),
+        initializer("half", value=0.5),
+        initializer("table", 7, 10),
+    ]
+    made = chain(*nodes, inputs={"x": [1, 5, 16]}, weights=[*weights, integers("ids", [1, 2, 3, 4, 5])])
+    assert costs(read(made)).totals["params"] == 160 + 10 + 70
+    assert costs(read(made)).totals["macs"] == 5 * 160
+
+
+def test_a_weight_that_is_computed_is_no_parameter():
+    nodes = [op("DequantizeLinear", "q s", "w"), op("Conv", "x w", "y")]
+    quantised = helper.make_tensor("q", TensorProto.INT8, [4, 3, 1, 1], [1] * 12)
+    report = costs(read(chain(*nodes, inputs={"x": [1, 3, 8, 8]}, weights=[quantised, initializer("s", value=0.1)])))
+    assert report.totals["params"] == 0
+    assert report.totals["macs"] == 12 * 64
+
+
+def test_a_bias_that_is_computed_comes_in_as_a_tensor():
+    made = chain(op("Conv", "x w b"), inputs={"x": [1, 3, 8, 8], "b": [4]}, weights=[initializer("w", 4, 3, 1, 1)])
+    report = costs(read(made))
+    assert report.totals["params"] == 12
+    assert report.rows[0].inputs == ((1, 3, 8, 8), (4,))
+
+
+# --- where others are wrong -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("node", "size", "wanted"),
+    [
+        (op("MaxPool", "x", kernel_shape=[1], strides=[2], ceil_mode=1), 10, 5),
+        (op("AveragePool", "x", kernel_shape=[4], strides=[4], pads=[2, 2], ceil_mode=1), 9, 3),
+        (op("AveragePool", "x", kernel_shape=[3], pads=[2, 2], count_include_pad=1), 5, 7),
+        (op("MaxPool", "x", kernel_shape=[3], strides=[2], auto_pad="SAME_UPPER"), 10, 5),
+        (op("MaxPool", "x", kernel_shape=[3], strides=[2], auto_pad="VALID", ceil_mode=1), 10, 4),
+    ],
+)
+def test_pools(node, size, wanted):
+    assert answer(chain(node, inputs={"x": [1, 8, size]}, opset=19)) == (1, 8, wanted)
+
+
+def test_transposed_convolution_costs_its_input_grid():
+    node = op("ConvTranspose", "x w", strides=[2, 2], pads=[1] * 4, output_padding=[1, 1])
+    report = costs(read(chain(node, inputs={"x": [1, 8, 8, 8]}, weights=[initializer("w", 8, 4, 3, 3)])))
+    assert report.totals["macs"] == 18432
+    assert report.rows[0].outputs == ((1, 4, 16, 16),)
+
+
+# --- sizes that are left open ---------------------------------------------------------------------------------------
+
+
+def flattened():
+    """What torch writes for x.view(x.shape[0], -1), with the batch and the height left open."""
+    nodes = [
+        op("Conv", "x w", "a"),
+        op("Shape", "a", "s"),
+        op("Constant", "", "zero", value=helper.make_tensor("v", TensorProto.INT64, [], [0])),
+        op("Gather", "s zero", "n", axis=0),
+        op("Unsqueeze", "n axes", "n1"),
+        op("Constant", "", "rest", value_ints=[-1]),
+        op("Concat", "n1 rest", "shape", axis=0),
+        op("Reshape", "a shape", "f"),
+        op("Gemm", "f fc", "y", transB=1),
+    ]
+    weights = [initializer("w", 4, 3, 3, 3), integers("axes", [0]), initializer("fc", 10, 144)]
+    return chain(*nodes, inputs={"x": ["batch", 3, "height", 8]}, weights=weights)
+
+
+def test_shapes_that_the_model_computes():
+    network = read(flattened(), x=(2, 3, 8, 8))
+    assert [row.layer.partition(":")[0] for row in shapes(network).rows] == ["conv2d", "shaped", "linear"]
+    assert shapes(network).answer == (2, 10)
+    assert costs(network).totals["params"] == 4 * 27 + 1440
+    # A shape without the batch is one sample, as everywhere.
+    assert shapes(read(flattened(), x=(3, 8, 8))).answer == (10,)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, "dimension batch of input x (batchx3xheightx8) is open; give it: --input x=1x3x224x8"),
+        ({"x": (1, 3)}, "input x is batchx3xheightx8, with 4 axes, but 1x3 is given"),
+        ({"x": (1, 3, 9, 8)}, "layer Gemm_8 (Gemm): 1x168 by 10x144: 168 terms meet 144"),
+        ({"z": (1, 3, 9, 8)}, "m.onnx has no input z; it has x"),
+    ],
+)
+def test_sizes_that_do_not_fit(given, sentence):
+    with pytest.raises((ShapeError, ExpressionError)) as caught:
+        read(flattened(), **given)
+    assert str(caught.value).startswith(sentence) or "in_features is 144" in str(caught.value)
+
+
+def test_one_name_is_one_size():
+    made = chain(op("Add", "a b"), inputs={"a": ["n", 4], "b": ["n", 4]})
+    assert answer(made, a=(3, 4)) == (3, 4)
+    with pytest.raises(ShapeError, match="dimension n is 3 and 5"):
+        read(made, a=(3, 4), b=(5, 4))
+
+
+def test_a_batch_for_all_inputs():
+    made = chain(op("Add", "a b"), inputs={"a": ["n", 4], "b": ["n", 4]})
+    assert shapes(read_onnx(made.SerializeToString(), "m", batch=7)).answer == (7, 4)
+
+
+# --- functions and branches -----------------------------------------------------------------------------------------
+
+
+def test_a_function_of_the_file_is_put_in_place():
+    body = [op("Conv", "a w", "c"), helper.make_node("LeakyRelu", ["c"], ["b"])]
+    body[1].attribute.add(name="alpha", type=1, ref_attr_name="slope")
+    function = helper.make_function("local", "block", ["a", "w"], ["b"], body, [helper.make_opsetid("", 17)], ["slope"])
+    nodes = [op("block", "x w", "h", domain="local", name="first", slope=0.3),
+             op("block", "h w", "y", domain="local", name="second", slope=0.1)]  # fmt: skip
+    network = read(
+        chain(*nodes, inputs={"x": [1, 4, 9, 9]}, weights=[initializer("w", 4, 4, 3, 3)], functions=[function])
+    )
+    assert [node.name for node in network.nodes] == [
+        "first/Conv_1", "first/LeakyRelu_2", "second/Conv_4", "second/LeakyRelu_5",
+    ]  # fmt: skip
+    assert round(network.nodes[1].layer.negative_slope, 6) == 0.3
+    assert round(network.nodes[3].layer.negative_slope, 6) == 0.1
+    assert shapes(network).answer == (1, 4, 5, 5)
+
+
+def test_a_function_that_calls_itself():
+    function = helper.make_function("local", "f", ["a"], ["b"], [op("f", "a", "b", domain="local")],
+                                    [helper.make_opsetid("local", 1)])  # fmt: skip
+    with pytest.raises(ModelFileError, match="function f calls itself"):
+        read(chain(op("f", "x", domain="local"), inputs={"x": [1]}, functions=[function]))
+
+
+def branch(name, node):
+    return helper.make_graph([node], name, [], [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)])
+
+
+@pytest.mark.parametrize(("condition", "wanted"), [(True, (1, 4, 1, 1)), (False, (1, 4, 8, 8))])
+def test_the_branch_of_a_known_condition_takes_its_place(condition, wanted):
+    then = branch("then", op("GlobalAveragePool", "x", "out"))
+    other = branch("else", op("Relu", "x", "out"))
+    nodes = [
+        op("Constant", "", "c", value=helper.make_tensor("v", TensorProto.BOOL, [], [condition])),
+        op("If", "c", "y", then_branch=then, else_branch=other),
+    ]
+    assert answer(chain(*nodes, inputs={"x": [1, 4, 8, 8]})) == wanted
+
+
+# --- what is not known ----------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_op_whose_shape_is_told_is_partial():
+    told = [helper.make_tensor_value_info("a", TensorProto.FLOAT, ["n", 4, 8, 8])]
+    nodes = [op("Mystery", "x", "a", domain="com.example"), op("Conv", "a w", "y")]
+    made = chain(*nodes, inputs={"x": ["n", 3]}, weights=[initializer("w", 8, 4, 1, 1)], value_infos=told)
+    report = costs(read(made, x=(2, 3)))
+    assert report.status == "partial"
+    assert report.rows[0].values["macs"] is None
+    assert report.rows[0].outputs == ((2, 4, 8, 8),)
+    assert report.rows[1].values["macs"] == 2 * 32 * 64
+    assert report.totals["params"] == 32
+    assert any("Mystery is not known" in item.message for item in report.diagnostics)
+    assert memory(read(made, x=(2, 3)), train=True).status == "partial"
+
+
+def test_after_an_unknown_shape_parameters_are_still_counted():
+    nodes = [op("NonZero", "x", "a"), op("MatMul", "a w", "y")]
+    report = costs(read(chain(*nodes, inputs={"x": [3, 3]}, weights=[initializer("w", 8, 4)])))
+    assert report.status == "partial"
+    assert [row.outputs for row in report.rows] == [(), ()]
+    assert report.totals["params"] == 32
+
+
+# --- files that mean harm -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nodes", "sentence"),
+    [
+        ([op("Relu", "z")], "m.onnx: node Relu_0 (Relu): it takes z, which nothing before it makes"),
+        ([op("Relu", "y")], "m.onnx: node Relu_0 (Relu): it takes y, which nothing before it makes"),
+        ([op("Relu", "x"), op("Relu", "x")], "m.onnx: tensor y is made twice"),
+        ([op("Relu", "x", "z")], "m.onnx: nothing makes the output y"),
+        ([op("Conv", "x")], "m.onnx: node Conv_0 (Conv): input 2 is missing"),
+        ([op("Flatten", "x", axis=9)], "layer Flatten_0 (Flatten): axis is 9, but the input 1x3x8x8 has 4 axes"),
+        ([op("Flatten", "x", axis="a")], "m.onnx: node Flatten_0 (Flatten): attribute axis is no whole number"),
+        ([op("MaxPool", "x", kernel_shape=[0, 1])], "m.onnx: node MaxPool_0 (MaxPool): kernel, strides and dilations"),
+        (
+            [op("MaxPool", "x", kernel_shape=[2])],
+            "m.onnx: node MaxPool_0 (MaxPool): kernel_shape and pads must be for 2",
+        ),
+        ([op("Transpose", "x", perm=[0, 0, 1, 2])], "layer Transpose_0 (Transpose): dims 0x0x1x2 must name each"),
+        ([op("LRN", "x", size=0)], "m.onnx: node LRN_0 (LRN): size is 0, but must be at least 1"),
+    ],
+)
+def test_nodes_that_are_wrong(nodes, sentence):
+    with pytest.raises(ConvcalcError) as caught:
+        read(chain(*nodes, inputs={"x": [1, 3, 8, 8]}))
+    assert str(caught.value).startswith(sentence)
+    assert caught.value.exit_status == 1
+
+
+def test_functions_that_grow_without_end():
+    functions = []
+    for depth in range(40):
+        calls = [op(f"f{depth + 1}", "a", "m", domain="local"), op(f"f{depth + 1}", "m", "b", domain="local")]
+        functions.append(
+            helper.make_function("local", f"f{depth}", ["a"], ["b"], calls, [helper.make_opsetid("local", 1)])
+        )
+    functions.append(
+        helper.make_function("local", "f40", ["a"], ["b"], [op("Relu", "a", "b")], [helper.make_opsetid("", 17)])
+    )
+    made = chain(op("f0", "x", domain="local"), inputs={"x": [1]})
+    made.functions.extend(functions)
+    with pytest.raises(ConvcalcError, match="grows to more than"):
+        read(made)
+
+
+def test_old_and_missing_opsets():
+    with pytest.raises(UnsupportedOpError, match="uses version 6 of ONNX's ops; 7 is the oldest known"):
+        read(chain(op("Relu", "x"), inputs={"x": [1]}, opset=6))
+    made = chain(op("Relu", "x"), inputs={"x": [1]})
+    del made.opset_import[:]
+    with pytest.raises(ModelFileError, match="does not say which version"):
+        read(made)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_fuzz(data):
+    content = bytearray(flattened().SerializeToString())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(ConvcalcError):
+        costs(read_onnx(bytes(content), "fuzzed", given={"x": (1, 3, 8, 8)}))
+
+
+# --- folding --------------------------------------------------------------------------------------------------------
+
+
+def test_folding_stays_small():
+    huge = Small((2,), [1 << 40, 1 << 40], "int64")
+    assert fold("ConstantOfShape", [huge], {}) is None
+    assert fold("Expand", [Small((1,), [1], "int64"), huge], {}) is None
+    assert fold("Range", [Small((), [n], "int64") for n in (0, 1 << 50, 1)], {}) is None
+    assert fold("Pow", [Small((), [10], "int64"), Small((), [1 << 40], "int64")], {}) is None
+    assert fold("Div", [Small((), [1], "int64"), Small((), [0], "int64")], {}) is None
+
+
+@pytest.mark.parametrize(("a", "b", "wanted"), [(7, 2, 3), (-7, 2, -3), (7, -2, -3), (-7, -2, 3)])
+def test_whole_numbers_divide_towards_zero(a, b, wanted):
+    assert fold("Div", [Small((), [a], "int64"), Small((), [b], "int64")], {})[0].items == [wanted]
+
+
+ARRAYS = st.tuples(st.integers(1, 3), st.integers(1, 3)).flatmap(
+    lambda shape: st.lists(st.integers(-4, 4), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]).map(
+        lambda items: np.array(items, np.int64).reshape(shape)
+    )
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(ARRAYS, st.sampled_from(["Add", "Sub", "Mul", "Max", "Min", "Equal", "Less", "Greater"]), st.booleans())
+def test_elementwise_folding_is_numpys(x, name, rows):
+    other = x[:, :1] if rows else x[:1]
+    functions = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Max": np.maximum, "Min": np.minimum,
+                 "Equal": np.equal, "Less": np.less, "Greater": np.greater}  # fmt: skip
+    found = fold(name, [small(x), small(other)], {})[0]
+    np.testing.assert_array_equal(np.array(found.items).reshape(found.shape), functions[name](x, other))
+
+
+@settings(max_examples=100, deadline=None)
+@given(ARRAYS, st.data())
+def test_shape_folding_is_numpys(x, data):
+    axis = data.draw(st.integers(-2, 1))
+    index = data.draw(st.lists(st.integers(-x.shape[axis], x.shape[axis] - 1), max_size=4))
+    start, end = data.draw(st.integers(-4, 4)), data.draw(st.integers(-4, 4))
+    step = data.draw(st.sampled_from([-2, -1, 1, 2]))
+    key = [slice(None)] * 2
+    key[axis] = slice(start, end, step)
+    numbers = [Small((1,), [number], "int64") for number in (start, end, axis, step)]
+    for name, inputs, attributes, wanted in (
+        ("Gather", [small(x), Small((len(index),), index, "int64")], {"axis": axis}, np.take(x, index, axis)),
+        ("Slice", [small(x), *numbers], {}, x[tuple(key)]),
+        ("Concat", [small(x), small(x)], {"axis": axis}, np.concatenate([x, x], axis)),
+        ("Transpose", [small(x)], {}, x.T),
+        ("Tile", [small(x), Small((2,), [2, 3], "int64")], {}, np.tile(x, (2, 3))),
+        ("ReduceSum", [small(x), Small((1,), [axis], "int64")], {"keepdims": 0}, x.sum(axis)),
+        ("NonZero", [small(x)], {}, np.array(np.nonzero(x))),
+    ):
+        found = fold(name, inputs, attributes)[0]
+        np.testing.assert_array_equal(np.array(found.items, np.int64).reshape(found.shape), wanted, err_msg=name)
+
+
+def small(x):
+    return Small(x.shape, x.reshape(-1).tolist(), str(x.dtype))
+
+
+def test_every_folder_is_an_op_that_the_reader_knows():
+    from convcalc.onnx_ops import OPS
+
+    assert set(FOLDERS) - set(OPS) == {"Range", "NonZero"}
+
+
+# --- the layers that files alone have -------------------------------------------------------------------------------
+
+EXAMPLES = {
+    "function": (("sqrt",), ["2x3"]), "combine": (("sub",), ["2x3", "2x1"]), "clip": ((0.0, None), ["2x3"]),
+    "onnxhardsigmoid": ((), ["2x3"]), "quantize": (("uint8",), ["2x3", "1"]), "reduce": (("mean", (1,)), ["2x3"]),
+    "cumulate": ((), ["2x3"]), "topk": ((2,), ["2x3"]), "matmul": ((), ["2x3", "3x4"]), "gemm": ((), ["2x3", "3x4"]),
+    "einsum": (("ij,jk->ik",), ["2x3", "3x4"]), "attention": ((), ["1x2x3x4", "1x2x5x4", "1x2x5x6"]),
+    "lstm": ((None, 5), ["4x2x3"]), "gru": ((None, 5), ["4x2x3"]), "rnn": ((None, 5), ["4x2x3"]),
+    "shaped": (((6,),), ["2x3"]), "slice": (((0,), (1,), (1,), (1,)), ["2x3"]), "split": (((1, 2),), ["2x3"]),
+    "gather": ((), ["5x3", "2x2"]), "gatherelements": ((), ["2x3", "2x3"]), "gathernd": ((), ["2x3", "4x1"]),
+    "scatter": ((0,), ["2x3", "1x3", "1x3"]), "expand": (((2, 3),), ["1x3"]), "tile": (((2, 1),), ["2x3"]),
+    "cast": (("int64",), ["2x3"]), "fill": (((2, 3),), []), "padaxes": ((((0, 0), (1, 1)),), ["2x3"]),
+    "depthtospace": ((2,), ["1x8x3x3"]), "spacetodepth": ((2,), ["1x2x4x4"]),
+    "resize": (((1, 2, 8, 8), "linear"), ["1x2x4x4"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILE_LAYERS)
+def test_every_kind_answers_everything(name):
+    fields, texts = EXAMPLES[name]
+    inputs = [tuple(map(int, text.split("x"))) for text in texts]
+    cls = FILE_LAYERS[name].layer_class()
+    assert cls.kind == name
+    assert cls.__doc__
+    layer = cls(*fields).bind(*inputs)
+    outputs = layer.infer(*inputs)
+    assert len(layer.output_dtypes("float32")) == len(outputs)
+    assert isinstance(layer.cost(inputs, outputs), Cost)
+    assert all(isinstance(cost, Cost) for cost in layer.backward(inputs, outputs).values())
+    own = {*layer.parameters(), *layer.buffers()}
+    for saved in layer.saved(inputs, outputs):
+        assert not isinstance(saved, str) or saved in own or saved.startswith(("input", "output"))
+    assert name not in LAYERS
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+def test_words(tmp_path, monkeypatch):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(flattened().SerializeToString())
+    assert shapes(read_network([str(path)], input_shape="x=2x3x8x8")).answer == (2, 10)
+    assert shapes(read_network([str(path)], input_shape="3x8x8")).answer == (10,)
+    assert shapes(read_network(["2x3x8x8", str(path)])).answer == (2, 10)
+    assert shapes(read_network([str(path)], input_shape="3x8x8", batch=5)).answer == (5, 10)
+
+    class Stdin:
+        buffer = path.open("rb")
+
+    monkeypatch.setattr(sys, "stdin", Stdin)
+    with Stdin.buffer:
+        assert shapes(read_network(["-"], input_shape="3x8x8")).answer == (10,)
+
+
+@pytest.mark.parametrize(
+    ("words", "input_shape", "sentence"),
+    [
+        (["{}", "relu"], None, "an ONNX file stands alone, beside its input"),
+        (["{}", "{}"], None, "an ONNX file stands alone, beside its input"),
+        (["3x8x8", "{}"], "3x8x8", "the input is given twice"),
+        (["{}"], "x=3x8x8,x=3x8x8", "the input x is given twice"),
+        (["gone.onnx"], None, "gone.onnx does not exist"),
+    ],
+)
+def test_words_that_are_wrong(words, input_shape, sentence, tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(flattened().SerializeToString())
+    with pytest.raises(ConvcalcError) as caught:
+        read_network([word.format(path) for word in words], input_shape=input_shape)
+    assert sentence in str(caught.value)
+
+
+def test_a_document(tmp_path, capsys):
+    from convcalc.cli import run_command_line
+
+    path = tmp_path / "m.onnx"
+    path.write_bytes(flattened().SerializeToString())
+    assert run_command_line(["flops", str(path), "--input", "x=2x3x8x8", "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["status"] == "complete"
+    assert [layer["name"] for layer in document["layers"]] == ["Conv_0", "Reshape_7", "Gemm_8"]
+    assert run_command_line(["flops", str(path)]) == 1
+    assert "dimension batch of input x" in capsys.readouterr().err
+    assert resolve(read_network([str(path)], input_shape="3x8x8"))
