@@ -45,7 +45,7 @@ _CONSTANTS = {"true": True, "false": False, "none": None}
 _IGNORED_FIELDS = ("device", "dtype")
 _MOST_DIGITS = 300
 """Digits of a number that is read."""
-_WIRING = ("from", "repeat", "end")
+WIRING = ("from", "repeat", "end")
 _MOST_ITEMS = 100_000
 """Layers that repeats may grow to: a slip of the finger is not to fill the memory."""
 
@@ -116,7 +116,7 @@ def is_expression(text: str) -> bool:
     if text.startswith("@"):
         return True
     word = re.match(r"([A-Za-z_][\w.]*)([:(,]|$)", text)
-    return word is not None and (word[1] in (*_WIRING, "input") or find_kind(word[1]) is not None)
+    return word is not None and (word[1] in (*WIRING, "input") or find_kind(word[1]) is not None)
 
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ def _meant(text: str, name: str, before: str) -> str:
     found = find_kind(before.partition(":")[0].rstrip(","))
     if found and (name in found[0].flags or name.rstrip("0123456789x+=") in _names_of(found[0])):
         return f"; did you mean '{before.rstrip(',')}{',' if ':' in before else ':'}{text}', without a space?"
-    known = [*LAYERS, *(alias for kind in LAYERS.values() for alias in kind.names()), *_WIRING]
+    known = [*LAYERS, *(alias for kind in LAYERS.values() for alias in kind.names()), *WIRING]
     return did_you_mean(name.removeprefix("torch.").removeprefix("nn."), known)
 
 
