@@ -125,6 +125,18 @@ def test_float32_stays_float32():
     assert run("conv:2,k2", X.astype(np.float32)).output.dtype == np.float32
 
 
+def test_half_floats_and_unsigned_numbers_are_widened():
+    assert run("relu", np.ones(3, np.float16)).output.dtype == np.float32
+    assert run("relu", np.array([2**64 - 1], np.uint64)).output.tolist() == [2.0**64]
+    assert run("relu", np.array([200], np.uint8)).output.dtype == np.int64
+
+
+@pytest.mark.parametrize("expression", ["@a mul:@a", "@a add:@a", "convt:k2"])
+def test_whole_numbers_that_would_wrap_are_refused(expression):
+    with pytest.raises(ResourceError, match=r"may pass 2\^63"):
+        run(expression, np.full((2, 2), 2**62), np.full((2, 2), 1) if "conv" in expression else None)
+
+
 def test_weights_drawn_from_a_seed_do_not_depend_on_the_layers_before():
     weights = run("conv:2,k2 linear:3", X, seed=5).weights
     assert np.array_equal(weights["1.weight"], run("relu linear:3", np.ones((3, 2, 2)), seed=5).weights["1.weight"])

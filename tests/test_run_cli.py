@@ -150,6 +150,15 @@ def test_fitting_learns_the_edge_kernel_and_prints_a_falling_loss(run, tmp_path)
     assert losses == sorted(losses, reverse=True)
 
 
+def test_learned_weights_are_written_as_they_are_read(run, tmp_path):
+    target = [[1, 2], [3, 4]]
+    run(X, "conv:k2", "--fit", json.dumps(target), "--lr", "1e-3", "-o", str(tmp_path / "w.npz"))
+    assert set(np.load(tmp_path / "w.npz")) == {"0.weight", "0.bias"}
+    learned = bare(run, X, "conv:k2", "-w", str(tmp_path / "w.npz"))
+    before = bare(run, X, "conv:k2")
+    assert np.square(np.subtract(learned, target)).sum() < np.square(np.subtract(before, target)).sum()
+
+
 def test_a_shape_in_place_of_an_array_is_random_from_the_seed(run):
     first = run("4x4", "relu", "--seed", "1", "-q")
     assert run("4x4", "relu", "--seed", "1", "-q") == first

@@ -259,11 +259,11 @@ def _write(question: Question, report: RunReport, name: str | None, how: str | N
 
     path = question["output"]
     if path is not None and path != "-":
-        from convcalc.arrays import WRITTEN_SUFFIXES, write_array
+        from convcalc.arrays import WRITTEN_SUFFIXES
         from convcalc.files import write_whole
 
         if question["format_name"] is None and path.lower().endswith(WRITTEN_SUFFIXES):
-            write_array(path, report.output, others=report.others, inputs=list(inputs))
+            _write_array(path, report, list(inputs))
             return
         write_whole(path, "".join(f"{line}\n" for line in _lines(question, report, name or "tsv")).encode())
         return
@@ -275,6 +275,17 @@ def _write(question: Question, report: RunReport, name: str | None, how: str | N
         return
     for line in _lines(question, report, name):
         print(line)  # noqa: T201  the answer
+
+
+def _write_array(path: str, report: RunReport, inputs: Sequence[str]) -> None:
+    """Write the output and what goes with it; learned weights under the names that -w reads them by."""
+    from convcalc.arrays import write_array, write_arrays
+
+    if report.same and path.lower().endswith(".npz"):
+        weights = {name.removeprefix("weights."): array for name, array in report.others.items()}
+        write_arrays(path, weights, inputs=inputs)
+    else:
+        write_array(path, report.output, others=report.others, inputs=inputs)
 
 
 def _lines(question: Question, report: RunReport, name: str) -> Iterable[str]:

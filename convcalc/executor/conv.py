@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel, matmul
+from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel, largest, matmul, refuse_wrapping
 from convcalc.executor.windows import add_columns, columns, pad, unpad
 from convcalc.layers.base import Pairs, Shape
 from convcalc.layers.conv import Conv, ConvTranspose
@@ -53,6 +53,8 @@ def conv_transpose(layer: ConvTranspose, inputs: tuple[Array, ...], weights: Wei
     weight = _weight_matrix(layer, weights["weight"])
     rows = x.reshape(x.shape[0], layer.bound[2], -1, product(x.shape[2:]))
     cols = matmul(weight.swapaxes(-1, -2), rows)
+    if cols.dtype.kind != "f":
+        refuse_wrapping(largest(cols) * product(layer.kernel_size))
     uncropped = tuple(size + sum(pair) for size, pair in zip(shape[2:], _crop(layer), strict=True))
     full = add_columns(cols, shape[1], uncropped, *_geometry(layer), x.shape[2:])
     return (_with_bias(unpad(full, _crop(layer), shape[2:]), weights),)

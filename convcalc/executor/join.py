@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import reduce
+from math import prod
 
 import numpy as np
 
-from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel
+from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel, largest, refuse_wrapping
 from convcalc.layers.base import Shape
 from convcalc.layers.join import Add, Concat, Mul
 
@@ -14,6 +15,8 @@ from convcalc.layers.join import Add, Concat, Mul
 @kernel(Add)
 def add(layer: Add, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """The sum of all, broadcast."""
+    if all(x.dtype.kind != "f" for x in inputs):
+        refuse_wrapping(sum(map(largest, inputs)))
     return (reduce(np.add, inputs),)
 
 
@@ -28,6 +31,8 @@ def add_gradient(
 @kernel(Mul)
 def mul(layer: Mul, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """The product of all, broadcast."""
+    if all(x.dtype.kind != "f" for x in inputs):
+        refuse_wrapping(prod(map(largest, inputs)))
     return (reduce(np.multiply, inputs),)
 
 

@@ -83,12 +83,20 @@ def floats(x: Array) -> Array:
     return x if x.dtype.kind == "f" else x.astype(np.float64)
 
 
+def largest(x: Array) -> int:
+    """The largest size of a whole number in the array, whatever its sign."""
+    return max(int(x.max()), -int(x.min())) if x.size else 0
+
+
+def refuse_wrapping(bound: int) -> None:
+    """Raise `ResourceError` when whole numbers may become as large as the bound and that is too large: NumPy's wrap."""
+    if bound >= 2**63:
+        raise ResourceError("what becomes of these whole numbers may pass 2^63; give numbers with a decimal point")
+
+
 def matmul(a: Array, b: Array) -> Array:
     """a @ b; of whole numbers exactly. Raises `ResourceError` when sums of whole numbers may pass 2^63."""
-    if a.dtype.kind != "f" and b.dtype.kind != "f" and a.size and b.size:
-        terms = a.shape[-1]
-        largest = int(max(a.max(), -int(a.min()))) * int(max(b.max(), -int(b.min()))) * terms
-        if largest >= 2**63:
-            raise ResourceError("the sums of these whole numbers may pass 2^63; give numbers with a decimal point")
+    if a.dtype.kind != "f" and b.dtype.kind != "f":
+        refuse_wrapping(largest(a) * largest(b) * a.shape[-1])
     result: Array = np.matmul(a, b)
     return result

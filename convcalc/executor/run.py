@@ -187,18 +187,21 @@ def flipped(prepared: Prepared) -> Prepared:
 
 
 def as_array(value: npt.ArrayLike, what: str) -> Array:
-    """An array of whole numbers (int64) or floats. Raises `ShapeError` for what is neither."""
+    """An array of whole numbers (int64) or floats. Raises `ShapeError` for what is neither.
+
+    Half floats are computed with as float32, and whole numbers that int64 cannot hold as float64.
+    """
     try:
         array: Array = np.asarray(value)
     except ValueError:
         raise ShapeError(f"{what} is not an array: its rows differ in length") from None
-    if array.dtype.kind in "biu":
-        return array.astype(np.int64)
-    if array.dtype.kind != "f":
-        raise ShapeError(f"{what} holds {array.dtype}, but must hold whole or floating-point numbers")
     if array.size == 0:
         raise ShapeError(f"{what} is empty")
-    return array
+    if array.dtype.kind in "biu":
+        return array.astype(np.int64 if array.dtype != np.uint64 or array.max() < 2**63 else np.float64)
+    if array.dtype.kind != "f":
+        raise ShapeError(f"{what} holds {array.dtype}, but must hold whole or floating-point numbers")
+    return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
 
 
 def _program(network: Layer | Sequence[Layer] | str) -> Program:
@@ -298,11 +301,11 @@ def _settle(
 def _network(program: Program, x: Array) -> Network:
     """The network on an array. One axis is a row of numbers, where a shape of one number would be every side."""
     network = program.network(x.shape)
-    if x.ndim > 1 or product(network.inputs["input"].shape) == x.size:
+    if x.ndim > 1:
         return network
-    if any(item.kind.ranked for item in program.layers):
-        return program.network((1, *x.shape))
-    return replace(network, inputs={"input": Input((1, *x.shape), batch_given=False)})
+    if not any(item.kind.ranked for item in program.layers):
+        return replace(network, inputs={"input": Input((1, *x.shape), batch_given=False)})
+    return network if product(network.inputs["input"].shape) == x.size else program.network((1, *x.shape))
 
 
 def _copy(program: Program) -> Program:
