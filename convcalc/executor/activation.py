@@ -41,7 +41,10 @@ def mish_slope(x: Any) -> Array:
 @kernel(Elementwise)
 def elementwise(layer: Elementwise, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """The formula of the layer, element by element."""
-    return (np.asarray(layer.formula(inputs[0], *layer.arguments)).astype(_type(inputs[0]), copy=False),)
+    (x,) = inputs
+    y = np.asarray(layer.formula(x, *layer.arguments))
+    # Floats stay what they are; what becomes of whole numbers, the formula decides.
+    return (y.astype(x.dtype, copy=False) if x.dtype.kind == "f" else y,)
 
 
 @gradient(Elementwise)
@@ -55,8 +58,3 @@ def elementwise_gradient(
     """The gradient times the slope."""
     slope = next(slopes for cls in type(layer).__mro__ if (slopes := SLOPES.get(cls)) is not None)
     return (grads[0] * slope(layer, inputs[0], outputs[0]),), {}
-
-
-def _type(x: Array) -> Any:
-    """Floats stay what they are; what becomes of whole numbers, the formula decides."""
-    return x.dtype if x.dtype.kind == "f" else None
