@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from convcalc.analysis.memory import memory as memory
     from convcalc.analysis.report import Column as Column, Diagnostic as Diagnostic, Report as Report, Row as Row
     from convcalc.analysis.shapes import shapes as shapes
+    from convcalc.analysis.summary import summary as summary
     from convcalc.composition import compose as compose
     from convcalc.errors import (
         BudgetError as BudgetError,
@@ -167,6 +168,7 @@ if TYPE_CHECKING:
         UpsamplingNearest2d as UpsamplingNearest2d,
     )
     from convcalc.network import Input as Input, Network as Network, Node as Node
+    from convcalc.onnx_file import read_onnx as read_onnx
 
 _WHERE = {
     "analyse": "analysis",
@@ -192,6 +194,7 @@ _WHERE = {
     "parse_network": "expressions",
     "prepare": "executor.run",
     "Prepared": "executor.run",
+    "read_onnx": "onnx_file",
     "Report": "analysis.report",
     "ResourceError": "errors",
     "Result": "executor.run",
@@ -199,6 +202,7 @@ _WHERE = {
     "run": "executor.run",
     "ShapeError": "errors",
     "shapes": "analysis.shapes",
+    "summary": "analysis.summary",
     "UnsupportedOpError": "errors",
 }
 """In which of the package's modules each public name is that is no layer; the layers are in the table of `LAYERS`."""

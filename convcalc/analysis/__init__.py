@@ -59,7 +59,7 @@ def analyse(
     }
     return replace(
         shaped,
-        verb="summary",
+        verb="analyse",
         columns=(*counted.columns, *held.columns),
         rows=rows,
         totals={**counted.totals, **held.totals},
