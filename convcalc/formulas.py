@@ -187,6 +187,16 @@ def receptive_field(field: int, jump: int, kernel_size: int, dilation: int) -> i
     return field + dilation * (kernel_size - 1) * jump
 
 
+@formula("overlap", "tiles that begin one period apart; each reads `extent` elements for its outputs of one period")
+def tile_overlap(extent: int, period: int) -> int:
+    """The elements that neighbouring tiles of an input must share to give all outputs, none of them twice.
+
+    >>> tile_overlap(7, 2), tile_overlap(2, 2), tile_overlap(1, 2)
+    (5, 0, 0)
+    """
+    return maximum(extent - period, 0)
+
+
 # --- composition ----------------------------------------------------------------------------------------------------
 
 

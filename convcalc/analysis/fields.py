@@ -60,7 +60,12 @@ def members(found: Positions) -> tuple[int, ...]:
     return tuple(first + index for index, digit in enumerate(reversed(f"{bits:b}")) if digit == "1")
 
 
-def _union(sets: Sequence[Positions]) -> Positions:
+def union_of(sets: Sequence[Positions]) -> Positions:
+    """What is in any of the sets.
+
+    >>> union_of([(0, 0b11), (4, 0b1)])
+    (0, 19)
+    """
     sets = [found for found in sets if found[1]]
     if not sets:
         return 0, 0
@@ -153,7 +158,9 @@ class Reach:
             > _MOST_WORK
         ):
             raise ResourceError("its windows are too large to be composed with those before it")
-        sets = tuple(_union([self.of(middle) for middle in members(following.of(output))]) for output in range(outputs))
+        sets = tuple(
+            union_of([self.of(middle) for middle in members(following.of(output))]) for output in range(outputs)
+        )
         return Reach(sets, shift)
 
     @property
