@@ -571,6 +571,10 @@ def test_slips(ask, words, sentence, token):
             "--convention is tourch, but must be one of exact, macs, 2mac, torch, fvcore, thop, ptflops;"
             " did you mean 'torch'?",
         ),
+        (["run", "3x8x8", "relu", "--seed", "abc"], "--seed is abc, but must be a whole number"),
+        (["run", "3x8x8", "relu", "--seed", "-1"], "--seed is -1, but must be at least 0"),
+        (["run", "[[1,2]]"], "there is no layer after the input; write one, such as conv:k3, or a kernel with -w"),
+        (["run", "3x8x8", "relu", "--backward"], "run has no --backward; flops has it"),
         (["flops", *CHAIN, "--samples", "1.5"], "--samples is 1.5, but must be a whole number"),
         (["flops", *CHAIN, "--speed", "1e400"], "--speed is 1e400, but must have at most 100 digits"),
         (["memory", *CHAIN, "--optimizer", "adam"], "--optimizer has a meaning with --train only"),

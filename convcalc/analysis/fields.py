@@ -261,6 +261,7 @@ def _spread(size: int, out: int) -> Window | Reach:
     """Windows of adaptive pooling: equal ones when `out` divides `size`, else all of them one by one."""
     if size % out == 0:
         return Window(size // out, size // out)
+    refuse_wide(out)
     return Reach(
         tuple(positions(range(index * size // out, -(-(index + 1) * size // out))) for index in range(out)), None
     )
@@ -297,10 +298,12 @@ def _scaled(layer: Any, size: int, out: int, factor: float | None) -> Window | R
     if ratio.numerator == 1 and out * ratio == size and not layer.align_corners:
         if not interpolates:
             return Window(ratio.denominator, ratio.denominator, transposed=True)
+        refuse_wide(ratio.denominator)
         phases = (ratio * (output + Fraction(1, 2)) - Fraction(1, 2) for output in range(ratio.denominator))
         return Reach(tuple(positions(_neighbours(layer.mode, place)) for place in phases), 1)
     if layer.mode == "area":
         return _spread(size, out)
+    refuse_wide(out)
     if layer.align_corners:
         places = [Fraction(output * (size - 1), max(out - 1, 1)) for output in range(out)]
     elif interpolates:

@@ -20,10 +20,12 @@ def usage_error(error: Any, verb: str, arguments: Iterable[str], verbs: Mapping[
         return _value(error.option_name, verb, takes_one="does not take" not in error.message)
     parameter = getattr(error, "param", None)
     if parameter is not None and parameter.opts[0].startswith("-"):
-        value = re.match(r"'(.*)' is not a valid", error.message)
-        right = _TYPES.get(parameter.type.name)
+        value = re.match(r"'(.*)' is not a valid|(.*) is not in the range x>=(.*)\.", error.message)
+        right = _TYPES.get(parameter.type.name.removesuffix(" range"))
         if value is not None and right is not None:
-            return ExpressionError(f"{parameter.opts[-1]} is {value[1]}, but must be {right}", value=value[1])
+            given = value[1] or value[2]
+            right = f"at least {value[3]}" if value[3] else right
+            return ExpressionError(f"{parameter.opts[-1]} is {given}, but must be {right}", value=given)
     text: str = error.format_message()
     return ExpressionError(text[:1].lower() + text[1:].rstrip("."))
 
@@ -36,8 +38,9 @@ def _unknown_option(option: str, verb: str, arguments: Iterable[str], verbs: Map
         return ExpressionError(f"{word} is no shape; every size is at least 1, as in 3x224x224", value=word)
     having = [other for other in verbs if other != verb and option in options_of(other)]
     if having:
-        has = "has" if len(having) == 1 else "have"
-        return ExpressionError(f"{verb} has no {option}; {' and '.join(having)} {has} it", value=option)
+        *others, last = having
+        who = f"{', '.join(others)} and {last} have" if others else f"{last} has"
+        return ExpressionError(f"{verb} has no {option}; {who} it", value=option)
     long = [name for name in options_of(verb) if name.startswith("--")]
     meant = did_you_mean(option, long) if option.startswith("--") else ""
     return ExpressionError(
