@@ -597,11 +597,10 @@ class _Reader:
     def _output_names(self, node: WireNode, scope: _Scope, name: str, count: int) -> list[str]:
         """The network's names of the outputs; those that the file does not name have the node's."""
         names = []
-        for place, output in enumerate(node.outputs):
-            if place < count:
-                names.append(self._define(scope, output, "tensor") if output else f"{name}.{place}")
-            elif self._is_used(output, scope):
-                raise UnsupportedOpError(f"{node.op_type} with {len(node.outputs)} outputs is not known")
+        if any(self._is_used(output, scope) for output in node.outputs[count:]):
+            raise UnsupportedOpError(f"{node.op_type} with {len(node.outputs)} outputs is not known")
+        for place, output in enumerate(node.outputs[:count]):
+            names.append(self._define(scope, output, "tensor") if output else f"{name}.{place}")
         return names + [f"{name}.{place}" for place in range(len(names), count)]
 
     def _check_weights(self, layer: Layer, weights: Mapping[str, str]) -> None:

@@ -287,7 +287,7 @@ def _max_pool(call: Call) -> Plan:
 def _average_pool(call: Call) -> Plan:
     window, ceil, padding = _pool(call)
     if set(window.dilation) != {1}:
-        call.refuse("with dilation")
+        return Plan(_class("windowpool")("mean", window.kernel, window.stride, padding, window.dilation, ceil))
     counted = bool(call.integer("count_include_pad"))
     return Plan(_widened(_class("avgpool", window.rank)(window.kernel, window.stride, 0, ceil, counted), padding))
 
@@ -295,7 +295,7 @@ def _average_pool(call: Call) -> Plan:
 def _lp_pool(call: Call) -> Plan:
     window, ceil, padding = _pool(call)
     if set(window.dilation) != {1} or any(map(any, padding)) or window.rank > 2:
-        call.refuse("with dilation or padding")
+        return Plan(_class("windowpool")("lp", window.kernel, window.stride, padding, window.dilation, ceil))
     return Plan(_class("lppool", window.rank)(call.integer("p", 2), window.kernel, window.stride, ceil))
 
 
@@ -330,9 +330,7 @@ def _qlinear_matmul(call: Call) -> Plan:
 
 def _attention(call: Call) -> Plan:
     past = call.shape(4)[2] if call.has(4) else 0
-    extra = tuple(name for name, used in zip(("key", "value", "scores"), call.outputs[1:], strict=False) if used)
-    if tuple(call.outputs[1:]) not in ((), *(((True,) * count) for count in (1, 2, 3))) and extra != ("scores",):
-        call.refuse("with these outputs")
+    extra = ("key", "value", "scores")[: len(call.outputs) - 1]
     layer = _class("attention")(call.integer("q_num_heads") or None, call.integer("kv_num_heads") or None, past,
                                 call.has(3) or bool(call.integer("is_causal")), extra)  # fmt: skip
     return Plan(layer, [place for place in (0, 1, 2, 3) if call.has(place)])
@@ -342,12 +340,17 @@ def _attention(call: Call) -> Plan:
 
 
 def _batch_norm(call: Call) -> Plan:
-    if call.integer("training_mode") or any(call.outputs[1:]):
-        call.refuse("in training mode")
+    training = call.integer("training_mode") or any(call.outputs[1:])
+    layer = (_class("batchnormtraining") if training else _batch_norm_class())(
+        call.shape(1)[0], call.number("epsilon", 1e-5), 1 - call.number("momentum", 0.9)
+    )
+    return Plan(layer, (0,), {"weight": 1, "bias": 2, "running_mean": 3, "running_var": 4})
+
+
+def _batch_norm_class() -> Any:
     from convcalc.layers.norm import BatchNorm
 
-    layer = BatchNorm(call.shape(1)[0], call.number("epsilon", 1e-5), 1 - call.number("momentum", 0.9))
-    return Plan(layer, (0,), {"weight": 1, "bias": 2, "running_mean": 3, "running_var": 4})
+    return BatchNorm
 
 
 def _instance_norm(call: Call) -> Plan:
@@ -360,9 +363,8 @@ def _instance_norm(call: Call) -> Plan:
 def _layer_norm(call: Call) -> Plan:
     shape = call.shape(0)
     axis = _axis(call.integer("axis", -1), shape)
-    if any(call.outputs[1:]):
-        call.refuse("with mean and deviation as outputs")
-    layer = _class("layernorm")(shape[axis:], call.number("epsilon", 1e-5), True, call.has(2))
+    kind = "layernormstatistics" if any(call.outputs[1:]) else "layernorm"
+    layer = _class(kind)(shape[axis:], call.number("epsilon", 1e-5), True, call.has(2))
     return Plan(layer, (0,), {"weight": 1, "bias": 2} if call.has(2) else {"weight": 1})
 
 
@@ -461,7 +463,9 @@ def _prelu(call: Call) -> Plan:
 
 
 def _clip(call: Call) -> Plan:
-    limits = []
+    if any(call.has(place) and call.small(call.inputs[place]) is None for place in (1, 2)):
+        return Plan(_class("combine")("clip"))
+    limits: list[Any] = []
     for place, name in ((1, "min"), (2, "max")):
         if call.has(place):
             limits.append(call.values(place, "limits")[0])
@@ -486,9 +490,7 @@ def _softmax(call: Call) -> Layer | Plan:
 
 def _dropout(call: Call) -> Plan:
     ratio = call.values(1, "ratio")[0] if call.has(1) and call.small(call.inputs[1]) else call.number("ratio", 0.5)
-    if any(call.outputs[1:]):
-        call.refuse("with its mask as output")
-    return Plan(_class("dropout")(float(ratio)), (0,))
+    return Plan(_class("dropoutmask" if any(call.outputs[1:]) else "dropout")(float(ratio)), (0,))
 
 
 # --- element by element ---------------------------------------------------------------------------------------------
@@ -504,6 +506,10 @@ def _combine(name: str) -> Op:
 
 def _where(call: Call) -> Plan:
     return Plan(_class("combine")("where"), dtypes=call.dtypes[1:2])
+
+
+def _trilu(call: Call) -> Plan:
+    return Plan(_class("function")("trilu"), (0,))
 
 
 def _cast(call: Call) -> Plan:
@@ -738,9 +744,9 @@ def _recurrent(kind: str) -> Op:
 
 
 _FUNCTIONS = {name: name.lower() for name in (
-    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "IsInf",
-    "IsNaN", "Log", "Neg", "Not", "Reciprocal", "Round", "Sign", "Sin", "Sinh", "Sqrt", "Tan",
-)}  # fmt: skip
+    "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "Hardmax",
+    "IsInf", "IsNaN", "Log", "Neg", "Not", "Reciprocal", "Round", "Shrink", "Sign", "Sin", "Sinh", "Sqrt", "Tan",
+)} | {"BitwiseNot": "bit_not"}  # fmt: skip
 _COMBINATIONS = {
     "Sub": "sub", "Div": "div", "Pow": "pow", "Mod": "mod", "Max": "max", "Min": "min", "Mean": "mean",
     "Equal": "equal", "Greater": "greater", "GreaterOrEqual": "greater_equal", "Less": "less",
@@ -768,6 +774,7 @@ OPS: dict[str, Op] = {
     "HardSigmoid": _hard_sigmoid, "Swish": _swish, "PRelu": _prelu, "Clip": _clip, "Softmax": _softmax,
     "LogSoftmax": _softmax, "Dropout": _dropout,
     "Add": _plain("add"), "Mul": _plain("mul"), "Sum": _join("add"), "Concat": _concat, "Where": _where,
+    "Trilu": _trilu,
     "Cast": _cast, "CastLike": _cast, "QuantizeLinear": _quantize, "DequantizeLinear": _dequantize,
     "Identity": _plain("identity"), "Flatten": _flatten, "Reshape": _reshape, "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze, "Transpose": _transpose, "Split": _split, "Slice": _slice, "Gather": _gather("gather"),

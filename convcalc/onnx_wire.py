@@ -154,17 +154,26 @@ class WireFile:
                 yield number, wire, at, at + size, place
                 at += size
             elif wire == 0:
-                value, at = self.varint(at, end)
+                value = window[at - base] if at < end else 128
+                if value < 128:
+                    at += 1
+                else:
+                    value, at = self.varint(at, end)
                 yield number, wire, value, at, place
-            elif wire in (1, 5):
-                size = 8 if wire == 1 else 4
-                if size > end - at:
-                    raise self.wrong(place, f"a field of {size} bytes, where {end - at} are left")
+            else:
+                size = self._fixed_size(wire, place, end - at)
                 yield number, wire, at, at + size, place
                 at += size
-            else:
-                what = "a group, which ONNX does not use" if wire in (3, 4) else f"wire type {wire} does not exist"
-                raise self.wrong(place, what)
+
+    def _fixed_size(self, wire: int, place: int, left: int) -> int:
+        """The bytes of a field of a wire type of fixed size. Raises `ModelFileError` for types that ONNX has not."""
+        if wire not in (1, 5):
+            what = "a group, which ONNX does not use" if wire in (3, 4) else f"wire type {wire} does not exist"
+            raise self.wrong(place, what)
+        size = 8 if wire == 1 else 4
+        if size > left:
+            raise self.wrong(place, f"a field of {size} bytes, where {left} are left")
+        return size
 
     def text(self, start: int, end: int) -> str:
         """The text between two bytes."""
@@ -201,6 +210,8 @@ class Message:
 
     __slots__ = ("depth", "end", "file", "start")
     FIELDS: ClassVar[Fields]
+    ABSENT: ClassVar[tuple[tuple[str, Any], ...]] = ()
+    """What fields that are not there hold; None stands for a new list. An attribute leaves most of them out."""
 
     def __init__(self, file: WireFile, start: int, end: int, depth: int = 0) -> None:
         if depth > DEEPEST:
@@ -209,15 +220,20 @@ class Message:
         self.start = start
         self.end = end
         self.depth = depth
-        for name, kind, repeated, _ in self.FIELDS.values():
+        fields = self.FIELDS
+        for name, kind, repeated, _ in fields.values() if not self.ABSENT else ():
             setattr(self, name, [] if repeated else _DEFAULTS[kind])
+        for name, default in self.ABSENT:
+            setattr(self, name, default)
         for number, wire, first, second, place in file.fields(start, end):
-            field = self.FIELDS.get(number)
+            field = fields.get(number)
             if field is not None:
                 self._take(field, wire, first, second, place)
 
     def _take(self, field: Field, wire: int, first: int, second: int, place: int) -> None:
         name, kind, repeated, cls = field
+        if self.ABSENT and repeated and not hasattr(self, name):
+            setattr(self, name, [])
         if wire != _WIRE[kind]:
             if wire == 2 and kind in (_INTS, _FLOATS):
                 self._take_packed(name, kind, first, second, place)
@@ -236,7 +252,7 @@ class Message:
         elif kind == _BYTES:
             value = self.file.bytes_of(first, second)
         elif kind == _MESSAGE:
-            if not repeated and getattr(self, name) is not None:
+            if not repeated and getattr(self, name, None) is not None:
                 raise self.file.wrong(place, f"{_called(self)} has a second {name}")
             assert cls is not None
             value = cls(self.file, first, second, self.depth + 1)
@@ -621,8 +637,12 @@ class ValueInfo(Message):
 
 # --- graphs ---------------------------------------------------------------------------------------------------------
 
-_ATTRIBUTE_VALUES = {1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints", 8: "strings", 9: "tensors",
-                     10: "graphs", 11: "sparse_tensor", 12: "sparse_tensors", 13: "tp", 14: "type_protos"}  # fmt: skip
+_ATTRIBUTE_VALUES: dict[int, tuple[str, Any]] = {
+    1: ("f", 0.0), 2: ("i", 0), 3: ("s", b""), 4: ("t", None), 5: ("g", None), 6: ("floats", None), 7: ("ints", None),
+    8: ("strings", None), 9: ("tensors", None), 10: ("graphs", None), 11: ("sparse_tensor", None),
+    12: ("sparse_tensors", None), 13: ("tp", None), 14: ("type_protos", None),
+}  # fmt: skip
+"""By the number of an attribute's type: the field that holds it, and what that is when it is absent."""
 
 
 class Attribute(Message):
@@ -631,6 +651,7 @@ class Attribute(Message):
     __slots__ = ("f", "floats", "g", "graphs", "i", "ints", "name", "ref_attr_name", "s", "sparse_tensor",
                  "sparse_tensors", "strings", "t", "tensors", "tp", "type", "type_protos")  # fmt: skip
     FIELDS: ClassVar[dict[int, Field]] = {}  # given below: it holds Graphs
+    ABSENT = (("name", ""), ("type", 0), ("ref_attr_name", ""))
     name: str
     type: int
     ref_attr_name: str
@@ -638,12 +659,14 @@ class Attribute(Message):
     @property
     def value(self) -> Any:
         """What the attribute holds, by its `type`; old files leave the type out, and hold one thing alone."""
-        name = _ATTRIBUTE_VALUES.get(self.type)
-        if name is not None:
-            return getattr(self, name)
+        found = _ATTRIBUTE_VALUES.get(self.type)
+        if found is not None:
+            name, default = found
+            value = getattr(self, name, default)
+            return [] if value is None and name.endswith("s") and name != "s" else value
         if self.type:
             raise self.file.wrong(self.start, f"attribute {self.name} is of type {self.type}, which does not exist")
-        given = [getattr(self, name) for name in _ATTRIBUTE_VALUES.values() if getattr(self, name)]
+        given = [getattr(self, name) for name, _ in _ATTRIBUTE_VALUES.values() if getattr(self, name, None)]
         return given[0] if given else None
 
 

@@ -240,6 +240,10 @@ FILE_LAYERS: dict[str, Kind] = {
         Kind("depthtospace", "DepthToSpace", "tensor", "blocksize"),
         Kind("spacetodepth", "SpaceToDepth", "tensor", "blocksize"),
         Kind("resize", "Resize", "tensor", "shape"),
+        Kind("layernormstatistics", "LayerNormStatistics", "variants", "normalized_shape"),
+        Kind("batchnormtraining", "BatchNormTraining", "variants", "num_features"),
+        Kind("dropoutmask", "DropoutMask", "variants", "p"),
+        Kind("windowpool", "WindowPool", "variants", "function"),
     )
 }  # fmt: skip
 """Kinds that model files alone have: ops that are no modules in PyTorch. No expression makes one."""

@@ -9,11 +9,12 @@ from convcalc.layers.base import Cost, Layer, Saved, Shape, choice, number, refu
 from convcalc.layers.join import broadcast
 from convcalc.tracing import product
 
-FREE = ("neg", "cast", "isnan", "isinf")
-"""Functions that no arithmetic is counted for: signs, and looking at bits."""
+FREE = ("neg", "isnan", "isinf", "trilu")
+"""Functions that no arithmetic is counted for: signs, looking at bits, and zeros above or below a diagonal."""
 FUNCTIONS = (
-    "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "erf", "exp", "floor", "isinf",
-    "isnan", "log", "neg", "not", "reciprocal", "round", "sign", "sin", "sinh", "sqrt", "tan",
+    "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "bit_not", "ceil", "cos", "cosh", "erf", "exp", "floor",
+    "hardmax", "isinf", "isnan", "log", "neg", "not", "reciprocal", "round", "shrink", "sign", "sin", "sinh", "sqrt",
+    "tan", "trilu",
 )  # fmt: skip
 """The functions of one element, by their names in ONNX in lower case."""
 
@@ -23,7 +24,7 @@ LOGICAL = ("and", "or", "xor")
 BITS = ("bit_and", "bit_or", "bit_shift", "bit_xor")
 PICKS = ("where",)
 COMBINATIONS = (
-    *ADDITIONS, *COMPARISONS, *LOGICAL, *BITS, *PICKS, "div", "max", "mean", "min", "mod", "pow", "prelu",
+    *ADDITIONS, *COMPARISONS, *LOGICAL, *BITS, *PICKS, "clip", "div", "max", "mean", "min", "mod", "pow", "prelu",
 )  # fmt: skip
 """The functions of several tensors."""
 
