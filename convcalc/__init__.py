@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from convcalc.analysis import analyse as analyse
     from convcalc.analysis.costs import costs as costs
     from convcalc.analysis.memory import memory as memory
+    from convcalc.analysis.receptive_field import receptive_fields as receptive_fields
     from convcalc.analysis.report import Column as Column, Diagnostic as Diagnostic, Report as Report, Row as Row
     from convcalc.analysis.shapes import shapes as shapes
     from convcalc.analysis.summary import summary as summary
@@ -169,6 +170,7 @@ if TYPE_CHECKING:
     )
     from convcalc.network import Input as Input, Network as Network, Node as Node
     from convcalc.onnx_file import read_onnx as read_onnx
+    from convcalc.torch_text import parse_printed as parse_printed
 
 _WHERE = {
     "analyse": "analysis",
@@ -192,9 +194,11 @@ _WHERE = {
     "Network": "network",
     "Node": "network",
     "parse_network": "expressions",
+    "parse_printed": "torch_text",
     "prepare": "executor.run",
     "Prepared": "executor.run",
     "read_onnx": "onnx_file",
+    "receptive_fields": "analysis.receptive_field",
     "Report": "analysis.report",
     "ResourceError": "errors",
     "Result": "executor.run",

@@ -256,6 +256,25 @@ class PrintedModel(Program):
         )
 
 
+def parse_printed(
+    text: str, *, input: Sequence[int], batch: int | None = None, assume_sequential: bool = False
+) -> Network:
+    """The network of a model that PyTorch printed, on an input of sizes, (channels, *sizes) or with a batch before.
+
+    What the text does not tell is in the network's `notes` and `warnings`; with `assume_sequential` all containers call
+    their modules in printed order. Raises `ModelFileError` for a text that is no printed model.
+
+    >>> network = parse_printed("Sequential(\\n  (0): Linear(in_features=8, out_features=2)\\n)", input=(8,))
+    >>> [(node.name, node.layer.kind) for node in network.nodes]
+    [('0', 'linear')]
+    """
+    model = PrintedModel(text, "the text")
+    if assume_sequential:
+        model.assume_sequential()
+    network = model.network(tuple(input))
+    return network if batch is None else network.with_batch(batch)
+
+
 def _leaf_texts(root: Module) -> Iterator[tuple[Module, LayerText | None]]:
     """Every module that is a layer or unknown, in printed order."""
     stack = [root]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import readme_examples
 
 from convcalc.analysis.costs import costs
 from convcalc.analysis.memory import memory
@@ -98,3 +101,19 @@ def test_what_resnet50_keeps_for_training() -> None:
     report = memory(network("resnet50"), train=True)
     assert report.totals["parameters"] == 4 * 25_557_032
     assert report.status == "complete"
+
+
+# --- the page about networks ------------------------------------------------------------------------------------------
+
+PAGE = EXAMPLES.parent / "docs" / "networks.md"
+BLOCKS = list(readme_examples.blocks(PAGE.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[block[0][0] for block in BLOCKS])
+def test_the_page_prints_what_it_says(block: list[tuple[str, str]], tmp_path: Path) -> None:
+    script = tmp_path / "convcalc"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m convcalc "$@"\n')
+    script.chmod(0o755)
+    variables = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(EXAMPLES.parent)}
+    for command, expected in block:
+        assert readme_examples.run(command, tmp_path, variables) == expected
