@@ -390,7 +390,7 @@ def threshold(x: float, threshold: float, value: float) -> float:
     >>> threshold(0.5, 1.0, 20.0)
     20.0
     """
-    return where(x > threshold, x, value)
+    return where(x <= threshold, value, x)
 
 
 @formula("output", "PyTorch, Hardtanh")
@@ -430,7 +430,7 @@ def hardshrink(x: float, lambd: float) -> float:
     >>> hardshrink(0.25, 0.5), hardshrink(-1.0, 0.5)
     (0, -1.0)
     """
-    return where(absolute(x) > lambd, x, 0)
+    return where(absolute(x) <= lambd, 0, x)
 
 
 @formula("output", "PyTorch, Softshrink")

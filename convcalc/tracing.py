@@ -102,6 +102,9 @@ class Traced:
     def __ge__(self, other: Any) -> Traced:
         return _infix(" ≥ ", _COMPARISON, operator.ge, self, other)
 
+    def __le__(self, other: Any) -> Traced:
+        return _infix(" ≤ ", _COMPARISON, operator.le, self, other)
+
     def __neg__(self) -> Traced:
         texts = ["−" + _bracket(self, _PRODUCT, symbols=symbols) for symbols in (True, False)]
         return Traced(-self.value, texts[0], texts[1], _SUM, self.operations)

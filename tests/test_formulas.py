@@ -34,7 +34,7 @@ NAMES = {
     "erf": math.erf,
     "exact": Fraction,
 }
-MARKS = {"⌊": "floor(", "⌋": ")", "⌈": "ceil(", "⌉": ")", "·": "*", "−": "-", " mod ": " % ", "≥": ">="}
+MARKS = {"⌊": "floor(", "⌋": ")", "⌈": "ceil(", "⌉": ")", "·": "*", "−": "-", " mod ": " % ", "≥": ">=", "≤": "<="}
 
 
 def value_of(text):

@@ -14,6 +14,7 @@ from convcalc.executor.conv import im2col
 from convcalc.executor.kernels import gradient_of, kernel_of
 from convcalc.layers import LAYERS
 from convcalc.layers.conv import PADDING_WORDS, Conv1d, Conv2d, ConvTranspose2d
+from convcalc.layers.parametric import Hardshrink, Threshold
 from convcalc.layers.pool import AvgPool1d, AvgPool2d, MaxPool1d, MaxPool2d
 
 
@@ -172,6 +173,13 @@ def test_max_pooling_keeps_nan():
     assert np.isnan(y[0, 0, 0])
     assert y[0, 0, 1] == 4
     assert indices.tolist() == [[[1, 3]]]
+
+
+@pytest.mark.parametrize("layer", [Threshold(0.1, 3.0), Hardshrink(0.5)])
+def test_what_is_no_number_stays_so(layer):
+    (y,) = computed(layer, np.array([[np.nan, 0.0, 1.0]]))
+    assert np.isnan(y[0, 0])
+    assert y[0, 1:].tolist() == [3.0 if layer.kind == "threshold" else 0.0, 1.0]
 
 
 def test_the_largest_whole_numbers_are_refused_not_wrapped():

@@ -18,8 +18,8 @@ SLOPES.update({
     L.ELU: lambda layer, x, y: np.where(x > 0, 1, y + layer.alpha),
     L.CELU: lambda layer, x, y: np.where(x > 0, 1, np.exp(x / layer.alpha)),
     L.Hardtanh: lambda layer, x, y: (x > layer.min_val) & (x < layer.max_val),
-    L.Threshold: lambda layer, x, y: x > layer.threshold,
-    L.Hardshrink: lambda layer, x, y: abs(x) > layer.lambd,
+    L.Threshold: lambda layer, x, y: ~(x <= layer.threshold),
+    L.Hardshrink: lambda layer, x, y: ~(abs(x) <= layer.lambd),
     L.Softplus: lambda layer, x, y: np.where(layer.beta * x > layer.threshold, 1, F.sigmoid(layer.beta * x)),
     L.GELU: lambda layer, x, y: _gelu_slope(layer, x),
 })  # fmt: skip

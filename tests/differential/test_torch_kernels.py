@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 from convcalc.errors import ConvcalcError, ShapeError  # noqa: E402  after torch is known to be there
 from convcalc.executor.kernels import gradient_of, kernel_of  # noqa: E402
+from convcalc.executor.run import run  # noqa: E402
 from convcalc.layers import find_kind  # noqa: E402
 from convcalc.layers.base import Layer  # noqa: E402
 
@@ -324,6 +325,32 @@ def test_random_layers_forward_and_backward(part: int) -> None:
         except (AssertionError, ConvcalcError, TypeError, IndexError) as error:
             raise AssertionError(f"{name}({fields}) on {shape}: {error}") from error
     assert ran > 120
+
+
+SPECIAL = (
+    "Threshold(0.1, 3.0)", "Hardshrink()", "Softshrink()", "ReLU()", "ReLU6()", "Hardtanh()", "LeakyReLU()", "ELU()",
+    "SELU()", "CELU()", "Hardsigmoid()", "Hardswish()", "Softplus()", "Mish()", "GELU()", "SiLU()", "LogSigmoid()",
+    "Softsign()", "Tanhshrink()", "Sigmoid()", "Tanh()",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SPECIAL)
+def test_activations_of_special_values(text: str) -> None:
+    x = np.array([[np.nan, np.inf, -np.inf, -0.0, 0.0, 0.1, 0.5, -0.5, 1e-300, 30.0, -30.0]])
+    wanted = eval(f"torch.nn.{text}")(torch.tensor(x))  # a text of the table above
+    mine = run(text, x).output.reshape(x.shape)
+    np.testing.assert_allclose(mine, wanted.numpy(), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(("name", "fields"), [("Threshold", {"threshold": 0.1, "value": 3.0}), ("Hardshrink", {})])
+def test_nan_learns_as_in_pytorch(name: str, fields: Fields) -> None:
+    x = torch.tensor([[float("nan"), 0.0, 1.0]], dtype=torch.float64, requires_grad=True)
+    getattr(torch.nn, name)(**fields)(x).sum().backward()
+    layer = ours(name, fields)
+    inputs = (x.detach().numpy(),)
+    outputs = kernel_of(layer)(layer, inputs, {})
+    (grad,), _ = gradient_of(layer)(layer, inputs, outputs, {}, (np.ones((1, 3)),))
+    np.testing.assert_array_equal(grad, x.grad.numpy())
 
 
 @pytest.mark.parametrize("seed", range(20))
