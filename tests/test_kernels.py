@@ -193,7 +193,7 @@ def test_a_batch_in_parts_gives_the_same(monkeypatch):
     stream = np.random.default_rng(0)
     x, weight = stream.normal(size=(5, 2, 6, 6)), stream.normal(size=(3, 2, 3, 3))
     (whole,) = computed(layer, x, weight=weight)
-    monkeypatch.setattr("convcalc.executor.conv._COLUMN_LIMIT", 1)
+    monkeypatch.setattr("convcalc.executor.conv.COLUMN_LIMIT", 1)
     (parts,) = computed(layer, x, weight=weight)
     assert np.array_equal(whole, parts)
 

@@ -13,7 +13,7 @@ from convcalc.layers.base import Pairs, Shape
 from convcalc.layers.conv import Conv, ConvTranspose
 from convcalc.tracing import product
 
-_COLUMN_LIMIT = 1 << 24
+COLUMN_LIMIT = 1 << 24
 """How many elements of columns are laid out at once; beyond it the batch goes through in parts."""
 
 
@@ -108,7 +108,7 @@ def _weight_matrix(layer: Conv | ConvTranspose, weight: Array) -> Array:
 
 def _column_parts(layer: Conv, padded: Array, shape: Shape) -> Iterator[Array]:
     each = padded.shape[1] * product(layer.kernel_size) * product(shape[2:])
-    step = max(_COLUMN_LIMIT // max(each, 1), 1)
+    step = max(COLUMN_LIMIT // max(each, 1), 1)
     for start in range(0, shape[0], step):
         yield columns(padded[start : start + step], layer.bound[2], *_geometry(layer), shape[2:])
 

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from convcalc.analysis.shapes import Resolved, View, located, resolve
 from convcalc.errors import ConvcalcError, ShapeError, did_you_mean
 from convcalc.executor.kernels import Array, kernel_of
+from convcalc.executor.plan import need, plan
 from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
-from convcalc.limits import need_memory
 from convcalc.network import Input, Network, no_input
 from convcalc.tracing import product
 
@@ -128,10 +128,8 @@ def prepare(
         network, given, drop_channels = _settle(program, x, weights, bias)
         arrays = {"input": x.reshape(network.inputs["input"].shape)}
     resolved = resolve(network)
-    for item in resolved:
-        shapes = (*item.outputs, *item.layer.parameters().values())
-        need_memory(sum(map(product, shapes)), f"layer {item.node.name} ({item.layer.kind})")
     dtype = _float_type(arrays.values())
+    need(plan(network, resolved, str(dtype)), sum(array.nbytes for array in (*arrays.values(), *given.values())))
     ready, drawn = _all_weights(resolved, given, dtype, seed)
     arrays, ready = _same_floats(arrays, ready)
     if drawn:

@@ -1,0 +1,120 @@
+"""What a run will hold, beside what it does hold, and the refusal of what the machine has not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from convcalc import limits
+from convcalc.analysis.shapes import resolve
+from convcalc.errors import ResourceError
+from convcalc.executor import plan as plans
+from convcalc.executor.fit import fit
+from convcalc.executor.plan import plan
+from convcalc.executor.run import compute, prepare
+from convcalc.expressions import parse_text
+
+CHAINS = (
+    ("conv:16,k3,p1 relu maxpool:2 conv:32,k3 relu", (3, 64, 64)),
+    ("conv:32,k5,s2,p2 batchnorm gelu", (8, 3, 48, 48)),
+    ("convt:16,k4,s2,p1 sigmoid avgpool:3", (4, 16, 24, 24)),
+    ("@a conv:16,k3,p1 add:@a softmax", (16, 64, 64)),
+    ("flatten linear:500 relu linear:10", (16, 3, 32, 32)),
+)
+
+
+def peak_of(work):
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("chain", "shape"), CHAINS)
+def test_the_measured_peak_is_near_the_plan(chain, shape):
+    x = np.ones(shape, np.float32)
+    prepared = prepare(chain, x)
+    compute(prepared)  # what is loaded at the first use is no part of it
+    planned = plan(prepared.network, prepared.resolved, "float32")
+    there = sum(array.nbytes for array in (*prepared.inputs.values(), *prepared.weights.values()))
+    measured = there + peak_of(lambda: compute(prepared))
+    assert measured <= 1.1 * planned.total
+    assert measured >= planned.tensors
+
+
+@pytest.mark.parametrize(("chain", "shape"), CHAINS[:2])
+def test_training_stays_near_the_plan(chain, shape):
+    chain = chain.replace("gelu", "relu")
+    prepared = prepare(chain, np.ones(shape, np.float32))
+    target = np.zeros_like(compute(prepared).output)
+    fit(prepared, target, steps=1, lr=0)
+    planned = plan(prepared.network, prepared.resolved, "float32", copies=2)
+    there = sum(array.nbytes for array in (*prepared.inputs.values(), *prepared.weights.values()))
+    measured = there + peak_of(lambda: fit(prepared, target, steps=2, lr=0))
+    assert planned.tensors / 2 <= measured <= 1.1 * planned.total
+
+
+def network_of(chain, shape):
+    network = parse_text(chain).network(shape)
+    return network, resolve(network)
+
+
+def test_the_worst_layer_is_named_with_its_numbers(monkeypatch):
+    network, resolved = network_of("conv:8,k1,nobias relu conv:4,k1,nobias", (1, 2, 16, 16))
+    planned = plan(network, resolved, "float64")
+    # relu: 8 channels in, 8 out, and as much again twice for its formula; weights 2·8 + 8·4.
+    assert planned == ("1 (relu)", 2 * 8 * 256 * 8, 48 * 8, 2 * 8 * 256 * 8)
+    monkeypatch.setattr(plans, "available_memory", lambda: planned.total - 1)
+    with pytest.raises(ResourceError, match=r"needs 64\.38 KiB at layer 1 \(relu\): 32\.00 KiB of tensors, 384 B of w"):
+        plans.need(planned)
+    plans.need(planned, 1)
+
+
+def test_keeping_every_tensor_takes_more():
+    network, resolved = network_of("relu relu relu", (1, 2, 16, 16))
+    assert plan(network, resolved, "float32").tensors == 2 * 2048
+    assert plan(network, resolved, "float32", keep=True).tensors == 4 * 2048
+
+
+def test_too_much_is_refused_before_anything_is_made():
+    command = [sys.executable, "-m", "convcalc", "run", "--input", "64x100000x100000", "conv:64,k3", "relu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "more than this machine's memory holds" in done.stderr
+
+
+def test_a_limit_of_the_shell_is_known():
+    program = "from convcalc.limits import available_memory; print(available_memory())"
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -v 500000; {sys.executable} -c '{program}'"], capture_output=True, text=True, check=True
+    )
+    assert 0 < int(done.stdout) < 500_000 * 1024
+
+
+def test_control_groups_of_both_versions(tmp_path):
+    membership = tmp_path / "cgroup"
+
+    def group(place, limit, used, files):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / limit[0]).write_text(limit[1])
+        (place / used[0]).write_text(used[1])
+        (place / "memory.stat").write_text(files)
+
+    two = tmp_path / "two"
+    group(two / "outer", ("memory.max", "5000\n"), ("memory.current", "1000\n"), "anon 7\ninactive_file 300\n")
+    group(two / "outer" / "inner", ("memory.max", "max\n"), ("memory.current", "900\n"), "inactive_file 0\n")
+    membership.write_text("0::/outer/inner\n")
+    assert list(limits._control_groups(membership, two)) == [5000 - 1000 + 300]
+    one = tmp_path / "one"
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    group(one / "memory", (names[0], "8000"), (names[1], "2000"), "inactive_file 1\ntotal_inactive_file 50\n")
+    group(one / "memory" / "job", (names[0], str(2**63 - 4096)), (names[1], "10"), "total_inactive_file 0\n")
+    membership.write_text("5:cpuset:/\n4:memory:/job\n0::/\n")
+    assert list(limits._control_groups(membership, one)) == [8000 - 2000 + 50]
+    assert list(limits._control_groups(tmp_path / "none", one)) == []
