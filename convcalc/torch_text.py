@@ -13,8 +13,9 @@ modules.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, ResourceError, Source, Span
@@ -22,8 +23,10 @@ from convcalc.expressions import LayerText, Program, field_names, python_value, 
 from convcalc.layers import find_kind
 from convcalc.layers.base import Layer, Shape, shape_text, text_of
 from convcalc.layers.linear import Linear
+from convcalc.layers.matmul import Attention
 from convcalc.layers.opaque import Opaque
 from convcalc.layers.reshape import Flatten
+from convcalc.layers.tensor import Split
 from convcalc.network import Input, Network, Node, tensor_names
 from convcalc.tracing import product
 
@@ -118,7 +121,7 @@ def read_module(text: str, name: str) -> Module:
             continue
         if root is not None and not opened:
             raise ModelFileError("the model has ended before this line; one model is read at a time", span=span)
-        if stripped == ")":
+        if stripped == ")" and opened:
             opened.pop()
             continue
         head = _HEAD.fullmatch(stripped)
@@ -215,12 +218,92 @@ def _class_names(classes: str | tuple[str, str, str], free: str | None) -> tuple
 def _layer(module: Module, text: LayerText | None, rank: int) -> Layer:
     """The layer of a module, unknown where its class or a size of it is."""
     if text is None:
-        return Opaque(module.cls, module.text)
+        return _owner(module) or Opaque(module.cls, module.text)
     try:
         return text.layer(rank)
     except ExpressionError:
         # A size that PyTorch does not print, such as the kernel of FractionalMaxPool2d.
         return Opaque(module.cls, module.text, owns=text.kind.module in _LEARNING)
+
+
+# --- modules of which the parameters alone are known ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Owner(Opaque):
+    """A module of PyTorch that is no layer of this project, but whose parameters its text tells."""
+
+    owns: bool = False
+    weights: tuple[tuple[str, Shape], ...] = ()
+
+    def parameters(self) -> Mapping[str, Shape]:
+        """The shapes of what is learned, by PyTorch's name."""
+        return dict(self.weights)
+
+
+Weights = Iterator[tuple[str, Shape]]
+
+
+def _recurrent(gates: int, numbers: Sequence[int], named: Mapping[str, Any]) -> Weights:
+    size, hidden = numbers
+    projected = named.get("proj_size", 0)
+    directions = ("", "_reverse") if named.get("bidirectional", False) else ("",)
+    for level in range(named.get("num_layers", 1)):
+        came = (projected or hidden) * len(directions) if level else size
+        for direction in directions:
+            end = f"_l{level}{direction}"
+            yield f"weight_ih{end}", (gates * hidden, came)
+            yield f"weight_hh{end}", (gates * hidden, projected or hidden)
+            if named.get("bias", True):
+                yield f"bias_ih{end}", (gates * hidden,)
+                yield f"bias_hh{end}", (gates * hidden,)
+            if projected:
+                yield f"weight_hr{end}", (projected, hidden)
+
+
+def _embedding(numbers: Sequence[int], named: Mapping[str, Any]) -> Weights:
+    entries, size = numbers
+    yield "weight", (entries, size)
+
+
+def _bilinear(numbers: Sequence[int], named: Mapping[str, Any]) -> Weights:
+    out = named["out_features"]
+    yield "weight", (out, named["in1_features"], named["in2_features"])
+    if named.get("bias", True):
+        yield "bias", (out,)
+
+
+OWNERS: dict[str, Callable[[Sequence[int], Mapping[str, Any]], Weights]] = {
+    **{f"{name}{end}": partial(_recurrent, gates) for name, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4))
+       for end in ("", "Cell")},
+    "Embedding": _embedding,
+    "EmbeddingBag": _embedding,
+    "Bilinear": _bilinear,
+}  # fmt: skip
+"""PyTorch's classes, and what they own by the numbers and the named attributes that they print."""
+
+
+def _owner(module: Module) -> Owner | None:
+    """The parameters of a module that is no layer; None for a class that is not known or prints something else."""
+    rule = OWNERS.get(module.cls)
+    if rule is None:
+        return None
+    numbers: list[Any] = []
+    named: dict[str, Any] = {}
+    try:
+        for start, end in split_outside(module.attributes, ","):
+            field, equals, text = module.attributes[start:end].strip().partition("=")
+            if equals:
+                named[field] = python_value(text, module.span)
+            else:
+                numbers.append(python_value(field, module.span))
+        weights = tuple(rule(numbers, named))
+    except (ExpressionError, ValueError, TypeError, KeyError):
+        return None
+    sizes = [size for _, shape in weights for size in shape]
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        return None
+    return Owner(module.cls, module.text, weights=weights)
 
 
 # --- the network ------------------------------------------------------------------------------------------------------
@@ -311,6 +394,7 @@ class _Walk:
         self.hidden: dict[str, list[str]] = {}
         self.unordered: dict[str, list[str]] = {}
         self.unknown: dict[str, list[str]] = {}
+        self.owners: dict[str, list[str]] = {}
         self.attentions: list[str] = []
 
     def through(self, root: Module) -> None:
@@ -351,7 +435,9 @@ class _Walk:
         layer = _layer(module, text, self.rank)
         if module.cls.startswith("Parametrized"):
             self.hidden.setdefault(module.cls, []).append(path)
-        if isinstance(layer, Opaque):
+        if isinstance(layer, Owner):
+            self.owners.setdefault(module.cls, []).append(path)
+        elif isinstance(layer, Opaque):
             self.unknown.setdefault(module.cls, []).append(path)
         elif self.sequential:
             self._flatten_before(layer, path, module)
@@ -377,30 +463,30 @@ class _Walk:
                 continue
             features = linear.in_features
             self._add(replace(linear, out_features=3 * features), f"{inner}in_proj", module)
-            self._add(
-                Opaque("attention", f"attention over {features} features", owns=False), f"{inner}attention", module
-            )
+            self._add(Split((features,) * 3, -1), f"{inner}split", module)
+            parts = self.nodes[-1].outputs
+            # How many heads there are is not printed; the parameters and MACs are the same for any number.
+            self._add(Attention(q_heads=1, kv_heads=1), f"{inner}attention", module, parts)
             self._add(linear, f"{inner}{child.names[0]}", child)
             self.attentions.append(path)
-            if self.sequential:
-                self.unknown.setdefault("attention", []).append(f"{inner}attention")
 
-    def _add(self, layer: Layer, name: str, module: Module) -> None:
-        """A node after the current tensor."""
+    def _add(self, layer: Layer, name: str, module: Module, inputs: tuple[str, ...] = ()) -> None:
+        """A node after the current tensor, or after these."""
         outputs = tensor_names(name, layer)
         if not self.names.isdisjoint(outputs):
             raise ModelFileError(f"two modules are named {name}", span=module.span, value=name)
         self.names.update(outputs)
         text = self.texts.get(module)
         # Where more than one tensor comes in, as into max unpooling, no text says which.
-        inputs = (self.current, *(_UNKNOWN,) * (layer.inputs[0] - 1))
+        came = inputs
+        inputs = inputs or (self.current, *(_UNKNOWN,) * (layer.inputs[0] - 1))
         self.nodes.append(Node(name, layer, inputs, outputs, module.span, text.spans if text else {}))
         self.current = outputs[0]
-        if len(inputs) > 1:
+        if len(inputs) > 1 and not came:
             self.shape = None
         elif self.shape is not None:
             try:
-                before, self.shape = self.shape, layer.bind(self.shape).infer(self.shape)[0]
+                before, self.shape = self.shape, layer.bind(self.shape).infer(*(self.shape,) * len(inputs))[0]
             except ConvcalcError:
                 # Resolving the network says what is wrong, at the right place.
                 self.shape = None
@@ -434,7 +520,8 @@ class _Walk:
         if self.attentions:
             yield (
                 f"in_proj of {_list({_ATTENTION: self.attentions})} is not printed, and counted as PyTorch has it"
-                " without kdim, vdim and add_bias_kv"
+                " without kdim, vdim and add_bias_kv; nor is num_heads, taken as 1: more of them leave parameters and"
+                " MACs as they are, and take more FLOPs"
             )
 
     def hidden_names(self) -> tuple[str, ...]:
@@ -455,6 +542,8 @@ class _Walk:
                 f"shapes and costs are partial: in which order {_list(self.unordered)} call their modules is not"
                 " printed; --assume-sequential takes the printed order"
             )
+        if self.owners:
+            yield f"the parameters alone are counted of {_list(self.owners)}"
         if self.unknown:
             yield f"not known, and counted nowhere: {_list(self.unknown)}"
 

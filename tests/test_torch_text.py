@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import random
 import sys
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from convcalc.analysis.costs import costs
 from convcalc.analysis.report import Report
 from convcalc.analysis.shapes import shapes
+from convcalc.analysis.summary import summary
 from convcalc.cli import run_command_line
 from convcalc.errors import ConvcalcError
 from convcalc.network import Network
@@ -114,6 +117,22 @@ def test_attention_owns_what_is_not_printed() -> None:
     assert "note: in_proj of MultiheadAttention (self_attn) is not printed" in said(report)
 
 
+def test_attention_is_costed_in_printed_order() -> None:
+    report = costs(network(ENCODER, (10, 8), sequential=True))
+    projections, products = 10 * 8 * 32, 2 * 10 * 10 * 8
+    assert report.totals["macs"] == projections + products + 2 * 10 * 8 * 2048
+    assert (report.status, report.rows[-1].outputs) == ("complete", ((10, 8),))
+
+
+def test_of_recurrent_modules_and_embeddings_the_parameters_are_known() -> None:
+    text = "Sequential(\n  (words): Embedding(100, 3, padding_idx=0)\n  (rnn): LSTM(3, 4, num_layers=2)\n)"
+    report = costs(network(text))
+    assert report.totals["params"] == 300 + (16 * 3 + 16 * 4 + 32) + (16 * 4 + 16 * 4 + 32)
+    assert "params" not in report.partial
+    assert report.totals["macs"] is None
+    assert "warning: the parameters alone are counted of Embedding (words) and LSTM (rnn)" in said(report)
+
+
 def test_unknown_modules_are_named_and_stop_what_follows() -> None:
     text = CHAIN.replace("ReLU(inplace=True)", "StochasticDepth(p=0.1, mode=row)")
     report = costs(network(text))
@@ -127,7 +146,8 @@ def test_unknown_modules_are_named_and_stop_what_follows() -> None:
     ("layer", "what"),
     [
         ("Concat()", "Concat"),  # a class of this project, but not of PyTorch
-        ("LSTM(3, 4, batch_first=True)", "LSTM"),
+        ("LSTM(3, 4, style=odd, wrong)", "LSTM"),
+        ("Embedding(3, 0)", "Embedding"),
         ("Conv2d(3, 4, kernel_size=(1, 1), stride=(1, 1), style=odd)", "Conv2d"),  # not PyTorch's
         ("Linear(nonsense of somebody)", "Linear"),
         ("ParameterList(  (0): Parameter containing: [torch.float32 of size 3])", "ParameterList"),
@@ -217,6 +237,7 @@ def test_what_looks_printed(text: str, printed: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "line"),
     [
+        (")\nNet(\n  (a): ReLU()\n)", "this line is no module, such as Sequential(", 1),
         ("Net(\n  (a): ReLU()", "Net( is not closed; the text ends too early", 1),
         ("Net(\n  (a): Block(\n    (b): ReLU()\n", "Block( is not closed; the text ends too early", 2),
         (CHAIN + "done", "the model has ended before this line; one model is read at a time", 11),
@@ -256,6 +277,37 @@ def test_a_shape_that_does_not_fit_names_module_and_line() -> None:
     assert str(caught.value).startswith("layer 4 (linear): in_features is 512")
     assert caught.value.span is not None
     assert caught.value.span.source.line_number == 9
+
+
+PIECES = (
+    "(0-3): 4 x ReLU()", "(a.b): Linear(in_features=1e9, out_features=2)", "ReLU(", "))", "(((", "'", "#", "()",
+    "(x): Conv2d(3, 4, kernel_size=(9999999999, 3), stride=(1,1))", "(x): Conv3d(3,4,kernel_size=(1,1,1))",
+    "(x): LSTM(3,4)", "(x): MultiheadAttention(", "(x): Upsample(scale_factor=0.0)", "(x): Softmax(dim=None)",
+    "(x): PReLU(num_parameters=0)", "(x): Flatten(start_dim=9)", "(x): LayerNorm(())", "(x): Identity(", "(): ReLU()",
+    "(x): Dropout(p=nan)", "(x): Linear(in_features=-1, out_features=5)", "(x): GroupNorm(0,0)",
+    "(x): MaxUnpool2d(kernel_size=(2, 2))", "(x): Conv2d(3, 4, kernel_size=3x, stride=1)",
+    "(x): AdaptiveAvgPool2d(output_size=(None, 3))", "(x): Bilinear(in1_features=1, in2_features=x, out_features=1)",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_spoilt_text_is_answered_or_refused(seed: int) -> None:
+    draw = random.Random(seed)
+    lines = draw.choice([CHAIN, BLOCKS, ENCODER]).splitlines()
+    for _ in range(draw.randint(1, 4)):
+        place = draw.randrange(len(lines))
+        change = draw.random()
+        if change < 0.4:
+            lines.insert(place, draw.choice(PIECES))
+        elif change < 0.6:
+            lines.pop(place)
+        else:
+            cut = draw.randrange(len(lines[place]) + 1)
+            lines[place] = lines[place][:cut] + draw.choice("()x0,=' ") + lines[place][cut + draw.randint(0, 3) :]
+    shape = draw.choice([(3, 32, 32), (8, 8), (1, 3, 16, 16), (784,)])
+    # Whatever else is raised is a bug.
+    with contextlib.suppress(ConvcalcError):
+        summary(network("\n".join(lines), shape, sequential=draw.random() < 0.5))
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -322,3 +374,10 @@ def test_assuming_an_order_of_expressions_is_refused(capsys) -> None:
     status, _, err = asked(capsys, "shape", "3x32x32", "relu", "--assume-sequential")
     assert status == 2
     assert err == "error: --assume-sequential has a meaning for the text that PyTorch prints only\n"
+
+
+def test_a_name_with_dots_is_looked_up(capsys) -> None:
+    words = ["flops", "3x32x32", CHAIN, "--get"]
+    assert asked(capsys, *words, "layers.1.norm.params") == (0, "16\n", "")
+    assert asked(capsys, *words, "layers.0.params") == (0, "224\n", "")
+    assert asked(capsys, *words, "layers.1.nrm.params")[0] == 2

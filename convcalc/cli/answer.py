@@ -188,7 +188,12 @@ def look_up(content: Any, path: str) -> Any:
     Raises `ExpressionError` naming what is there.
     """
     current = content
-    for step in path.split("."):
+    steps = path.split(".")
+    while steps:
+        # A layer's name may have dots in it: as much of the path as names one is a step.
+        count = next((n for n in range(len(steps), 1, -1) if _named(current, ".".join(steps[:n]))), 1)
+        step = ".".join(steps[:count])
+        steps = steps[count:]
         found = _step(current, step)
         if found is None:
             raise ExpressionError(
@@ -207,11 +212,17 @@ def _step(content: Any, step: str) -> tuple[Any] | None:
         return (content[step],) if step in content else None
     if not isinstance(content, list):
         return None
-    named = [item for item in content if isinstance(item, dict) and item.get("name") == step]
+    named = _named(content, step)
     if named:
         return (named[0],)
     number = int(step) if re.fullmatch(r"-?[0-9]{1,9}", step) else None
     return (content[number],) if number is not None and -len(content) <= number < len(content) else None
+
+
+def _named(content: Any, name: str) -> list[Any]:
+    """The items of a list that have this name."""
+    items = content if isinstance(content, list) else []
+    return [item for item in items if isinstance(item, dict) and item.get("name") == name]
 
 
 def _what_is_there(content: Any, step: str) -> str:

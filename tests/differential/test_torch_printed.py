@@ -82,6 +82,29 @@ def test_every_class_as_it_prints(name: str) -> None:
     assert report.status == "complete"
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: nn.LSTM(3, 4),
+        lambda: nn.LSTM(3, 6, num_layers=3, bidirectional=True, proj_size=2),
+        lambda: nn.GRU(3, 4, num_layers=2, bias=False, batch_first=True, dropout=0.1),
+        lambda: nn.RNN(3, 4, bidirectional=True, nonlinearity="relu"),
+        lambda: nn.LSTMCell(3, 4),
+        lambda: nn.GRUCell(3, 4, bias=False),
+        lambda: nn.RNNCell(3, 4),
+        lambda: nn.Embedding(10, 3, padding_idx=1, max_norm=2.0),
+        lambda: nn.EmbeddingBag(10, 3, mode="sum"),
+        lambda: nn.Bilinear(3, 4, 5, bias=False),
+    ],
+)
+def test_modules_of_which_only_parameters_are_known(made) -> None:
+    module = made()
+    report = costs(PrintedModel(str(nn.Sequential(module)), "model").network((3, 8, 8)))
+    assert report.totals["params"] == sum(parameter.numel() for parameter in module.parameters())
+    assert "params" not in report.partial
+    assert report.totals["macs"] is None
+
+
 def random_model(draw: random.Random, depth: int = 0):
     """A module with 8 channels in and out that keeps 8x8: leaves, chains, lists and containers of somebody's own."""
 
