@@ -571,7 +571,7 @@ class _Reader:
         weights = {key: inputs[place] for key, place in plan.weights.items() if place < len(inputs) and inputs[place]}
         for key, tensor in weights.items():
             if self._is_constant(tensor):
-                self._constant(tensor, scale=not key.startswith("running_"))
+                self._constant(tensor, scale=not key.startswith("running_"), least=0)
             else:
                 data.append(tensor)
         for tensor in data:
@@ -612,14 +612,17 @@ class _Reader:
                     f"{key} is {found}, but must be {shape_text(wanted[key])}", field=key, value=self.shapes[tensor]
                 )
 
-    def _constant(self, name: str, *, scale: bool) -> None:
-        """Note a tensor of the file that a node takes. Floats of one axis or more serve as weight, scale or bias."""
+    def _constant(self, name: str, *, scale: bool, least: int = 2) -> None:
+        """Note a tensor of the file that a node takes. Floats serve as weight, scale or bias; a single one is a number.
+
+        `least` is how many elements a parameter has.
+        """
         if name in self.constants:
             return
         tensor = self.tensors.get(name)
         small = self.smalls.get(name)
         if tensor is not None:
-            parameter = scale and tensor.dtype in FLOATING and bool(tensor.dims)
+            parameter = scale and tensor.dtype in FLOATING and tensor.elements >= least
             self.constants[name] = Constant(tuple(tensor.dims), tensor.dtype, tensor, parameter=parameter)
         elif small is not None:
             self.constants[name] = Constant(small.shape, small.dtype, small.items, parameter=False)
