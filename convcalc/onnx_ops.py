@@ -674,7 +674,32 @@ def _resize(call: Call) -> Plan:
             output[axis] = floor(shape[axis] * part * scale)
     else:
         raise ModelFileError(f"{call.where}: neither sizes nor scales are given")
+    upsampled = _upsampled(call, mode, output, scales if sizes is None else None)
+    if upsampled is not None:
+        return Plan(upsampled, (0,))
     return Plan(_class("resize")(tuple(output), {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)), (0,))
+
+
+def _upsampled(call: Call, mode: str, output: Sequence[int], scales: Sequence[float] | None) -> Layer | None:
+    """PyTorch's layer for a resize of spatial axes that finds its places as PyTorch does."""
+    shape = call.shape(0)
+    rank = len(shape) - 2
+    if rank not in (1, 2, 3) or tuple(output[:2]) != shape[:2] or call.integers("axes"):
+        return None
+    old = call.op == "Upsample" or call.opset < 11
+    where = "asymmetric" if old else call.text("coordinate_transformation_mode", "half_pixel")
+    names = {"linear": ("linear", "bilinear", "trilinear"), "cubic": ("", "bicubic", "")}
+    if mode == "nearest" and where == "asymmetric" and (old or call.text("nearest_mode", "") == "floor"):
+        name, corners = "nearest", None
+    elif mode in names and names[mode][rank - 1] and where in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        name, corners = names[mode][rank - 1], where == "align_corners"
+        if call.integer("antialias") or (mode == "cubic" and call.number("cubic_coeff_a", -0.75) != -0.75):
+            return None
+    else:
+        return None
+    size = None if scales is not None else tuple(output[2:])
+    layer: Layer = _class("upsample")(size, None if scales is None else tuple(scales[2:]), name, corners)
+    return layer
 
 
 def _scales(call: Call) -> tuple[list[float] | None, list[int] | None]:

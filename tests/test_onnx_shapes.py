@@ -16,6 +16,7 @@ from onnx_models import initializer, integers, model, resnet50
 
 from convcalc.analysis.costs import costs
 from convcalc.analysis.memory import memory
+from convcalc.analysis.receptive_field import receptive_fields
 from convcalc.analysis.shapes import resolve, shapes
 from convcalc.constant_folding import FOLDERS, Small, fold
 from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, ShapeError, UnsupportedOpError
@@ -484,3 +485,30 @@ def test_a_document(tmp_path, capsys):
     assert run_command_line(["flops", str(path)]) == 1
     assert "dimension batch of input x" in capsys.readouterr().err
     assert resolve(read_network([str(path)], input_shape="3x8x8"))
+
+
+# --- the receptive field --------------------------------------------------------------------------------------------
+
+
+def test_the_receptive_field_passes_the_models_own_numbers():
+    nodes = [
+        op("Conv", "x w", "a", pads=[1] * 4),
+        op("Mul", "a scale", "b"),
+        op("Sqrt", "scale", "root"),
+        op("Div", "b root", "c"),
+        op(
+            "Resize",
+            "c none twice",
+            "d",
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        ),
+        op("Conv", "d v", "y"),
+    ]
+    twice = helper.make_tensor("twice", TensorProto.FLOAT, [4], [1, 1, 2, 2])
+    none = helper.make_tensor("none", TensorProto.FLOAT, [0], [])
+    weights = [initializer("w", 4, 3, 3, 3), initializer("v", 4, 4, 3, 3), initializer("scale", 4, 1, 1), twice, none]
+    report = receptive_fields(read(chain(*nodes, inputs={"x": [1, 3, 16, 16]}, weights=weights)))
+    assert [row.values.get("receptive_field") for row in report.rows] == [(3, 3), (3, 3), None, (3, 3), (3, 3), (4, 4)]
+    assert report.rows[4].kind == "upsample"

@@ -13,7 +13,7 @@ from math import gcd
 from typing import Any
 
 from convcalc.errors import ExpressionError, ResourceError, ShapeError, UnsupportedOpError
-from convcalc.layers import LAYERS, kind_of
+from convcalc.layers import FILE_LAYERS, LAYERS, kind_of
 from convcalc.layers.base import Layer, Shape
 
 Positions = tuple[int, int]
@@ -191,7 +191,7 @@ def axes_of(layer: Layer, rank: int, before: Shape | None, after: Shape | None) 
     `before` and `after` are the shapes (batch first) that come in and go out, None where the input is left open. Raises
     `ExpressionError` where they are needed, `UnsupportedOpError` where the positions are not known.
     """
-    if layer.kind not in LAYERS:
+    if layer.kind not in LAYERS and layer.kind not in FILE_LAYERS:
         raise UnsupportedOpError("it is not known, so nothing can be composed across it")
     kind = kind_of(layer)
     if kind.name in ENDS:
@@ -332,6 +332,7 @@ WINDOWS: dict[str, WindowRule] = {
     "maxpool": _pool,
     "avgpool": _pool,
     "lppool": _pool,
+    "windowpool": _pool,
     **dict.fromkeys(("adaptivemaxpool", "adaptiveavgpool", "globalavgpool", "globalmaxpool"), _adaptive),
     **dict.fromkeys(("pad", "constantpad", "zeropad", "reflectionpad", "replicationpad", "circularpad"), _pad),
     "pixelshuffle": _shuffled,
@@ -343,8 +344,11 @@ WINDOWS: dict[str, WindowRule] = {
 ELEMENTWISE = ("activation", "parametric", "softmax", "norm", "dropout")
 """The families whose layers read each position by itself; the statistics of norms are not counted."""
 
-PASSES = ("identity", "channelshuffle")
+PASSES = (
+    "identity", "channelshuffle", "function", "combine", "clip", "onnxhardsigmoid", "quantize", "cast", "dropoutmask",
+    "layernormstatistics", "batchnormtraining",
+)  # fmt: skip
 """Further kinds that read each position by itself."""
 
-ENDS = ("flatten", "linear", "unflatten", "reshape", "permute", "unfold", "fold")
+ENDS = ("flatten", "linear", "unflatten", "reshape", "permute", "unfold", "fold", "shaped", "matmul", "gemm")
 """The kinds after which there are no spatial axes, or others."""

@@ -23,7 +23,7 @@ _COLUMNS = (
     Column("overlap", "Overlap", "sizes", total=False, wide=True),
 )
 
-_JOINS = ("add", "mul", "concat")
+_JOINS = ("add", "mul", "concat", "combine")
 
 
 def receptive_fields(network: Network) -> Report:
@@ -78,21 +78,26 @@ class _Paths:
             raise ShapeError("the input has no spatial axes, so there is no receptive field")
         self.known: dict[str, _Known] = {name: ((Reach(),) * self.rank, "") for name in network.inputs}
         self.makers = {tensor: label(item.node) for item in resolved for tensor in item.node.outputs}
+        self.numbers = set(network.constants)
+        """Tensors that are made of the model's own numbers alone, and read nothing of the input."""
         self.warnings: list[Diagnostic] = []
         for item in resolved:
+            found: _Known
             try:
                 found = self._through(item)
             except UnsupportedOpError as error:
                 found = None, error.message
             except ConvcalcError as error:
                 raise located(error, item.node) from None
-            for name in item.node.outputs:
-                self.known[name] = found
+            self.known.update(dict.fromkeys(item.node.outputs, found))
 
     def _through(self, item: Resolved) -> _Known:
         if item.unknown:
             return None, item.unknown
-        came = [self.known[name] for name in item.node.inputs]
+        came = [self.known[name] for name in item.node.inputs if name not in self.numbers]
+        if not came:
+            self.numbers.update(item.node.outputs)
+            return None, _ENDED
         for reaches, reason in came:
             if reaches is None:
                 return None, reason
@@ -118,23 +123,29 @@ class _Paths:
         if layer.kind == "concat" and layer.dim % len(item.inputs[0]) != 1:
             raise UnsupportedOpError("what it reads differs along the axis that it joins")
         joined = []
+        pairs = zip(item.node.inputs, item.inputs, strict=True)
+        read = [(name, shape) for name, shape in pairs if name not in self.numbers]
+        axes = len(item.outputs[0])
+        if axes != self.rank + 2:
+            raise UnsupportedOpError(_ENDED)
+        shapes = [(1,) * (axes - len(shape)) + shape for _, shape in read]
+        names = [self.makers.get(name, "the input") for name, _ in read]
         for axis in range(self.rank):
             size = item.outputs[0][2 + axis]
             paths = [
                 # One element that is repeated reads the same for every output.
                 Reach((reaches[axis].of(0),), 0) if shape[2 + axis] == 1 < size else reaches[axis]
-                for reaches, shape in zip(came, item.inputs, strict=True)
+                for reaches, shape in zip(came, shapes, strict=True)
             ]
-            self._say_misaligned(item, axis, paths)
+            self._say_misaligned(item, axis, paths, names)
             all_paths = paths[0]
             for path in paths[1:]:
                 all_paths = _union(all_paths, path, size)
             joined.append(all_paths)
         return joined
 
-    def _say_misaligned(self, item: Resolved, axis: int, paths: Sequence[Reach]) -> None:
+    def _say_misaligned(self, item: Resolved, axis: int, paths: Sequence[Reach], names: Sequence[str]) -> None:
         """Warn of paths that do not look at the same place of the input."""
-        names = [self.makers.get(name, "the input") for name in item.node.inputs]
         where = axis_name(self.rank, axis)
         for path, name in zip(paths[1:], names[1:], strict=True):
             if 0 in (path.jump, paths[0].jump) or None in (path.jump, paths[0].jump):
