@@ -80,6 +80,15 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     ] = None,
     lr: Annotated[float, typer.Option("--lr", metavar="RATE", help="With --fit: the rate of learning.")] = 0.03,
     steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="With --fit: how many steps.")] = 20,
+    algorithm: Annotated[
+        str | None,
+        typer.Option("--algorithm", metavar="NAME", show_default=False,
+                     help="How to convolve: auto, direct, pointwise, im2col, grouped, winograd2, winograd4, fft."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", min=1, help="Cores to use; all if none.", show_default=False),
+    ] = None,
     heatmap: Annotated[
         bool | None,
         typer.Option("--heatmap/--table", help="Draw a heat map, or a table; by size if neither.", show_default=False),
@@ -94,10 +103,14 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         raise ExpressionError(f"{asked[0]} and {asked[1]} ask for different arrays; keep one of them")
 
     def report_of(words: Sequence[Span]) -> RunReport:
-        return _report(
-            question, words, weights=weights or [], bias_values=bias_values, seed=seed, flip=flip, layer=layer,
-            indices=indices, as_matrix=as_matrix, im2col=im2col, fit=fit, lr=lr, steps=steps,
-        )  # fmt: skip
+        from convcalc.executor.algorithms import forced
+        from convcalc.executor.threads import threads as using_threads
+
+        with using_threads(threads), forced(algorithm):
+            return _report(
+                question, words, weights=weights or [], bias_values=bias_values, seed=seed, flip=flip, layer=layer,
+                indices=indices, as_matrix=as_matrix, im2col=im2col, fit=fit, lr=lr, steps=steps,
+            )  # fmt: skip
 
     name = format_name(question)
     check_output_options(question, name, explain=False)

@@ -1,1 +1,5 @@
 """The executor: layers on real arrays, with NumPy."""
+
+from convcalc.executor.processor import use_wide_matmul
+
+use_wide_matmul()  # before any module of the executor loads NumPy

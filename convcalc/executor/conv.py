@@ -7,6 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from convcalc.executor.algorithms import algorithm_for, convolve
+from convcalc.executor.blocks import Activation, Problem
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel, largest, matmul, refuse_wrapping
 from convcalc.executor.windows import add_columns, columns, pad, unpad
 from convcalc.layers.base import Pairs, Shape
@@ -19,12 +21,27 @@ COLUMN_LIMIT = 1 << 24
 
 @kernel(Conv)
 def conv(layer: Conv, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
-    """weight @ columns, and the bias."""
-    (x,) = inputs
+    """weight @ columns, and the bias, by the algorithm that `choose` names."""
+    return (convolution(layer, inputs[0], weights),)
+
+
+def convolution(layer: Conv, x: Array, weights: Weights, activation: Activation | None = None) -> Array:
+    """A convolution, and what is done to its output block by block."""
     (shape,) = layer.infer(x.shape)
+    if layer.padding_mode == "zeros":
+        pads = layer.pads(x.shape[2:])
+    else:
+        x, pads = _padded(layer, x), ((0, 0),) * len(layer.kernel_size)
+    problem = Problem(*_geometry(layer), pads, layer.bound[2], x.shape, shape)
+    name = algorithm_for(problem, [x.dtype, *(weight.dtype for weight in weights.values())])
+    if name != "direct":
+        return convolve(name, problem, x, weights, activation)
     weight = _weight_matrix(layer, weights["weight"])
-    parts = [matmul(weight, cols) for cols in _column_parts(layer, _padded(layer, x), shape)]
-    return (_with_bias(np.concatenate(parts).reshape(shape), weights),)
+    parts = [matmul(weight, cols) for cols in _column_parts(problem, pad(x, pads), shape)]
+    y = _with_bias(np.concatenate(parts).reshape(shape), weights)
+    if activation is not None:
+        activation(y)
+    return y
 
 
 @gradient(Conv)
@@ -106,11 +123,12 @@ def _weight_matrix(layer: Conv | ConvTranspose, weight: Array) -> Array:
     return weight.reshape(groups, weight.shape[0] // groups, -1)
 
 
-def _column_parts(layer: Conv, padded: Array, shape: Shape) -> Iterator[Array]:
-    each = padded.shape[1] * product(layer.kernel_size) * product(shape[2:])
+def _column_parts(problem: Problem, padded: Array, shape: Shape) -> Iterator[Array]:
+    each = padded.shape[1] * problem.taps * product(shape[2:])
     step = max(COLUMN_LIMIT // max(each, 1), 1)
     for start in range(0, shape[0], step):
-        yield columns(padded[start : start + step], layer.bound[2], *_geometry(layer), shape[2:])
+        geometry = (problem.kernel_size, problem.stride, problem.dilation)
+        yield columns(padded[start : start + step], problem.groups, *geometry, shape[2:])
 
 
 def _with_bias(y: Array, weights: Weights) -> Array:

@@ -23,6 +23,7 @@ from convcalc.layers.base import Layer
 
 Array = npt.NDArray[Any]
 Weights = Mapping[str, Array]
+"""A layer's weights by parameter, maybe `LayerWeights`."""
 Kernel = Callable[[Any, tuple[Array, ...], Weights], tuple[Array, ...]]
 Gradients = tuple[tuple[Array | None, ...], dict[str, Array]]
 """The gradients of the inputs (None: it has none, such as an index), and of the weights by name."""
@@ -76,6 +77,23 @@ def _find(table: dict[type[Layer], Any], layer: Layer | type[Layer]) -> Any:
     if family != cls.__module__ and find_spec(f"convcalc.executor.{family}") is not None:
         import_module(f"convcalc.executor.{family}")
     return next((table[base] for base in cls.__mro__ if base in table), None)
+
+
+class LayerWeights(dict[str, Array]):
+    """A layer's weights by parameter, and what was worked out from them once, such as a transform."""
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__(weights)
+        self.derived: dict[str, Any] = {}
+
+
+def derived(weights: Weights, name: str, make: Callable[[], Any]) -> Any:
+    """What `make` gives, made once for `LayerWeights`."""
+    if not isinstance(weights, LayerWeights):
+        return make()
+    if name not in weights.derived:
+        weights.derived[name] = make()
+    return weights.derived[name]
 
 
 def floats(x: Array) -> Array:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from convcalc.errors import ResourceError, UnsupportedOpError
+from convcalc.executor.algorithms import forced
 from convcalc.executor.conv import im2col
 from convcalc.executor.kernels import Array
 from convcalc.executor.run import Prepared, compute_layer
@@ -49,10 +50,11 @@ def as_matrix(prepared: Prepared) -> Array:
     # The last sample is zero: what comes out of it is what a layer adds besides its bias.
     basis = np.eye(columns + 1, columns, dtype=given.dtype).reshape(columns + 1, *shape)
     tensors = {name: basis}
-    for item in prepared.resolved:
-        inputs = tuple(tensors[name] for name in item.node.inputs)
-        outputs = compute_layer(item, inputs, unbiased.weights_of(item.node.name))
-        tensors.update(zip(item.node.outputs, outputs, strict=True))
+    with forced("direct"):  # the weights themselves, without rounding
+        for item in prepared.resolved:
+            inputs = tuple(tensors[name] for name in item.node.inputs)
+            outputs = compute_layer(item, inputs, unbiased.weights_of(item.node.name))
+            tensors.update(zip(item.node.outputs, outputs, strict=True))
     images = tensors[prepared.network.outputs[0]].reshape(columns + 1, rows)
     result: Array = (images[:-1] - images[-1]).T
     return result

@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from convcalc.analysis.shapes import Resolved, View, located, resolve
 from convcalc.errors import ConvcalcError, ShapeError, did_you_mean
-from convcalc.executor.kernels import Array, kernel_of
+from convcalc.executor.algorithms import forced
+from convcalc.executor.kernels import Array, LayerWeights, kernel_of
 from convcalc.executor.plan import need, plan
+from convcalc.executor.threads import threads as using_threads
 from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.network import Input, Network, no_input
@@ -56,6 +58,7 @@ class Prepared:
     weights: Mapping[str, Array]
     notes: tuple[str, ...] = ()
     drop_channels: bool = False
+    _of_layers: dict[str, LayerWeights] = field(default_factory=dict, init=False)
 
     def shown(self, array: Array) -> Array:
         """An array (batch first) in the shape that people see."""
@@ -65,10 +68,14 @@ class Prepared:
             shape = (*shape[: len(shape) - rank - 1], *shape[len(shape) - rank :])
         return array.reshape(shape)
 
-    def weights_of(self, name: str) -> dict[str, Array]:
-        """The weights of one layer, by parameter."""
-        start = f"{name}."
-        return {key.removeprefix(start): value for key, value in self.weights.items() if key.startswith(start)}
+    def weights_of(self, name: str) -> LayerWeights:
+        """The weights of one layer, by parameter. What is derived from them is kept with them."""
+        if name not in self._of_layers:
+            start = f"{name}."
+            self._of_layers[name] = LayerWeights(
+                {key.removeprefix(start): value for key, value in self.weights.items() if key.startswith(start)}
+            )
+        return self._of_layers[name]
 
 
 def run(
@@ -81,6 +88,8 @@ def run(
     keep: bool = False,
     indices: bool = False,
     flip: bool = False,
+    threads: int | None = None,
+    algorithm: str | None = None,
 ) -> Result:
     """Compute a network, a layer, layers in a row, or an expression on an array (several inputs: on arrays by name).
 
@@ -91,14 +100,15 @@ def run(
     uniformly within 1 / √fan_in as PyTorch does.
 
     `keep` keeps what every layer gives; `indices` says what max pooling chose; `flip` turns every kernel by 180
-    degrees, which makes cross-correlation true convolution. Dropout does nothing, and batch norm uses its running
-    statistics. Raises `ShapeError` for an array that does not fit.
+    degrees, which makes cross-correlation true convolution. `threads` is how many to use (every core if None), and
+    `algorithm` is "direct" or one of `ALGORITHMS`, for the convolutions that can be done by it. Dropout does nothing,
+    and batch norm uses its running statistics. Raises `ShapeError` for an array that does not fit.
 
     >>> run("conv", [[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[0, 1], [2, 3]]).output.tolist()
     [[19, 25], [37, 43]]
     """
     prepared = prepare(network, input, weights, bias=bias, seed=seed)
-    return compute(prepared, keep=keep, indices=indices, flip=flip)
+    return compute(prepared, keep=keep, indices=indices, flip=flip, threads=threads, algorithm=algorithm)
 
 
 def prepare(
@@ -137,15 +147,27 @@ def prepare(
     return Prepared(network, resolved, arrays, ready, tuple(notes), drop_channels)
 
 
-def compute(prepared: Prepared, *, keep: bool = False, indices: bool = False, flip: bool = False) -> Result:
-    """Run what is prepared. A tensor is let go after its last use."""
-    weights = flipped(prepared) if flip else prepared
+def compute(
+    prepared: Prepared,
+    *,
+    keep: bool = False,
+    indices: bool = False,
+    flip: bool = False,
+    threads: int | None = None,
+    algorithm: str | None = None,
+) -> Result:
+    """Run what is prepared, as `run` says. A tensor is let go after its last use."""
+    with using_threads(threads), forced(algorithm):
+        return _compute(flipped(prepared) if flip else prepared, keep=keep, indices=indices)
+
+
+def _compute(prepared: Prepared, *, keep: bool, indices: bool) -> Result:
     tensors = dict(prepared.inputs)
     uses = Counter(name for item in prepared.resolved for name in item.node.inputs) + Counter(prepared.network.outputs)
     kept, chosen = {}, {}
     for item in prepared.resolved:
         inputs = tuple(tensors[name] for name in item.node.inputs)
-        outputs = compute_layer(item, inputs, weights.weights_of(item.node.name))
+        outputs = compute_layer(item, inputs, prepared.weights_of(item.node.name))
         tensors.update(zip(item.node.outputs, outputs, strict=True))
         if keep:
             kept[item.node.name] = prepared.shown(outputs[0])
@@ -158,7 +180,7 @@ def compute(prepared: Prepared, *, keep: bool = False, indices: bool = False, fl
             if uses[name] <= 0:
                 tensors.pop(name, None)
     output = tensors[prepared.network.outputs[0]]
-    return Result(prepared.shown(output), kept, chosen, weights.weights, prepared.notes)
+    return Result(prepared.shown(output), kept, chosen, prepared.weights, prepared.notes)
 
 
 def compute_layer(item: Resolved, inputs: tuple[Array, ...], weights: Mapping[str, Array]) -> tuple[Array, ...]:

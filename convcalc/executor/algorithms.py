@@ -1,0 +1,163 @@
+"""`ALGORITHMS`: the ways to compute a convolution, and `choose`, the rule that picks one from the layer's numbers.
+
+All give the same numbers up to rounding; how far apart they may be is in docs/performance.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convcalc.errors import LayerError, did_you_mean
+from convcalc.executor import columns
+from convcalc.executor.blocks import Activation, Problem
+from convcalc.executor.fourier import fft, fft_macs, spectrum_elements, weight_spectrum
+from convcalc.executor.kernels import Array, Weights, derived
+from convcalc.executor.winograd import tiles_of, transformed_weight, winograd
+from convcalc.tracing import ceil_div, per_axis, product
+
+Compute = Callable[[Problem, Array, Array, Array | None, Activation | None, Array], None]
+
+
+class Algorithm(NamedTuple):
+    """One way: for which problems it is there, how it takes the weights (O, C / groups, *kernel_size), what it does."""
+
+    fits: Callable[[Problem], bool]
+    ready: Callable[[Problem, Array], Array]
+    compute: Compute
+    about: str
+
+
+def _matrix(problem: Problem, weight: Array) -> Array:
+    return weight.reshape(weight.shape[0], -1)
+
+
+def _matrices(problem: Problem, weight: Array) -> Array:
+    return weight.reshape(problem.groups, weight.shape[0] // problem.groups, -1)
+
+
+def _is_pointwise(problem: Problem) -> bool:
+    return problem.taps == 1 and set(problem.stride) == {1} and problem.groups == 1 and not any(map(any, problem.pads))
+
+
+def _slides_by_one(problem: Problem) -> bool:
+    return set(problem.stride) == {1} and set(problem.dilation) == {1} and problem.taps > 1
+
+
+def _winograd(tile: int) -> Algorithm:
+    """F(tile, r) for kernels of up to 5 taps an axis; beyond that rounding errors grow large."""
+
+    def compute(problem: Problem, x: Array, weight: Array, *rest: Any) -> None:
+        winograd(problem, x, weight, *rest, tiles=tiles_of(problem.kernel_size, tile))
+
+    return Algorithm(
+        lambda problem: _slides_by_one(problem) and max(problem.kernel_size) <= 5,
+        lambda problem, weight: transformed_weight(weight, problem.groups, tiles_of(problem.kernel_size, tile)),
+        compute,
+        f"Winograd's F({tile}, r): {tile} outputs along each axis at once",
+    )
+
+
+ALGORITHMS: Mapping[str, Algorithm] = {
+    "pointwise": Algorithm(_is_pointwise, _matrix, columns.pointwise, "1x1: a matrix product with no copy"),
+    "im2col": Algorithm(
+        lambda problem: problem.groups == 1, _matrix, columns.im2col, "windows laid out as columns, block by block"
+    ),
+    "grouped": Algorithm(
+        lambda problem: True, _matrices, columns.grouped, "the same for many groups in one call, such as depthwise"
+    ),
+    "winograd2": _winograd(2),
+    "winograd4": _winograd(4),
+    "fft": Algorithm(
+        lambda problem: set(problem.dilation) == {1}, weight_spectrum, fft, "products of Fourier transforms"
+    ),
+}
+"""What `choose` and `--algorithm` name, besides "direct": all columns of an image at once, which every layer can do."""
+
+SMALL = 1 << 18
+"""Multiply-adds below which the direct way is as fast as any."""
+COPY = 50
+"""What a number laid out costs, in multiply-adds of a matrix product."""
+READ = 60
+"""What a weight costs that a product reads, beside its multiply-adds."""
+
+
+def choose(problem: Problem) -> str:
+    """The algorithm for a convolution of floats, from its numbers alone. The table in docs/performance.md says why."""
+    if problem.macs < SMALL:
+        return "direct"
+    if problem.groups > 1:
+        return "grouped"
+    if _is_pointwise(problem) and (problem.output[0] == 1 or product(problem.output[2:]) >= 64):
+        return "pointwise"
+    costs = {"im2col": _columns_cost(problem)}
+    for name, tile in (("winograd2", 2), ("winograd4", 4)):
+        if ALGORITHMS[name].fits(problem):
+            costs[name] = _winograd_cost(problem, tile)
+    if ALGORITHMS["fft"].fits(problem) and spectrum_elements(problem) <= 1 << 26:
+        costs["fft"] = fft_macs(problem)
+    return min(costs, key=lambda name: costs[name])
+
+
+def _columns_cost(problem: Problem) -> float:
+    """Multiply-adds of im2col, and what else it does in the same unit."""
+    channels_out = problem.output[1]
+    return problem.macs * (1 + COPY / channels_out) + problem.depth * channels_out * READ
+
+
+def _winograd_cost(problem: Problem, tile: int) -> float:
+    """Multiply-adds of the products, of the transforms of tiles in and out, and what else it does in the same unit."""
+    tiles = tiles_of(problem.kernel_size, tile)
+    count = problem.output[0] * product(per_axis(ceil_div, problem.output[2:], tiles))
+    points = product(per_axis(lambda outputs, taps: outputs + taps - 1, tiles, problem.kernel_size))
+    channels, channels_out = problem.input[1], problem.output[1]
+    products = points * channels * channels_out * (count + READ)
+    transforms = count * points * (channels * (points + COPY) + channels_out * product(tiles))
+    return float(products + transforms)
+
+
+_forced: list[str] = []
+
+
+@contextmanager
+def forced(name: str | None) -> Iterator[None]:
+    """Use this algorithm inside the `with` block, for every layer that can; None and "auto" leave it to the rule.
+
+    Raises `LayerError` for a name that is none.
+    """
+    if name is None or name == "auto":
+        yield
+        return
+    if name not in ("direct", *ALGORITHMS):
+        known = ("auto", "direct", *ALGORITHMS)
+        meant = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+        raise LayerError(f"unknown algorithm {name}{meant}", field="algorithm", value=name)
+    _forced.append(name)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+def algorithm_for(problem: Problem, dtypes: Sequence[np.dtype[Any]]) -> str:
+    """The name of the algorithm: the forced one where it can be had, else the rule's.
+
+    Whole numbers, half floats and mixed types are done directly.
+    """
+    if len(set(dtypes)) > 1 or dtypes[0] not in (np.float32, np.float64):
+        return "direct"
+    if _forced and (_forced[-1] == "direct" or ALGORITHMS[_forced[-1]].fits(problem)):
+        return _forced[-1]
+    return choose(problem)
+
+
+def convolve(name: str, problem: Problem, x: Array, weights: Weights, activation: Activation | None = None) -> Array:
+    """The convolution by the algorithm of this name. `x` is what came in, without padding."""
+    algorithm = ALGORITHMS[name]
+    ready = derived(weights, name, lambda: algorithm.ready(problem, weights["weight"]))
+    out = np.empty(problem.output, x.dtype)
+    algorithm.compute(problem, np.ascontiguousarray(x), ready, weights.get("bias"), activation, out)
+    return out

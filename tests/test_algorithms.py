@@ -1,0 +1,264 @@
+"""Every way to compute a convolution against the direct one, the rule that chooses, and threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings, strategies as st
+
+from convcalc.errors import LayerError, ShapeError
+from convcalc.executor.algorithms import ALGORITHMS, SMALL, algorithm_for, choose, forced
+from convcalc.executor.blocks import Block, Problem, blocks
+from convcalc.executor.kernels import LayerWeights, derived, kernel_of
+from convcalc.executor.processor import use_wide_matmul
+from convcalc.executor.threads import share, thread_count, threads
+from convcalc.executor.winograd import axis_transform
+from convcalc.layers import LAYERS
+from convcalc.layers.conv import Conv2d
+from convcalc.limits import need_memory
+
+BOUNDS = {"winograd2": 32, "winograd4": 256, "fft": 32}
+"""Rounding errors in the type's epsilon, relative to what docs/performance.md says."""
+
+
+def computed(layer, x, weights, algorithm):
+    with forced(algorithm):
+        (y,) = kernel_of(layer)(layer, (x,), weights)
+    return y
+
+
+@st.composite
+def convolutions(draw):
+    rank = draw(st.integers(1, 3))
+    most = {1: 40, 2: 18, 3: 7}[rank]
+    channels = draw(st.sampled_from([1, 2, 3, 8, 33]))
+    shape = (draw(st.integers(1, 3)), channels, *(draw(st.integers(1, most)) for _ in range(rank)))
+    groups = draw(st.sampled_from([1, 1, channels]))
+
+    def per_axis(low, high):
+        return tuple(draw(st.integers(low, high)) for _ in range(rank))
+
+    fields = {
+        "out_channels": groups * draw(st.sampled_from([1, 2, 7])),
+        "kernel_size": per_axis(1, draw(st.sampled_from([1, 3, 5, 7]))),
+        "stride": per_axis(1, draw(st.sampled_from([1, 1, 3]))),
+        "padding": tuple((draw(st.integers(0, 3)), draw(st.integers(0, 3))) for _ in range(rank)),
+        "dilation": per_axis(1, draw(st.sampled_from([1, 1, 2]))),
+        "bias": draw(st.booleans()),
+        "padding_mode": draw(st.sampled_from(["zeros", "zeros", "reflect", "replicate", "circular"])),
+    }
+    layer = LAYERS["conv"].layer_class(rank)(channels, groups=groups, **fields)
+    try:
+        layer.infer(shape)
+    except (LayerError, ShapeError):
+        assume(False)
+    return layer, shape
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("count", [1, 2])
+@settings(max_examples=40)
+@given(case=convolutions(), seed=st.integers(0, 1000), positive=st.booleans())
+def test_every_algorithm_gives_what_the_direct_way_gives(dtype, count, case, seed, positive):
+    layer, shape = case
+    stream = np.random.default_rng(seed)
+
+    def numbers(size):
+        drawn = stream.random(size, np.float32) if positive else stream.standard_normal(size, np.float32)
+        return drawn.astype(np.float64)
+
+    x, weights = numbers(shape), {name: numbers(size) for name, size in layer.parameters().items()}
+    exact = computed(layer, x, weights, "direct")
+    absolute = {name: abs(weight) for name, weight in weights.items()}
+    scale = computed(layer, abs(x), absolute, "direct")
+    largest = scale.max(axis=tuple(range(1, scale.ndim)), keepdims=True)
+    everywhere = max(abs(weight).sum(axis=tuple(range(1, weight.ndim))).max() for weight in weights.values())
+    beyond = everywhere * max(abs(x).max(), 1)  # a bias counts whole
+    terms = int(np.prod(weights["weight"].shape[1:])) + 1
+    narrow = {name: weight.astype(dtype) for name, weight in weights.items()}
+    problem = problem_of(layer, shape)
+    for name in ("auto", "direct", *(name for name, algorithm in ALGORITHMS.items() if algorithm.fits(problem))):
+        with threads(count):
+            y = computed(layer, x.astype(dtype), narrow, name)
+        assert y.dtype == dtype
+        assert y.shape == exact.shape
+        error = abs(y - exact) / np.finfo(dtype).eps
+        if name in BOUNDS or name == "auto":
+            bound = max(BOUNDS.values()) if name == "auto" else BOUNDS[name]
+            assert (error <= bound * (beyond if name == "fft" else largest)).all(), name
+        else:
+            # Any order of summing is within (terms) roundings; float64 is compared with itself.
+            assert (error <= (terms + 1) * scale).all(), name
+
+
+def test_each_algorithm_is_taken_where_it_fits():
+    taken = set()
+    for layer, shape in (
+        (Conv2d(64, 64, 1), (1, 64, 9, 9)),
+        (Conv2d(64, 64, 3), (1, 64, 9, 9)),
+        (Conv2d(64, 64, 3, groups=64), (1, 64, 9, 9)),
+    ):
+        problem = problem_of(layer, shape)
+        for name, algorithm in ALGORITHMS.items():
+            with forced(name):
+                found = algorithm_for(problem, [np.dtype(np.float32)])
+            assert found == (name if algorithm.fits(problem) else choose(problem))
+            taken.add(found)
+    assert taken >= set(ALGORITHMS)
+
+
+def problem_of(layer, shape):
+    (output,) = layer.infer(shape)
+    pads = layer.pads(shape[2:])
+    return Problem(layer.kernel_size, layer.stride, layer.dilation, pads, layer.groups, shape, output)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "wanted"),
+    [
+        (Conv2d(3, 4, 3), (1, 3, 9, 9), "direct"),
+        (Conv2d(3, 64, 7, stride=2, padding=3), (1, 3, 224, 224), "im2col"),
+        (Conv2d(64, 64, 3, padding=1), (1, 64, 56, 56), "winograd4"),
+        (Conv2d(128, 128, 3, padding=1), (8, 128, 28, 28), "winograd4"),
+        (Conv2d(512, 512, 3, padding=1), (1, 512, 7, 7), "im2col"),
+        (Conv2d(512, 512, 3, padding=1), (8, 512, 7, 7), "winograd2"),
+        (Conv2d(128, 128, 3, stride=2, padding=1), (1, 128, 56, 56), "im2col"),
+        (Conv2d(128, 128, 3, dilation=2), (1, 128, 28, 28), "im2col"),
+        (Conv2d(256, 64, 1), (1, 256, 56, 56), "pointwise"),
+        (Conv2d(256, 512, 1, stride=2), (1, 256, 56, 56), "im2col"),
+        (Conv2d(512, 64, 1), (8, 512, 7, 7), "im2col"),
+        (Conv2d(144, 144, 3, padding=1, groups=144), (1, 144, 56, 56), "grouped"),
+        (Conv2d(100, 100, 5, padding=2), (1, 100, 64, 64), "winograd4"),
+        (Conv2d(16, 16, 31, padding=15), (1, 16, 64, 64), "fft"),
+    ],
+)
+def test_the_rule(layer, shape, wanted):
+    problem = problem_of(layer, shape)
+    assert choose(problem) == wanted
+    assert (problem.macs < SMALL) is (wanted == "direct")
+
+
+def test_whole_numbers_and_mixed_types_are_done_directly():
+    problem = problem_of(Conv2d(64, 64, 3), (1, 64, 56, 56))
+    assert algorithm_for(problem, [np.dtype(np.int64)] * 2) == "direct"
+    assert algorithm_for(problem, [np.dtype(np.float32), np.dtype(np.float64)]) == "direct"
+    with forced("direct"):
+        assert algorithm_for(problem, [np.dtype(np.float32)]) == "direct"
+
+
+def test_an_unknown_algorithm_is_refused():
+    with pytest.raises(LayerError, match="unknown algorithm winograd; did you mean 'winograd4'"), forced("winograd"):
+        pass
+
+
+# --- Winograd -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tile", "taps"), [(2, 3), (4, 3), (2, 5), (4, 5), (4, 2), (1, 1)])
+def test_the_transforms_filter_exactly(tile, taps):
+    f = axis_transform(tile, taps)
+    stream = np.random.default_rng(tile * 10 + taps)
+    x, weight = stream.integers(-9, 9, tile + taps - 1), stream.integers(-9, 9, taps)
+    wanted = [int(x[i : i + taps] @ weight) for i in range(tile)]
+    assert f.output @ ((f.weight @ weight) * (f.input @ x)) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_what_is_derived_from_weights_is_made_once():
+    weights = LayerWeights({"weight": np.ones(3)})
+    made = []
+    for _ in range(2):
+        assert derived(weights, "twice", lambda: made.append(1) or weights["weight"] * 2).tolist() == [2, 2, 2]
+    assert made == [1]
+    assert derived({"weight": np.ones(1)}, "twice", lambda: 5) == 5
+
+
+# --- blocks and threads ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 10**6), st.floats(0, 1e9))
+def test_blocks_cover_every_row_once(count, images, rows, elements, work):
+    with threads(count):
+        made = blocks(images, rows, elements, work)
+    covered = [(image, row) for b in made for image in range(b.first, b.last) for row in range(b.start, b.stop)]
+    assert sorted(covered) == [(image, row) for image in range(images) for row in range(rows)]
+    assert all(block.height * block.many * elements <= max(elements, 1 << 17) for block in made)
+
+
+def test_a_block_for_each_thread_when_there_is_work():
+    with threads(4):
+        assert len(blocks(1, 100, 1, 1e9)) == 4
+        assert blocks(1, 100, 1, 1) == [Block(0, 1, 0, 100)]
+
+
+def test_every_task_is_done_once_and_errors_come_back():
+    done = []
+    with threads(3):
+        assert thread_count() == 3
+        with threads():
+            assert thread_count() == 3
+            share(done.append, range(100))
+        with pytest.raises(ShapeError, match="the 7th"):
+            share(lambda n: need_memory(1, "") if n != 7 else fail(), range(20))
+    assert thread_count() == 1
+    assert sorted(done) == list(range(100))
+
+
+def fail():
+    raise ShapeError("the 7th")
+
+
+def test_warnings_of_other_threads_are_answers_too():
+    layer = Conv2d(64, 64, 3, padding=1, bias=False)
+    x = np.full((4, 64, 20, 20), 3e38, np.float32)
+    with threads(2), np.errstate(all="ignore"):
+        y = computed(layer, x, {"weight": np.ones((64, 64, 3, 3), np.float32)}, "im2col")
+    assert np.isinf(y).all()
+
+
+# --- the processor --------------------------------------------------------------------------------------------------
+
+AMD = "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx512f avx512cd avx512bw avx512dq avx512vl sse\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "wanted"),
+    [
+        (AMD, None, "SkylakeX"),
+        (AMD, "Zen", "Zen"),
+        (AMD.replace("AuthenticAMD", "GenuineIntel"), None, None),
+        (AMD.replace("avx512vl", ""), None, None),
+        ("", None, None),
+        (None, None, None),
+    ],
+)
+def test_wide_kernels_are_asked_for_where_openblas_does_not_know(monkeypatch, tmp_path, text, before, wanted):
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    if before is not None:
+        monkeypatch.setenv("OPENBLAS_CORETYPE", before)
+    monkeypatch.delitem(sys.modules, "numpy")
+    path = tmp_path / "cpuinfo"
+    if text is not None:
+        path.write_text(text + "\nprocessor\t: 1\nvendor_id\t: other\n")
+    use_wide_matmul(path)
+    assert os.environ.get("OPENBLAS_CORETYPE") == wanted
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+
+
+def test_the_command_line_asks_before_numpy_is_loaded():
+    program = (
+        "import sys\n"
+        "import convcalc.executor.processor as processor\n"
+        "asked = []\n"
+        "sys.modules.pop('convcalc.executor')\n"
+        "processor.use_wide_matmul = lambda: asked.append('numpy' in sys.modules)\n"
+        "from convcalc.cli import run_command_line\n"
+        "status = run_command_line(['run', '[[0,1],[2,3]]', '-w', '[[1]]', '-q'])\n"
+        "print(status, asked, 'numpy' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 [False] True", done.stderr
