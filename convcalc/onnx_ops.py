@@ -464,7 +464,8 @@ def _prelu(call: Call) -> Plan:
 
 def _clip(call: Call) -> Plan:
     if any(call.has(place) and call.small(call.inputs[place]) is None for place in (1, 2)):
-        return Plan(_class("combine")("clip"))
+        given = call.given()
+        return Plan(_class("combine")("clip" if len(given) > 2 else "max" if 1 in given else "min"))
     limits: list[Any] = []
     for place, name in ((1, "min"), (2, "max")):
         if call.has(place):
@@ -629,7 +630,8 @@ def _tile(call: Call) -> Plan:
 def _constant_of_shape(call: Call) -> Plan:
     value = call.attributes.get("value")
     dtype = value.dtype if isinstance(value, Tensor) else "float32"
-    return Plan(_class("fill")(tuple(call.values(0, "sizes")), dtype), (), dtypes=(dtype,))
+    numbers = value.numbers() if isinstance(value, Tensor) else None
+    return Plan(_class("fill")(tuple(call.values(0, "sizes")), dtype, numbers[0] if numbers else 0.0), ())
 
 
 def _pad(call: Call) -> Plan:
@@ -695,6 +697,9 @@ def _upsampled(call: Call, mode: str, output: Sequence[int], scales: Sequence[fl
         name, corners = names[mode][rank - 1], where == "align_corners"
         if call.integer("antialias") or (mode == "cubic" and call.number("cubic_coeff_a", -0.75) != -0.75):
             return None
+        # PyTorch has no rule of its own for a single output element, nor for corners at a given scale.
+        if (where == "pytorch_half_pixel" and 1 in output[2:]) or (corners and scales is not None):
+            return None
     else:
         return None
     size = None if scales is not None else tuple(output[2:])
@@ -718,7 +723,7 @@ def _depth_to_space(call: Call) -> Layer:
 
 
 def _space_to_depth(call: Call) -> Layer:
-    layer: Layer = _class("spacetodepth")(call.integer("blocksize"))
+    layer: Layer = _class("spacetodepth")(call.integer("blocksize"), call.text("mode", "DCR"))
     return layer
 
 

@@ -51,24 +51,31 @@ def _baked(case, first):
     return model.SerializeToString()
 
 
+def network_of(case):
+    """The case as a network; inputs that must be known beforehand are weights. Raises what reading it raises."""
+    inputs = len(case.model.graph.input)
+    last = None
+    for first in sorted({inputs, 1, 0} & set(range(inputs + 1)), reverse=True):
+        try:
+            network = read_onnx(_baked(case, first), "m")
+            resolve(network)
+        except ConvcalcError as error:
+            last = error
+        else:
+            return network
+    raise last
+
+
 def outcome(case):
     """None when shapes and types agree, else ("left out" | "differs" | "failed", why)."""
     wanted = case.data_sets[0][1]
     if not all(isinstance(value, np.ndarray | np.generic | onnx.TensorProto) for value in wanted):
         return "left out", "sequences and optional tensors"
-    inputs = len(case.model.graph.input)
-    why = ""
-    for first in sorted({inputs, 1, 0} & set(range(inputs + 1)), reverse=True):
-        try:
-            network = read_onnx(_baked(case, first), "m")
-            resolved = resolve(network)
-        except ConvcalcError as error:
-            why = why or str(error)
-            last = str(error)
-            continue
-        break
-    else:
-        return "left out", last
+    try:
+        network = network_of(case)
+    except ConvcalcError as error:
+        return "left out", str(error)
+    resolved = resolve(network)
     shapes = {name: given.shape for name, given in network.inputs.items()}
     shapes |= {name: constant.shape for name, constant in network.constants.items()}
     for item in resolved:

@@ -286,6 +286,7 @@ class Fill(Moved):
     inputs = (0, None)
     shape: tuple[int, ...]
     dtype: str = "float32"
+    value: float = 0.0
 
     def __post_init__(self) -> None:
         self._set(shape=tuple(whole("shape", size, 0) for size in self.shape))
@@ -355,7 +356,7 @@ class DepthToSpace(Moved):
 
 @dataclass(frozen=True)
 class SpaceToDepth(Moved):
-    """Pixels into channels, block by block: what undoes `DepthToSpace` of mode DCR.
+    """Pixels into channels, block by block (DCR) or channel by channel (CRD): what undoes `DepthToSpace`.
 
     >>> SpaceToDepth(2).infer((1, 2, 10, 12))
     ((1, 8, 5, 6),)
@@ -363,9 +364,11 @@ class SpaceToDepth(Moved):
 
     kind = "spacetodepth"
     blocksize: int
+    mode: str = "DCR"
 
     def __post_init__(self) -> None:
         whole("blocksize", self.blocksize)
+        choice("mode", self.mode, ("DCR", "CRD"))
 
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
         """(N, C·b², H / b, W / b). Raises `ShapeError` when b does not divide height and width."""

@@ -1,0 +1,74 @@
+"""Functions of one or several tensors, element by element, that PyTorch has as functions and not as modules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from convcalc.errors import UnsupportedOpError
+from convcalc.executor.kernels import Array, Weights, kernel
+from convcalc.layers.elementwise import Clip, Combine, Function, HardSigmoid
+
+FUNCTIONS: dict[str, Callable[[Array], Any]] = {
+    "abs": np.abs, "acos": np.arccos, "acosh": np.arccosh, "asin": np.arcsin, "asinh": np.arcsinh, "atan": np.arctan,
+    "atanh": np.arctanh, "bit_not": np.invert, "ceil": np.ceil, "cos": np.cos, "cosh": np.cosh,
+    "erf": np.vectorize(math.erf, otypes=[np.float64]), "exp": np.exp, "floor": np.floor, "isinf": np.isinf,
+    "isnan": np.isnan, "log": np.log, "neg": np.negative, "not": np.logical_not, "reciprocal": np.reciprocal,
+    "round": np.rint, "sign": np.sign, "sin": np.sin, "sinh": np.sinh, "sqrt": np.sqrt, "tan": np.tan,
+}  # fmt: skip
+
+
+def _divided(a: Array, b: Array) -> Any:
+    """Whole numbers divide towards zero, as in C."""
+    return np.true_divide(a, b) if a.dtype.kind == "f" else np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))
+
+
+def _clipped(x: Array, least: Array, most: Array | None = None) -> Any:
+    above = np.maximum(x, least)
+    return above if most is None else np.minimum(above, most)
+
+
+COMBINATIONS: dict[str, Callable[..., Any]] = {
+    "and": np.logical_and, "bit_and": np.bitwise_and, "bit_or": np.bitwise_or, "bit_xor": np.bitwise_xor,
+    "clip": _clipped, "div": _divided, "equal": np.equal, "greater": np.greater, "greater_equal": np.greater_equal,
+    "less": np.less, "less_equal": np.less_equal, "max": lambda *xs: reduce(np.maximum, xs),
+    "mean": lambda *xs: reduce(np.add, xs) / len(xs), "min": lambda *xs: reduce(np.minimum, xs), "or": np.logical_or,
+    "pow": np.power, "prelu": lambda x, slope: np.where(x < 0, slope * x, x), "sub": np.subtract, "where": np.where,
+    "xor": np.logical_xor,
+}  # fmt: skip
+
+
+@kernel(Function)
+def function(layer: Function, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """NumPy's function, in the input's type."""
+    if layer.function not in FUNCTIONS:
+        raise UnsupportedOpError(f"{layer.function} cannot be run: there is no kernel for it")
+    found = np.asarray(FUNCTIONS[layer.function](inputs[0]))
+    return (found if found.dtype == bool else found.astype(inputs[0].dtype, copy=False),)
+
+
+@kernel(Combine)
+def combine(layer: Combine, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """The function of all, in the type of the first (of where: of what is chosen from)."""
+    if layer.function not in COMBINATIONS:
+        raise UnsupportedOpError(f"{layer.function} cannot be run: there is no kernel for it")
+    found = np.asarray(COMBINATIONS[layer.function](*inputs))
+    return (found if found.dtype == bool else found.astype(inputs[-1 if layer.function == "where" else 0].dtype),)
+
+
+@kernel(Clip)
+def clip(layer: Clip, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """The input between its limits."""
+    x = inputs[0]
+    x = x if layer.least is None else np.maximum(x, np.asarray(layer.least, x.dtype))
+    return (x if layer.most is None else np.minimum(x, np.asarray(layer.most, x.dtype)),)
+
+
+@kernel(HardSigmoid)
+def hard_sigmoid(layer: HardSigmoid, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """A line between 0 and 1."""
+    return (np.clip(inputs[0] * inputs[0].dtype.type(layer.alpha) + inputs[0].dtype.type(layer.beta), 0, 1),)

@@ -1,0 +1,61 @@
+"""Reductions: many elements along axes into one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from convcalc.errors import ShapeError
+from convcalc.executor.kernels import Array, Weights, kernel
+from convcalc.layers.reduce import Cumulate, Reduce, TopK
+
+
+def _log_sum_exp(x: Array, **where: Any) -> Array:
+    largest = np.max(x, axis=where["axis"], keepdims=True)
+    summed = np.log(np.sum(np.exp(x - largest), axis=where["axis"], keepdims=True)) + largest
+    return summed if where["keepdims"] else np.asarray(np.squeeze(summed, where["axis"]))
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "l1": lambda x, **where: np.sum(np.abs(x), **where), "l2": lambda x, **where: np.sqrt(np.sum(x * x, **where)),
+    "logsum": lambda x, **where: np.log(np.sum(x, **where)), "logsumexp": _log_sum_exp, "max": np.max,
+    "mean": np.mean, "min": np.min, "prod": np.prod, "sum": np.sum,
+    "sumsquare": lambda x, **where: np.sum(x * x, **where),
+}  # fmt: skip
+
+
+@kernel(Reduce)
+def reduction(layer: Reduce, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """NumPy's reduction, in the input's type; places are int64."""
+    x = inputs[0]
+    if not x.size and layer.function not in ("sum", "prod", "l1", "l2", "sumsquare", "logsum"):
+        raise ShapeError(f"{layer.function} of no elements is not defined")
+    axes = tuple(sorted(layer.axes(x.shape)))
+    if layer.function.startswith("arg"):
+        find = np.argmax if layer.function == "argmax" else np.argmin
+        return (np.asarray(find(x, axis=axes[0], keepdims=layer.keepdim)).astype(np.int64),)
+    found = FUNCTIONS[layer.function](x, axis=axes, keepdims=layer.keepdim)
+    return (np.asarray(found).astype(x.dtype, copy=False),)
+
+
+@kernel(Cumulate)
+def cumulate(layer: Cumulate, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """NumPy's cumulative sum or product, in the input's type."""
+    function = np.cumsum if layer.function == "sum" else np.cumprod
+    return (function(inputs[0], axis=layer.dim, dtype=inputs[0].dtype),)
+
+
+@kernel(TopK)
+def top_k(layer: TopK, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """The k largest or smallest in order; of equal ones the first."""
+    x = inputs[0]
+    size = x.shape[layer.dim]
+    if layer.largest:
+        # From the back, so that of equal ones the first comes first.
+        order = size - 1 - np.flip(np.argsort(np.flip(x, layer.dim), axis=layer.dim, kind="stable"), layer.dim)
+    else:
+        order = np.argsort(x, axis=layer.dim, kind="stable")
+    kept = np.take(order, range(min(layer.k, size)), axis=layer.dim)
+    return np.take_along_axis(x, kept, layer.dim), kept.astype(np.int64)
