@@ -46,7 +46,7 @@ class LayerOptions:
     def layer(self) -> LayerText:
         """The layer as if it had been written as an expression. Raises `ExpressionError` at the option."""
         word = self.kind or "conv"
-        span = _option_span("--kind", word)
+        span = option_span("--kind", word)
         found = find_kind(word)
         if found is None and find_kind(word.partition(":")[0]):
             raise ExpressionError(f"--kind takes a kind alone; write {word} without it", span=span, value=word)
@@ -54,15 +54,15 @@ class LayerOptions:
             raise unknown_layer(word, span)
         layer = LayerText(*found, span)
         for field, (option, text) in self.fields.items():
-            where = _option_span(option, text)
+            where = option_span(option, text)
             name = layer.kind.keys.get("c", "out_channels") if field == "channels" else field
-            assert field is not None
             refuse_unknown(layer, name, where)
             layer.give(name, value_of(text, where), where)
         return layer
 
 
-def _option_span(option: str, text: str) -> Span:
+def option_span(option: str, text: str) -> Span:
+    """The place of an option's value, for errors."""
     return Span(Source(f"{option} {text}"), len(option) + 1, len(option) + 1 + len(text))
 
 
@@ -115,7 +115,7 @@ def _network(program: Program, input_shape: str | None, batch: int | None, open_
         return cast("OnnxModel", program).named_network(_named_shapes(input_shape), batch)
     shape = None
     if input_shape is not None:
-        shape = shape_of(input_shape, _option_span("--input", input_shape))
+        shape = shape_of(input_shape, option_span("--input", input_shape))
     network = program.network(shape, open_input=open_input)
     return network if batch is None else network.with_batch(batch)
 

@@ -26,7 +26,12 @@ def answer(question: Question, analysis: Analysis, *, explain: bool = False, ope
     if question["lines"]:
         _answer_lines(question, analysis, open_input=open_input)
         return
-    report = analysis(_network(question, open_input=open_input))
+    give(question, analysis(_network(question, open_input=open_input)), explain=explain)
+
+
+def give(question: Question, report: Report, *, explain: bool = False) -> None:
+    """Print a report as the options ask for it, with its diagnostics; then fail if it exceeds a budget."""
+    name = format_name(question)
     exceeded = exceeding(report, question["budget"])
     print_diagnostics(report.diagnostics, quiet=question["quiet"])
     _write(question, report, name, explain=explain)

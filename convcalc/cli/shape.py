@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from convcalc.cli.answer import answer
+from convcalc.cli.answer import answer, check_output_options, format_name, give, layer_options
 from convcalc.cli.options import Question, verb
 from convcalc.errors import ExpressionError
 
@@ -18,6 +18,7 @@ The output shape of each layer.
   convcalc shape 3x224x224 conv:64,k7,s2,p3 --explain        the formula, with the numbers in it
   convcalc shape 3x32x32 conv:6,k5 relu maxpool:2 flatten linear:10
   convcalc shape 3x224x224 'Conv2d(3, 64, kernel_size=(7, 7), stride=(2, 2))'
+  convcalc shape 224 --to 112                                which layers give that, the usual ones first
   convcalc shape 3x64x64 conv:8,k3,s2 conv:8,k3 convt:8,k2,s2 --receptive-field
   echo '3x8x8 conv:4,k3' | convcalc shape --lines            a JSON line for each question
 """
@@ -35,8 +36,19 @@ def VERB(  # noqa: N802  every verb's module has one of this name
             "--receptive-field", help="Add what each output reads of the input: field, jump, offset, tile overlap."
         ),
     ] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="SIZES", help="Find the layers that give these sizes; what you give of one stays."
+        ),
+    ] = None,
 ) -> None:
     """Answer `shape`."""
+    if to is not None:
+        if explain or receptive_field:
+            raise ExpressionError("--to finds layers, not what they do; ask --explain of one of them")
+        _answer_inverse(question, to)
+        return
     if receptive_field:
         from convcalc.analysis.receptive_field import receptive_fields
 
@@ -47,3 +59,20 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     from convcalc.analysis.shapes import shapes
 
     answer(question, lambda network: shapes(network, explain=explain), explain=explain)
+
+
+def _answer_inverse(question: Question, to: str) -> None:
+    from convcalc.analysis.inverse import inverse
+    from convcalc.expressions import Program, shape_of
+    from convcalc.nouns import LayerOptions, option_span, read_program
+
+    if question["lines"]:
+        raise ExpressionError("--to answers one question; leave out --lines")
+    check_output_options(question, format_name(question), explain=False)
+    options = layer_options(question)
+    program = read_program(question.words, options)
+    if not program.layers:
+        program = Program([(options or LayerOptions("conv", {})).layer()], program.given, program.input_span)
+    given = question["input_shape"]
+    shape = None if given is None else shape_of(given, option_span("--input", given))
+    give(question, inverse(program, shape_of(to, option_span("--to", to)), shape))
