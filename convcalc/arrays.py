@@ -5,6 +5,7 @@
 | `.npy`, `.npz` | NumPy's own, never pickled objects | yes |
 | `.csv`, `.tsv` | rows of numbers parted by commas, semicolons, tabs or spaces | `.csv`, up to two axes |
 | images | (channels, height, width), grey 1 and colour 3 channels, from 0 to 1 (pillow) | `.png`, `.pgm` |
+| `photos/` | the images of a folder, one sample each | |
 | `[[0,1],[2,3]]` | nested lists, with nan and inf | |
 | `sobel`, `gaussian`, ... | `NAMED` | |
 | `ones:3x4`, `zeros:`, `arange:`, `random:` | of that shape; random is from 0 to 1, from a seed | |
@@ -28,13 +29,13 @@ import numpy.typing as npt
 from convcalc.errors import (
     ExpressionError,
     ModelFileError,
-    ResourceError,
     ShapeError,
     Source,
     Span,
     did_you_mean,
 )
 from convcalc.files import write_whole
+from convcalc.images import IMAGE_SUFFIXES, read_image
 from convcalc.layers.base import shape_text
 from convcalc.limits import need_memory
 from convcalc.tracing import product
@@ -73,7 +74,6 @@ MADE = ("ones", "zeros", "arange", "random")
 """What is made for a shape: `ones:3x4`."""
 
 TEXT_SUFFIXES = (".csv", ".tsv")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".pbm", ".tif", ".tiff", ".webp")
 WRITTEN_SUFFIXES = (".npy", ".npz", ".csv", ".png", ".pgm")
 
 
@@ -86,7 +86,16 @@ def is_array(text: str) -> bool:
     word, colon, _ = text.partition(":")
     if text.startswith("[") or word in MADE or (not colon and (word in NAMED or word in ALIASES)):
         return True
-    return _suffix(_split_key(text)[0]) in _READERS
+    return is_folder(text) or _suffix(_split_key(text)[0]) in _READERS
+
+
+def is_folder(text: str) -> bool:
+    """Whether a token is a folder of images by its spelling.
+
+    >>> is_folder("photos/"), is_folder("photos")
+    (True, False)
+    """
+    return text.endswith("/")
 
 
 def read_array(text: str, *, seed: int = 0) -> Array:
@@ -120,6 +129,17 @@ def read_array(text: str, *, seed: int = 0) -> Array:
     raise ModelFileError(
         f"cannot tell what array {name} holds; its name should end in .npy, .npz, .csv or an image's suffix", span=span
     )
+
+
+def map_array(path: str | Path) -> Array:
+    """The array of an .npy file as it lies on the disk, read where it is touched. Raises `ModelFileError`."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    except (ValueError, *_DAMAGE):
+        return _checked(_load(path), str(path))  # says what is wrong with it
+    return _checked(array, str(path))
 
 
 def read_arrays(path: str | Path) -> dict[str, Array]:
@@ -382,34 +402,6 @@ def _one_of(arrays: Mapping[str, Array], name: str, key: str) -> Array:
     return next(iter(arrays.values()))
 
 
-def read_image(path: str | Path) -> Array:
-    """An image as floats from 0 to 1, (channels, height, width): grey has one channel, all else red, green and blue.
-
-    Transparency is dropped. It is turned as its camera says. Needs pillow; raises `ModelFileError` without it.
-    """
-    content = _bytes_of(path)
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError:
-        raise ModelFileError(f"reading {path} needs pillow: pip install convcalc[image]") from None
-    import warnings
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            opened = Image.open(BytesIO(content))
-            image = ImageOps.exif_transpose(opened) or opened
-            if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-                return np.asarray(image, np.float64)[None] / 65535
-            grey = image.mode in ("1", "L", "LA", "La")
-            array = np.asarray(image.convert("L" if grey else "RGB"), np.float64) / 255
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise ResourceError(f"{path} has too many pixels for an image that is read whole") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        raise ModelFileError(f"{path} is no image that can be read, or is damaged") from None
-    return array[None] if grey else np.moveaxis(array, -1, 0)
-
-
 _READERS: dict[str, Callable[[str, str], Array]] = {
     ".npy": lambda name, _: _checked(_load(name), name),
     ".npz": lambda name, key: _one_of(read_arrays(name), name, key),
@@ -444,7 +436,7 @@ def write_array(
             field="output",
             value=str(path),
         )
-    _refuse_inputs(target, inputs)
+    refuse_inputs(target, inputs)
     write_whole(target, _encoded(array, suffix, others or {}))
 
 
@@ -463,11 +455,12 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Array], *, inputs: Colle
             )
         write_array(path, next(iter(arrays.values())), inputs=inputs)
         return
-    _refuse_inputs(target, inputs)
+    refuse_inputs(target, inputs)
     write_whole(target, _npz(arrays))
 
 
-def _refuse_inputs(target: Path, inputs: Collection[str | Path]) -> None:
+def refuse_inputs(target: Path, inputs: Collection[str | Path]) -> None:
+    """Raise `ModelFileError` when the target is one of the inputs."""
     for given in inputs:
         with suppress(OSError):
             if target.samefile(given):

@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,9 +23,11 @@ from convcalc.cli.options import LAYER_OPTIONS, NETWORK_OPTIONS, OUTPUT_OPTIONS,
 from convcalc.errors import ConvcalcError, ExpressionError, Span, did_you_mean, too_much
 
 if TYPE_CHECKING:
+    from convcalc.executor.batches import Samples
     from convcalc.executor.kernels import Array
     from convcalc.executor.report import RunReport
-    from convcalc.executor.run import Prepared
+    from convcalc.expressions import Program
+    from convcalc.images import Preparation
 
 HELP = """\
 Run layers on real arrays, with NumPy.
@@ -35,6 +38,10 @@ Run layers on real arrays, with NumPy.
   convcalc run x.npy conv:8,k3,p1 relu maxpool:2 -w weights.npz -o y.npy
   convcalc run 4x4 -w '[[1,2,3],[4,5,6],[7,8,9]]' --as-matrix          the matrix of a convolution
   convcalc run x.csv conv:k1x2,nobias --fit y.csv --lr 0.03 --steps 20
+  convcalc run photos/ net.txt -w w.npz --resize 256 --crop 224 --normalize imagenet --batch 8 -o y.npy
+
+With --batch the first axis are samples: a file is mapped, a folder (its name ends in /) read image by image, and an
+.npy output grows batch by batch; --resume goes on with one that was interrupted.
 
 Arrays are nested lists, files (.npy, .npz, file.npz:name, .csv, .tsv, images), ones:3x4, zeros:, arange:, random:, and
 kernels by name: identity, difference, sobel-x, sobel-y, prewitt-x, prewitt-y, scharr-x, scharr-y, roberts-x,
@@ -89,6 +96,29 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         int | None,
         typer.Option("--threads", metavar="N", min=1, help="Cores to use; all if none.", show_default=False),
     ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option("--batch", metavar="N", min=1, show_default=False,
+                     help="The input's first axis are samples: so many at once. A folder has one at once if none."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --batch and -o FILE.npy: go on where a run was interrupted.")
+    ] = False,
+    resize: Annotated[
+        str | None,
+        typer.Option("--resize", metavar="SIZE", show_default=False,
+                     help="Images: the shorter side 256, or 224x224; 256,bicubic mixes pixels so."),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option("--crop", metavar="SIZE", help="Images: cut 224 or 224x160 out of the middle.",
+                     show_default=False),
+    ] = None,
+    normalize: Annotated[
+        str | None,
+        typer.Option("--normalize", metavar="NAME", show_default=False,
+                     help="Images: imagenet, clip, half, mnist, or means/deviations 0.5,0.5,0.5/0.2,0.2,0.2."),
+    ] = None,
     heatmap: Annotated[
         bool | None,
         typer.Option("--heatmap/--table", help="Draw a heat map, or a table; by size if neither.", show_default=False),
@@ -102,14 +132,23 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     if len(asked) > 1:
         raise ExpressionError(f"{asked[0]} and {asked[1]} ask for different arrays; keep one of them")
 
+    preparation = {"resize": resize, "crop": crop, "normalize": normalize}
+
     def report_of(words: Sequence[Span]) -> RunReport:
         from convcalc.executor.algorithms import forced
         from convcalc.executor.threads import threads as using_threads
 
+        noun = _noun(question, words, weights or [], bias_values, seed, preparation)
         with using_threads(threads), forced(algorithm):
+            if batch is not None or resume or noun.is_folder:
+                from convcalc.cli.batched import run_batched
+
+                refused = [*asked, *(["--indices"] if indices else []), *(["--lines"] if question["lines"] else [])]
+                how = {"seed": seed, "flip": flip, "algorithm": algorithm}
+                return run_batched(question, noun, batch, how=how, resume=resume, refused=refused)
             return _report(
-                question, words, weights=weights or [], bias_values=bias_values, seed=seed, flip=flip, layer=layer,
-                indices=indices, as_matrix=as_matrix, im2col=im2col, fit=fit, lr=lr, steps=steps,
+                question, noun, seed=seed, flip=flip, layer=layer, indices=indices, as_matrix=as_matrix, im2col=im2col,
+                fit=fit, lr=lr, steps=steps,
             )  # fmt: skip
 
     name = format_name(question)
@@ -121,16 +160,16 @@ def VERB(  # noqa: N802  every verb's module has one of this name
 
     report = report_of(word_spans(question.words))
     print_diagnostics(report.diagnostics, quiet=question["quiet"])
+    if report.written:
+        return
     how = None if heatmap is None else "heatmap" if heatmap else "table"
     _write(question, report, name, how, (*question.words, *(weights or [])))
 
 
 def _report(
     question: Question,
-    words: Sequence[Span],
+    noun: Noun,
     *,
-    weights: Sequence[str],
-    bias_values: str | None,
     seed: int,
     flip: bool,
     layer: str | None,
@@ -144,10 +183,10 @@ def _report(
     from convcalc.analysis.report import Diagnostic
     from convcalc.arrays import read_array
     from convcalc.executor.report import RunReport
-    from convcalc.executor.run import compute, flipped
+    from convcalc.executor.run import compute, flipped, prepare
 
-    made = "ones" if as_matrix else "arange" if im2col else "random"
-    prepared, notes = _prepared(question, words, weights, bias_values, seed, made)
+    x, notes = noun.array("ones" if as_matrix else "arange" if im2col else "random")
+    prepared = prepare(noun.program, x, noun.weights, bias=noun.bias, seed=seed)
     notes += prepared.notes
     prepared = flipped(prepared) if flip else prepared
     others: dict[str, Array] = {}
@@ -178,12 +217,16 @@ def _report(
     return RunReport(output, others, same, losses, [Diagnostic("note", note) for note in notes])
 
 
-def _prepared(
-    question: Question, words: Sequence[Span], weights: Sequence[str], bias_values: str | None, seed: int, made: str
-) -> tuple[Prepared, list[str]]:
-    """The network on its arrays, and what is to be said about them."""
+def _noun(
+    question: Question,
+    words: Sequence[Span],
+    weights: Sequence[str],
+    bias_values: str | None,
+    seed: int,
+    preparation: Mapping[str, str | None],
+) -> Noun:
+    """What the words and options name: the program, its input, and its weights."""
     from convcalc.arrays import is_array, read_array
-    from convcalc.executor.run import prepare
     from convcalc.expressions import Program
     from convcalc.layers.base import shape_text
     from convcalc.nouns import program_of
@@ -195,11 +238,8 @@ def _prepared(
             raise ExpressionError("the input is given twice; keep one of them", span=rest[0], field="input")
         text = _text(rest.pop(0))
     options = layer_options(question)
-    if text is not None and not (rest or options or weights):
-        raise ExpressionError("there is no layer after the input; write one, such as conv:k3, or a kernel with -w")
     # A weight alone is a convolution.
     program = program_of(rest, options) if rest or options or not weights else Program([], None, None)
-    notes = []
     if text is None and program.given is not None:
         text = shape_text(program.given)
     elif text is not None and program.given is not None:
@@ -208,16 +248,72 @@ def _prepared(
         raise ExpressionError(
             "there is no input; write an array first, such as '[[1,2],[3,4]]' or x.npy", field="input"
         )
-    if not is_array(text):
-        notes = [f"the input is random, drawn from seed {seed}"] if made == "random" else []
-        text = f"{made}:{text}"
     program = copy(program)
     program.given = None
     if question["assume_sequential"]:
         program.assume_sequential()
-    given = _weights(weights, seed)
     bias = None if bias_values is None else read_array(bias_values, seed=seed)
-    return prepare(program, read_array(text, seed=seed), given, bias=bias, seed=seed), notes
+    return Noun(program, text, _weights(weights, seed), bias, seed, (*weights, bias_values or ""), preparation)
+
+
+@dataclass(frozen=True, eq=False)
+class Noun:
+    """A program without its input, the text that names the input, and the weights; `texts` are what named those.
+
+    `preparation` are the options that say what is done to images.
+    """
+
+    program: Program
+    text: str
+    weights: Any
+    bias: Array | None
+    seed: int
+    texts: Sequence[str]
+    preparation: Mapping[str, str | None]
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the input is a folder of images."""
+        from convcalc.arrays import is_folder
+
+        return is_folder(self.text)
+
+    def array(self, made: str) -> tuple[Array, list[str]]:
+        """The input; one that is made in this way, where there is only a shape. And what is to be said about it."""
+        from convcalc.arrays import is_array, read_array
+        from convcalc.images import IMAGE_SUFFIXES, preparation, read_image
+
+        asked = preparation(**self.preparation)
+        if not is_array(self.text):
+            self._need_images(asked)
+            notes = [f"the input is random, drawn from seed {self.seed}"] if made == "random" else []
+            return read_array(f"{made}:{self.text}", seed=self.seed), notes
+        if self.text.lower().endswith(IMAGE_SUFFIXES):
+            return read_image(self.text, asked), []
+        self._need_images(asked)
+        return read_array(self.text, seed=self.seed), []
+
+    def samples(self, count: int) -> tuple[Samples, list[str]]:
+        """The input as samples along its first axis: mapped, a folder, or an array. And what is to be said about it.
+
+        Where there is only the shape of a sample, so many are made.
+        """
+        from convcalc.arrays import is_array, map_array
+        from convcalc.images import IMAGE_SUFFIXES, Folder, preparation
+
+        asked = preparation(**self.preparation)
+        if self.is_folder:
+            return Folder(self.text, asked), []
+        if self.text.lower().endswith(".npy"):
+            self._need_images(asked)
+            return map_array(self.text), []
+        array, notes = (self if is_array(self.text) else replace(self, text=f"{count}x{self.text}")).array("random")
+        return (array[None] if self.text.lower().endswith(IMAGE_SUFFIXES) else array), notes
+
+    def _need_images(self, asked: Preparation) -> None:
+        if asked:
+            option = next(name for name, value in self.preparation.items() if value is not None)
+            raise ExpressionError(f"--{option} has a meaning for images and folders of them only", value=self.text)
 
 
 def _text(word: Span) -> str:

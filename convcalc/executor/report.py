@@ -14,7 +14,7 @@ class RunReport:
     """`output` is what was asked for: the network's output, a layer's, a matrix, or learned weights.
 
     `others` are further arrays by name, such as "indices.0"; the one that is called `same` is the output once more.
-    `losses` are the loss before each step and after the last.
+    `losses` are the loss before each step and after the last. `written`: the output is in a file already.
     """
 
     output: Array
@@ -22,3 +22,4 @@ class RunReport:
     same: str = ""
     losses: Sequence[float] = ()
     diagnostics: Sequence[Diagnostic] = ()
+    written: bool = False

@@ -155,14 +155,19 @@ def compute(
     flip: bool = False,
     threads: int | None = None,
     algorithm: str | None = None,
+    inputs: Mapping[str, Array] | None = None,
 ) -> Result:
-    """Run what is prepared, as `run` says. A tensor is let go after its last use."""
+    """Run what is prepared, as `run` says, or the same on other inputs of the same shapes.
+
+    A tensor is let go after its last use.
+    """
     with using_threads(threads), forced(algorithm):
-        return _compute(flipped(prepared) if flip else prepared, keep=keep, indices=indices)
+        ready = flipped(prepared) if flip else prepared
+        return _compute(ready, prepared.inputs if inputs is None else inputs, keep=keep, indices=indices)
 
 
-def _compute(prepared: Prepared, *, keep: bool, indices: bool) -> Result:
-    tensors = dict(prepared.inputs)
+def _compute(prepared: Prepared, given: Mapping[str, Array], *, keep: bool, indices: bool) -> Result:
+    tensors = dict(given)
     uses = Counter(name for item in prepared.resolved for name in item.node.inputs) + Counter(prepared.network.outputs)
     kept, chosen = {}, {}
     for item in prepared.resolved:

@@ -38,3 +38,23 @@ def loss_progress(steps: int, *, quiet: bool) -> Iterator[Callable[[int, float],
                 progress.console.print(f"step {step}: loss {loss:.6g}", highlight=False)
 
         yield show
+
+
+@contextmanager
+def batch_progress(count: int, done: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Give a function for how many samples more are done: it draws a bar, on a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _more: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("running"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("running", total=count, completed=done)
+        yield lambda more: progress.advance(task, more)
+
+
+def say(sentence: str) -> None:
+    """A sentence about how a run went, on standard error."""
+    print(sentence, file=sys.stderr)  # noqa: T201  messages go to standard error

@@ -1,0 +1,106 @@
+"""`convcalc run` on many samples: a folder or a large file in batches, into a file that grows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convcalc.cli.options import Question
+from convcalc.errors import ExpressionError
+
+if TYPE_CHECKING:
+    from convcalc.cli.run import Noun
+    from convcalc.executor.report import RunReport
+
+_HOW = ("batch", "output", "format_name", "quiet", "get", "lines")
+"""Options that say how an answer is worked out or shown, and not what it is."""
+
+
+def run_batched(
+    question: Question,
+    noun: Noun,
+    batch: int | None,
+    *,
+    how: Mapping[str, Any],
+    resume: bool,
+    refused: Sequence[str],
+) -> RunReport:
+    """Run all samples of the input: into an .npy file as they come, or else into one array.
+
+    `how` are the further options that decide the output, "seed" and "flip" among them.
+    """
+    import numpy as np
+
+    from convcalc.analysis.report import Diagnostic
+    from convcalc.arrays import refuse_inputs
+    from convcalc.executor.batches import Batches
+    from convcalc.executor.report import RunReport
+    from convcalc.growing import GrowingArray
+    from convcalc.render.progress import batch_progress, say
+
+    if refused:
+        raise ExpressionError(f"{refused[0]} works on one input; it has no meaning for batches")
+    path = question["output"]
+    grows = path is not None and path.lower().endswith(".npy") and question["format_name"] is None
+    if resume and not grows:
+        raise ExpressionError("--resume goes on with a file that was interrupted; name it with -o FILE.npy")
+    if grows:
+        refuse_inputs(Path(path), (noun.text, *question.words, *noun.texts))
+    samples, notes = noun.samples(batch or 1)
+    batches = Batches(
+        noun.program, samples, batch or 1, noun.weights, bias=noun.bias, seed=how["seed"], flip=how["flip"]
+    )
+    notes += batches.notes
+    if not grows:
+        with batch_progress(batches.count, 0, quiet=question["quiet"]) as on_samples:
+            parts = []
+            for part in batches:
+                parts.append(part)
+                on_samples(len(part))
+        return RunReport(np.concatenate(parts), diagnostics=[Diagnostic("note", note) for note in notes])
+    target = GrowingArray(path, batches.count, _asked(question, noun, how), resume=resume)
+    if target.replaces:
+        notes.append(f"{target.part} of an interrupted run is begun anew; --resume would go on with it")
+    if target.done:
+        notes.append(f"{target.done:,} of {batches.count:,} samples were there already")
+    try:
+        with batch_progress(batches.count, target.done, quiet=question["quiet"]) as on_samples:
+            for part in batches.outputs(target.done):
+                target.append(part)
+                on_samples(len(part))
+    except KeyboardInterrupt:
+        target.close()
+        if target.done:
+            say(f"stopped after {target.done:,} of {batches.count:,} samples; the same command with --resume goes on")
+        raise
+    target.finish()
+    shown = np.load(path, mmap_mode="r")
+    return RunReport(shown, diagnostics=[Diagnostic("note", note) for note in notes], written=True)
+
+
+def _asked(question: Question, noun: Noun, how: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What decides the output: the words, the options, and the state of every file that they name."""
+    texts = [text for text in (noun.text, *question.words, *noun.texts) if text]
+    return {
+        "words": list(question.words),
+        "weights": list(noun.texts),
+        "options": {name: value for name, value in question.options.items() if name not in _HOW},
+        "how": dict(how),
+        "preparation": dict(noun.preparation),
+        "files": {text: _state(text.rpartition("=")[2]) for text in texts},
+    }
+
+
+def _state(text: str) -> str:
+    """The size and time of a file or of all files of a folder; nothing for what is no file."""
+    path = Path(text)
+    try:
+        if not path.exists():
+            return ""
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    except OSError:  # too long for a name, or not to be looked at
+        return ""
+    return hashlib.sha256(repr(stats).encode()).hexdigest()

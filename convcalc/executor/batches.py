@@ -1,0 +1,88 @@
+"""Many samples through one network, a batch at a time, so that they are never all in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Protocol
+
+import numpy.typing as npt
+
+from convcalc.analysis.shapes import resolve
+from convcalc.errors import ShapeError
+from convcalc.executor.kernels import Array
+from convcalc.executor.plan import need, plan
+from convcalc.executor.run import GivenWeights, Prepared, as_array, compute, flipped, prepare
+from convcalc.expressions import Program
+from convcalc.layers.base import shape_text
+
+
+class Samples(Protocol):
+    """Samples along the first axis, read when they are asked for: a mapped array, or a folder of images."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """How many there are, and the shape of each."""
+
+    def __getitem__(self, part: slice, /) -> Array:
+        """Some of them."""
+
+
+class Batches:
+    """A network on samples, `batch` of them at a time. Weights are as for `run`; `notes` say how all was read.
+
+    Raises `ShapeError` where a sample does not fit the network, `ResourceError` for a batch that memory cannot hold.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        samples: Samples,
+        batch: int,
+        weights: GivenWeights | None = None,
+        *,
+        bias: npt.ArrayLike | None = None,
+        seed: int = 0,
+        flip: bool = False,
+    ) -> None:
+        if len(samples.shape) < 2:
+            raise ShapeError(f"samples stand along the first axis, but the input is {shape_text(samples.shape)}")
+        self.samples = samples
+        self.count = samples.shape[0]
+        self.batch = min(batch, self.count)
+        one = prepare(program, samples[0:1][0], weights, bias=bias, seed=seed)
+        self.notes = one.notes
+        self._one = flipped(one) if flip else one
+        self._full = self._of(self.batch)
+
+    def __iter__(self) -> Iterator[Array]:
+        return self.outputs()
+
+    def outputs(self, start: int = 0) -> Iterator[Array]:
+        """The outputs of the samples from `start` on, batch by batch, each with its samples along the first axis."""
+        for first in range(start, self.count, self.batch):
+            last = min(first + self.batch, self.count)
+            prepared = self._full if last - first == self.batch else self._of(last - first)
+            name, tensor = next(iter(prepared.inputs.items()))
+            x = as_array(self.samples[first:last], "the input").astype(tensor.dtype, copy=False)
+            shape = prepared.network.inputs[name].shape
+            output = compute(prepared, inputs={name: x.reshape(shape)}).output
+            if output.ndim == 0 or len(output) != last - first:
+                raise ShapeError(
+                    f"the output {shape_text(output.shape)} of {last - first} samples has no axis of samples;"
+                    " batches need one"
+                )
+            yield output
+
+    def _of(self, count: int) -> Prepared:
+        """The network for so many samples at once."""
+        network = self._one.network
+        ((name, given),) = network.inputs.items()
+        if given.batch_given and count != given.shape[0]:
+            raise ShapeError(f"the network takes {given.shape[0]} at a time, not {count}", field="batch", value=count)
+        wanted = replace(given, shape=(count, *given.shape[1:]), batch_given=True)
+        network = replace(network, inputs={name: wanted})
+        resolved = resolve(network)
+        dtype = str(self._one.inputs[name].dtype)
+        need(plan(network, resolved, dtype), sum(array.nbytes for array in self._one.weights.values()))
+        return replace(self._one, network=network, resolved=resolved)

@@ -1,0 +1,252 @@
+"""Images, folders and large files through a network in batches, and output files that grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convcalc.cli import run_command_line
+from convcalc.errors import ExpressionError, ModelFileError, ShapeError
+from convcalc.executor.batches import Batches
+from convcalc.executor.run import run
+from convcalc.expressions import parse_text
+from convcalc.growing import GrowingArray
+from convcalc.images import Folder, preparation, read_image
+
+CHAIN = ["conv:4,k3", "relu", "flatten", "linear:5"]
+
+
+@pytest.fixture
+def call(capsys):
+    """The output of `convcalc run` with these arguments, and what it said, for the status that is expected."""
+
+    def answer(*arguments, status=0):
+        assert run_command_line(["run", *map(str, arguments)]) == status
+        return capsys.readouterr()
+
+    return answer
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Five images of different sizes: four in colour, the last grey."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    stream = np.random.default_rng(0)
+    for number, (height, width) in enumerate([(20, 30), (24, 16), (16, 16), (40, 17)]):
+        Image.fromarray(stream.integers(0, 256, (height, width, 3), np.uint8)).save(folder / f"{number}.png")
+    Image.fromarray(stream.integers(0, 256, (19, 23), np.uint8)).save(folder / "4.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_image_is_resized_cropped_and_normalised(tmp_path):
+    Image.new("RGB", (50, 40), (255, 51, 0)).save(tmp_path / "a.png")
+    x = read_image(tmp_path / "a.png", preparation("20", "16x12", "imagenet"))
+    assert (x.shape, x.dtype) == ((3, 16, 12), np.float32)
+    wanted = [(1 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, (0 - 0.406) / 0.225]
+    assert x[:, 0, 0].tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_the_crop_is_the_middle(tmp_path):
+    pixels = np.arange(7 * 10, dtype=np.uint8).reshape(7, 10)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    x = read_image(tmp_path / "a.png", preparation(None, "3x4", None))
+    assert np.round(x[0] * 255).tolist() == pixels[2:5, 3:7].tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("10", (10, 15)), ("10x12", (10, 12)), ("40,bicubic", (40, 60)), ("7,nearest", (7, 10))]
+)
+def test_the_shorter_side_is_what_a_single_number_means(photos, text, size):
+    assert read_image(photos / "0.png", preparation(text, None, None)).shape == (3, *size)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("0", None, None), "--resize is 0, but must be a size such as 224"),
+        (("9,cubic", None, None), "after the comma stands one of nearest, bilinear, bicubic, lanczos; did you mean"),
+        ((None, "3x4x5", None), "--crop is 3x4x5"),
+        ((None, None, "imagnet"), "did you mean 'imagenet'?"),
+        ((None, None, "1,2/0"), "means/deviations such as"),
+    ],
+)
+def test_what_is_no_preparation(options, said):
+    with pytest.raises(ExpressionError, match=said.replace("?", r"\?")):
+        preparation(*options)
+
+
+def test_what_an_image_cannot_be_prepared_for(photos):
+    with pytest.raises(ShapeError, match="16x16, smaller than the crop 18x18; --resize can make it larger"):
+        read_image(photos / "2.png", preparation(None, "18", None))
+    with pytest.raises(ShapeError, match="has 1 channel, but --normalize has numbers for 3"):
+        read_image(photos / "4.png", preparation(None, None, "imagenet"))
+    assert read_image(photos / "4.png", preparation(None, None, "imagenet"), channels=3).shape == (3, 19, 23)
+
+
+def test_sixteen_bits_are_resized_without_loss_of_range(tmp_path):
+    Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(tmp_path / "a.png")
+    x = read_image(tmp_path / "a.png", preparation("4", None, None))
+    assert x.tolist() == np.ones((1, 4, 4)).tolist()
+
+
+def test_a_folder_is_read_in_the_order_of_names(photos):
+    folder = Folder(photos, preparation("16", "16", None))
+    assert folder.shape == (5, 3, 16, 16)
+    assert np.array_equal(folder[1:3][1], read_image(photos / "2.png").astype(np.float32))
+    assert np.ptp(folder[4:5][0], axis=0).max() == 0, "a grey image among colours has equal channels"
+    with pytest.raises(ShapeError, match=r"1\.png is 3x24x16, but 0\.png is 3x20x30; --resize and --crop make"):
+        Folder(photos)[0:2]
+    with pytest.raises(ModelFileError, match="holds no images"):
+        Folder(photos.parent)
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 100])
+def test_batches_give_what_the_whole_gives(batch):
+    x = np.random.default_rng(0).normal(size=(10, 3, 8, 8))
+    parts = list(Batches(parse_text(" ".join(CHAIN)), x, batch))
+    assert [len(part) for part in parts] == [batch] * (10 // batch) + ([10 % batch] if 10 % batch else [])
+    np.testing.assert_allclose(np.concatenate(parts), run(" ".join(CHAIN), x).output, rtol=1e-12)
+
+
+def test_samples_need_no_channels():
+    x = np.arange(2 * 4 * 4).reshape(2, 4, 4)
+    (both,) = Batches(parse_text("conv"), x, 2, [[0, 1], [2, 3]])
+    assert both.shape == (2, 3, 3)
+    assert both[1].tolist() == run("conv", x[1], [[0, 1], [2, 3]]).output.tolist()
+
+
+def test_a_large_file_is_never_in_memory(tmp_path):
+    x = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (400, 1, 100, 100))
+    x[:] = 1
+    del x
+    run_command_line(["run", str(tmp_path / "x.npy"), "avgpool:10", "--batch", "4", "-o", str(tmp_path / "warm.npy")])
+    tracemalloc.start()
+    arguments = ["run", str(tmp_path / "x.npy"), "avgpool:10", "--batch", "4", "-o", str(tmp_path / "y.npy")]
+    assert run_command_line(arguments) == 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000
+    y = np.load(tmp_path / "y.npy")
+    assert (y.shape, y.min(), y.max()) == ((400, 1, 10, 10), 1, 1)
+
+
+def test_a_folder_on_the_command_line(call, photos, tmp_path):
+    options = ["--resize", "16", "--crop", "16", "--normalize", "half"]
+    call(f"{photos}/", *CHAIN, *options, "--batch", "2", "-o", tmp_path / "y.npy")
+    y = np.load(tmp_path / "y.npy")
+    assert y.shape == (5, 5)
+    assert json.loads(call(f"{photos}/", *CHAIN, *options, "-q").out) == [
+        pytest.approx(row, abs=1e-6) for row in y.tolist()
+    ]
+    one = json.loads(call(photos / "1.png", *CHAIN, *options, "-q").out)
+    assert one == pytest.approx(y[1].tolist(), abs=1e-6)
+    assert names(tmp_path) == ["photos", "y.npy"]
+
+
+def test_a_shape_makes_as_many_samples_as_a_batch_has(call):
+    assert json.loads(call("3x6x6", *CHAIN, "--batch", "4", "--format", "json").out)["shape"] == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["x.npy", "relu", "--resume"], 2, "name it with -o FILE.npy"),
+        (["x.npy", "relu", "--resume", "-o", "y.csv"], 2, "name it with -o FILE.npy"),
+        (["x.npy", "relu", "--batch", "2", "--layer", "0"], 2, "--layer works on one input"),
+        (["x.npy", "relu", "--batch", "2", "-o", "x.npy"], 1, "is the input; the result would overwrite it"),
+        (["x.npy", "relu", "--crop", "3"], 2, "--crop has a meaning for images and folders of them only"),
+        (["x.npy", "relu", "--crop", "3", "--batch", "2"], 2, "--crop has a meaning for images"),
+        (["x.npy", "relu", "--batch", "0"], 2, "--batch"),
+        (["x.npy", "flatten:0", "--batch", "2"], 1, "no axis of samples"),
+        (["nowhere/", "relu"], 1, "cannot read nowhere/: no such file"),
+        (["nowhere.npy", "relu", "--batch", "2"], 1, "cannot read nowhere.npy: no such file"),
+    ],
+)
+def test_what_is_refused(call, tmp_path, monkeypatch, arguments, status, said):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.ones((3, 2, 2)))
+    assert said in call(*arguments, status=status).err
+
+
+# --- files that grow ------------------------------------------------------------------------------------------------
+
+
+def test_a_file_grows_and_is_gone_on_with(tmp_path):
+    path = tmp_path / "y.npy"
+    rows = np.arange(12.0).reshape(6, 2)
+    first = GrowingArray(path, 6, {"words": ("a",)})
+    first.append(rows[:2])
+    first.append(rows[2:3])
+    first.close()
+    assert not path.exists()
+    with (tmp_path / "y.npy.part").open("ab") as file:
+        file.write(b"half a row")
+    second = GrowingArray(path, 6, {"words": ["a"]}, resume=True)
+    assert (second.done, second.replaces) == (3, False)
+    with pytest.raises(ShapeError, match=r"the output is 3 \(float64\), but that of the samples before is 2 "):
+        second.append(np.ones((1, 3)))
+    second.append(rows[3:])
+    second.finish()
+    assert np.load(path).tolist() == rows.tolist()
+    assert names(tmp_path) == ["y.npy"]
+
+
+def test_another_question_is_not_gone_on_with(tmp_path):
+    first = GrowingArray(tmp_path / "y.npy", 6, {"words": "a"})
+    first.append(np.ones((2, 2)))
+    first.close()
+    with pytest.raises(ModelFileError, match="of another question or other files"):
+        GrowingArray(tmp_path / "y.npy", 6, {"words": "b"}, resume=True)
+    (tmp_path / "y.npy.part.json").unlink()
+    with pytest.raises(ModelFileError, match="cannot go on with"):
+        GrowingArray(tmp_path / "y.npy", 6, {"words": "a"}, resume=True)
+    assert GrowingArray(tmp_path / "y.npy", 6, {"words": "a"}).replaces
+
+
+def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path):
+    x = np.random.default_rng(0).normal(size=(3000, 8, 16, 16)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    words = [str(tmp_path / "x.npy"), "conv:8,k3,p1", "relu", "conv:8,k3,p1", "--batch", "2"]
+    command = [sys.executable, "-m", "convcalc", "run", *words, "-o", str(tmp_path / "y.npy")]
+    # In a folder that changes while it runs.
+    where = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}}
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **where)
+    part = tmp_path / "y.npy.part"
+    deadline = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size > 100_000) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (130, "")
+    assert "of 3,000 samples; the same command with --resume goes on" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "y.npy").exists()
+    kept = part.stat().st_size // (8 * 16 * 16 * 4)
+    done = subprocess.run([*command, "--resume", "--batch", "50"], capture_output=True, text=True, check=True, **where)
+    assert f"{kept:,} of 3,000 samples were there already" in done.stderr
+    y = np.load(tmp_path / "y.npy")
+    np.testing.assert_allclose(y[[0, 1500, 2999]], run("conv:8,k3,p1 relu conv:8,k3,p1", x[[0, 1500, 2999]]).output,
+                               rtol=1e-4, atol=1e-5)  # fmt: skip
+    assert names(tmp_path) == ["x.npy", "y.npy"]
