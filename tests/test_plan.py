@@ -23,6 +23,10 @@ CHAINS = (
     ("conv:32,k5,s2,p2 batchnorm gelu", (8, 3, 48, 48)),
     ("convt:16,k4,s2,p1 sigmoid avgpool:3", (4, 16, 24, 24)),
     ("@a conv:16,k3,p1 add:@a softmax", (16, 64, 64)),
+    ("conv:64,k3,p1 conv:64,k3,p1", (2, 32, 56, 56)),
+    ("conv:64,k3,p1,groups=32,padding_mode=reflect", (2, 32, 56, 56)),
+    ("conv:16,k31,p15", (2, 16, 64, 64)),
+    ("conv:256,k1", (2, 128, 56, 56)),
     ("flatten linear:500 relu linear:10", (16, 3, 32, 32)),
 )
 

@@ -28,11 +28,10 @@ def conv(layer: Conv, inputs: tuple[Array, ...], weights: Weights) -> tuple[Arra
 def convolution(layer: Conv, x: Array, weights: Weights, activation: Activation | None = None) -> Array:
     """A convolution, and what is done to its output block by block."""
     (shape,) = layer.infer(x.shape)
-    if layer.padding_mode == "zeros":
-        pads = layer.pads(x.shape[2:])
-    else:
-        x, pads = _padded(layer, x), ((0, 0),) * len(layer.kernel_size)
-    problem = Problem(*_geometry(layer), pads, layer.bound[2], x.shape, shape)
+    if layer.padding_mode != "zeros":
+        x = _padded(layer, x)
+    problem = problem_of(layer, x.shape, shape)
+    pads = problem.pads
     name = algorithm_for(problem, [x.dtype, *(weight.dtype for weight in weights.values())])
     if name != "direct":
         return convolve(name, problem, x, weights, activation)
@@ -42,6 +41,13 @@ def convolution(layer: Conv, x: Array, weights: Weights, activation: Activation 
     if activation is not None:
         activation(y)
     return y
+
+
+def problem_of(layer: Conv, x: Shape, y: Shape) -> Problem:
+    """The numbers of a convolution. What is padded with other than zeros comes in with its padding."""
+    none = ((0, 0),) * len(layer.kernel_size)
+    pads = layer.pads(x[2:]) if layer.padding_mode == "zeros" else none
+    return Problem(*_geometry(layer), pads, layer.bound[2], x, y)
 
 
 @gradient(Conv)

@@ -14,12 +14,17 @@ import numpy as np
 from convcalc.analysis.memory import Tensors
 from convcalc.analysis.shapes import Resolved, label
 from convcalc.errors import ResourceError
-from convcalc.executor.conv import COLUMN_LIMIT
+from convcalc.executor.algorithms import algorithm_for
+from convcalc.executor.blocks import BLOCK_ELEMENTS, Problem
+from convcalc.executor.conv import COLUMN_LIMIT, problem_of
+from convcalc.executor.fourier import lengths, spectrum_elements
+from convcalc.executor.threads import thread_count
+from convcalc.executor.winograd import tiles_of
 from convcalc.layers.base import Shape
 from convcalc.limits import available_memory
 from convcalc.network import Network
 from convcalc.render.units import bytes_text
-from convcalc.tracing import product
+from convcalc.tracing import per_axis, product
 
 
 class Plan(NamedTuple):
@@ -35,29 +40,61 @@ class Plan(NamedTuple):
         return self.tensors + self.weights + self.working
 
 
-Working = Callable[[Any, Sequence[Shape], Sequence[Shape]], int]
+Working = Callable[[Any, Sequence[Shape], Sequence[Shape], "np.dtype[Any]"], int]
 
 
-def _conv(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
-    """The padded input, the columns of as many images as are laid out at once, and their products before joining."""
-    (x,), (y,) = inputs, outputs
-    padded = product(x) if any(map(any, layer.pads(x[2:]))) else 0
-    columns = x[1] * product(layer.kernel_size) * product(y[2:])
-    return int(padded + max(min(x[0] * columns, COLUMN_LIMIT), columns) + product(y))
+def _conv(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> int:
+    """Blocks of each thread; done directly, the columns of as many images as are laid out at once, and products."""
+    problem, padded = _padded_problem(layer, inputs[0], outputs[0])
+    name = algorithm_for(problem, [dtype])
+    if name == "direct":
+        columns = problem.input[1] * problem.taps * product(problem.output[2:])
+        padded = padded or product(problem.input) * any(map(any, problem.pads))
+        return int(padded + max(min(problem.input[0] * columns, COLUMN_LIMIT), columns) + product(problem.output))
+    busy = min(thread_count(), problem.output[0] * problem.output[2])
+    if name == "fft":
+        # Of an image both transforms in and out, each laid out a second time, in double precision or less.
+        return int(padded + busy * product(lengths(problem)) * 4 * (problem.input[1] + problem.output[1]))
+    row = product(problem.output[3:]) * max(problem.depth * problem.groups, problem.output[1])
+    return int(padded + busy * 4 * max(BLOCK_ELEMENTS, row))
 
 
-def _conv_transpose(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _padded_problem(layer: Any, x: Shape, y: Shape) -> tuple[Problem, int]:
+    """The convolution in numbers, and the elements of the copy that other padding than zeros takes."""
+    if layer.padding_mode == "zeros":
+        return problem_of(layer, x, y), 0
+    pads = layer.pads(x[2:])
+    x = (*x[:2], *(size + before + after for size, (before, after) in zip(x[2:], pads, strict=True)))
+    return problem_of(layer, x, y), int(product(x))
+
+
+def _derived(item: Resolved, dtype: np.dtype[Any]) -> int:
+    """The numbers that are worked out once from a layer's weights and kept: Winograd's transforms and spectra."""
+    if item.layer.kind != "conv":
+        return 0
+    problem, _ = _padded_problem(item.layer, item.inputs[0], item.outputs[0])
+    name = algorithm_for(problem, [dtype])
+    if name == "fft":
+        return 2 * spectrum_elements(problem)
+    if not name.startswith("winograd"):
+        return 0
+    tiles = tiles_of(problem.kernel_size, int(name.removeprefix("winograd")))
+    points = product(per_axis(lambda outputs, taps: outputs + taps - 1, tiles, problem.kernel_size))
+    return int(points * product(problem.output[1:2]) * problem.input[1] // problem.groups)
+
+
+def _conv_transpose(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> int:
     """The columns of every image, and the output before it is cropped and after."""
     (x,), (y,) = inputs, outputs
     return int(x[0] * y[1] * product(layer.kernel_size) * product(x[2:]) + 2 * product(y))
 
 
-def _pool(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _pool(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> int:
     """The padded input and every window."""
     return int(product(inputs[0]) + product(layer.kernel_size) * product(outputs[0]))
 
 
-def _other(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+def _other(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> int:
     """A formula makes an array for each of its steps, and two are there at a time."""
     return 0 if layer.view else int(2 * max(map(product, (*inputs, *outputs)), default=0))
 
@@ -70,6 +107,17 @@ WORKING: dict[str, Working] = {
 """The numbers that the kernel of a kind of layer holds besides what comes in and goes out; `_other` for the rest."""
 
 
+def _gradients(item: Resolved) -> int:
+    """What the gradient of a layer holds: of a convolution the columns of the whole batch, and their gradient."""
+    if item.layer.kind in ("conv", "convt"):
+        many, few = (
+            (item.outputs[0], item.inputs[0]) if item.layer.kind == "conv" else (item.inputs[0], item.outputs[0])
+        )
+        columns = many[0] * few[1] * product(item.layer.kernel_size) * product(many[2:])  # type: ignore[attr-defined]  # a conv
+        return int(2 * columns + 2 * product(few))
+    return 2 * _other(item.layer, item.inputs, item.outputs, np.dtype(np.float64))
+
+
 def plan(
     network: Network, resolved: Sequence[Resolved], dtype: str, *, keep: bool = False, copies: int | None = None
 ) -> Plan:
@@ -79,7 +127,8 @@ def plan(
     size of each weight besides the weights themselves.
     """
     tensors = Tensors(network, resolved, dtype)
-    item_bytes = np.dtype(dtype).itemsize
+    kind = np.dtype(dtype)
+    item_bytes = kind.itemsize
     weights = sum(
         item_bytes * int(product(shape))
         for item in resolved
@@ -89,13 +138,17 @@ def plan(
     living = tensors.alive()
     if keep or training:
         living = [tensors.activations * (1 + training)] * len(resolved)
-    weights *= 1 + (copies or 0)
+    weights = weights * (1 + (copies or 0)) + item_bytes * sum(_derived(item, kind) for item in resolved)
     moments = [
         Plan(
             label(item.node),
             alive,
             weights,
-            item_bytes * WORKING.get(item.layer.kind, _other)(item.layer, item.inputs, item.outputs) * (1 + training),
+            item_bytes
+            * max(
+                WORKING.get(item.layer.kind, _other)(item.layer, item.inputs, item.outputs, kind),
+                _gradients(item) if training else 0,
+            ),
         )
         for item, alive in zip(resolved, living, strict=True)
     ]
