@@ -8,7 +8,6 @@ import itertools
 import json
 import random
 import resource
-import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -47,7 +46,6 @@ OPTIONS = {"--input": INPUTS, "--batch": NUMBERS, "--format": FORMATS, "-q": Non
            "--indices": None, "--as-matrix": None, "--im2col": None, "--fit": ["[[1,2]]", "ones:4x6x6"],
            "--lr": NUMBERS, "--steps": ["1", "2", "0", "abc"], "--heatmap": None, "--table": None, "-z": None,
            "--format=json": None, "-k3": None}  # fmt: skip
-MOST_SECONDS = 20
 MOST_MEMORY = 3 << 30
 
 
@@ -145,9 +143,7 @@ def ask(arguments, monkeypatch):
 
 
 def check(arguments, monkeypatch):
-    started = time.monotonic()
     status, out, err = ask(arguments, monkeypatch)
-    assert time.monotonic() - started < MOST_SECONDS
     assert status in (0, 1, 2)
     messages = err.splitlines()
     failures = [line for line in messages if line.startswith("error: ")]
