@@ -186,6 +186,8 @@ complete -c convcalc -n '__convcalc_verb memory' -l optimizer -x -a 'sgd momentu
 complete -c convcalc -n '__convcalc_verb summary' -l depth -x -d 'Levels of modules that are told apart; all if none'
 complete -c convcalc -n '__convcalc_verb summary' -l by -x -d 'What the share is of: macs, params or memory'
 complete -c convcalc -n '__convcalc_verb compose' -s w -l weights -r -F -d 'Merge weights too: an .npz of all by name, 2.weight=ARRAY, or arrays in the layers\' order'
+complete -c convcalc -n '__convcalc_verb compose' -l verify -d 'Run both on random numbers, and say where and how much they differ'
+complete -c convcalc -n '__convcalc_verb compose' -l seed -x -d 'Of the random numbers of --verify'
 complete -c convcalc -n '__convcalc_verb run' -s w -l weights -r -F -d 'The first layer\'s weight, an .npz of all by name, or 2.weight=ARRAY; random if none'
 complete -c convcalc -n '__convcalc_verb run' -l bias-values -r -F -d 'The first layer\'s bias'
 complete -c convcalc -n '__convcalc_verb run' -l seed -x -d 'Where random numbers start'

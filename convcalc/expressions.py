@@ -723,6 +723,9 @@ def expression_of(layer: Layer) -> str:
         if name in plain and value == plain[name]:
             continue
         text = _field_text(value, layer.rank)
+        if kind.module == "pad" and name == "padding" and "x" in text:
+            # Numbers without a + would be read in PyTorch's order, from the last axis on.
+            text = "x".join(f"{before}+{after}" for before, after in value)
         if (name, value) in flags:
             others.append(flags[name, value])
         elif name == kind.main and not text[:1].isalpha():

@@ -300,12 +300,13 @@ def test_other_verbs_say_that_the_input_is_missing():
         shapes(Network.chain(Conv2d(1, 1, 3), input=None))
 
 
-def test_branches_are_refused():
+def test_several_inputs_are_refused():
     from convcalc.network import Input, Node
 
-    nodes = (Node("a", Conv2d(1, 1, 3), ("x",), ("a",)), Node("b", Conv2d(1, 1, 3), ("x",), ("b",)))
-    with pytest.raises(UnsupportedOpError, match=r"layer b \(conv\): compose takes layers in a row"):
-        compose(Network({"x": Input((1, 1, 8, 8))}, nodes, ("b",)))
+    nodes = (Node("a", Conv2d(1, 1, 3), ("x",), ("a",)), Node("b", Conv2d(1, 1, 3), ("y",), ("b",)))
+    given = Input((1, 1, 8, 8))
+    with pytest.raises(UnsupportedOpError, match="compose takes one input, but there are x, y"):
+        compose(Network({"x": given, "y": given}, nodes, ("b",)))
 
 
 def test_the_axes_end_at_flatten():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import gcd
+from math import gcd, lcm
 from typing import Any
 
 from convcalc.errors import ExpressionError, ResourceError, ShapeError, UnsupportedOpError
@@ -162,6 +162,22 @@ class Reach:
             union_of([self.of(middle) for middle in members(following.of(output))]) for output in range(outputs)
         )
         return Reach(sets, shift)
+
+    def beside(self, other: Reach, size: int | None) -> Reach:
+        """What an output reads through this or the other, output by output where they do not step alike.
+
+        Then the output size is needed: raises `UnsupportedOpError` without it.
+        """
+        if self == other:
+            return self
+        if self.jump is None or self.jump != other.jump or self.shift is None:
+            if size is None:
+                raise UnsupportedOpError("its branches do not move by the same steps; write the input's shape first")
+            return Reach(tuple(union_of([self.of(output), other.of(output)]) for output in range(size)), None)
+        count = lcm(len(self.sets), len(other.sets))
+        refuse_wide(count)
+        sets = tuple(union_of([self.of(output), other.of(output)]) for output in range(count))
+        return Reach(sets, self.shift * (count // len(self.sets)))
 
     @property
     def field(self) -> int:

@@ -9,7 +9,7 @@ from math import lcm
 from typing import Any
 
 from convcalc import formulas as F
-from convcalc.analysis.fields import Axes, Reach, Window, axes_of, refuse_wide, union_of
+from convcalc.analysis.fields import Axes, Reach, Window, axes_of
 from convcalc.analysis.report import Column, Diagnostic, Report, Value
 from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, label, located, need_layers, resolve
 from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError
@@ -140,7 +140,7 @@ class _Paths:
             self._say_misaligned(item, axis, paths, names)
             all_paths = paths[0]
             for path in paths[1:]:
-                all_paths = _union(all_paths, path, size)
+                all_paths = all_paths.beside(path, size)
             joined.append(all_paths)
         return joined
 
@@ -188,18 +188,6 @@ def _axes(item: Resolved, rank: int) -> Axes | None:
 
 def _reach(axis: Window | Reach) -> Reach:
     return axis.reach() if isinstance(axis, Window) else axis
-
-
-def _union(one: Reach, other: Reach, size: int) -> Reach:
-    """What one or the other reads; output by output where they do not step alike."""
-    if one == other:
-        return one
-    if one.jump is None or one.jump != other.jump or one.shift is None:
-        return Reach(tuple(union_of([one.of(output), other.of(output)]) for output in range(size)), None)
-    count = lcm(len(one.sets), len(other.sets))
-    refuse_wide(count)
-    sets = tuple(union_of([one.of(output), other.of(output)]) for output in range(count))
-    return Reach(sets, one.shift * (count // len(one.sets)))
 
 
 def _centre(path: Reach, beside: Reach) -> Fraction:

@@ -21,6 +21,7 @@ A chain of convolutions and pools as one: kernel, stride, padding, dilation and 
 \b
   convcalc compose conv:k3 conv:k3 -q                        5x5
   convcalc compose 3x224x224 conv:64,k7,s2,p3 relu maxpool:3,s2,p1 conv:64,k3,p1
+  convcalc compose 8x32x32 @x conv:8,k3,p1 bn @a from:@x conv:8,k1 bn add:@a --verify      branches
   convcalc compose conv:k3,s2 conv:k3 --explain              the formulas, with the numbers in them
   convcalc compose conv conv -w sobel -w gaussian            the merged kernel; the weights in the layers' order
   convcalc compose 3x32x32 conv:16,k3 conv:8 -w net.npz -o merged.npz
@@ -39,6 +40,10 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         typer.Option("-w", "--weights", metavar="ARRAY", show_default=False,
                      help="Merge weights too: an .npz of all by name, 2.weight=ARRAY, or arrays in the layers' order."),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Run both on random numbers, and say where and how much they differ.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random numbers of --verify.")] = 0,
 ) -> None:  # fmt: skip
     """Answer `compose`."""
     from convcalc.composition import compose
@@ -50,7 +55,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         raise ExpressionError(f"-o {path} is for merged weights; give the layers' weights with -w", value=path)
 
     def analysis(network: Network) -> Report:
-        report = compose(network, given, explain=explain)
+        report = compose(network, given, explain=explain, verify=verify, seed=seed)
         if written is not None:
             from convcalc.arrays import write_arrays
 

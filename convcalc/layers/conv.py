@@ -273,7 +273,7 @@ class ConvTranspose(_Convolution):
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
         """(N, out_channels, *sizes). Raises `ShapeError` when nothing is left, or output_size is out of reach."""
         batch, _, sizes = spatial_input(self, inputs[0])
-        extra = self._output_padding(sizes)
+        extra = self.output_paddings(sizes)
         for axis, (extra_here, stride, dilation) in enumerate(zip(extra, self.stride, self.dilation, strict=True)):
             if extra_here >= max(stride, dilation):
                 raise ShapeError(
@@ -310,7 +310,11 @@ class ConvTranspose(_Convolution):
         before, after = zip(*self.padding, strict=True)
         return per_axis(F.transposed_size, sizes, self.kernel_size, self.stride, before, after, self.dilation, extra)
 
-    def _output_padding(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    def output_paddings(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """The output_padding of each axis, with the one found that an `output_size` needs for an input of these sizes.
+
+        Raises `ShapeError` when it is out of reach.
+        """
         if self.output_size is None:
             return self.output_padding
         least = self._sizes(sizes, (0,) * len(sizes))

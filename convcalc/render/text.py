@@ -130,6 +130,8 @@ _SUMMARY = {
     "merged": ("merged", "text"),
     "merged_weights": ("its weights", "count"),
     "merged_macs": ("its MACs", "count"),
+    "difference_inside": ("largest difference inside", "number"),
+    "difference_border": ("largest difference at the border", "number"),
 }
 
 
