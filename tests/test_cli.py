@@ -21,6 +21,9 @@ import pytest
 from convcalc._version import __version__
 from convcalc.cli import VERBS, run_command_line
 from convcalc.cli.options import FORMATS
+from convcalc.cli.usage import options_of
+from convcalc.expressions import field_names
+from convcalc.layers import LAYERS
 
 CHAIN = ["3x32x32", "conv:8,k3,p1", "relu", "maxpool:2", "flatten", "linear:10"]
 COSTED = ("shape", "flops", "memory")
@@ -653,11 +656,37 @@ def test_help_begins_with_examples(ask):
     for verb in VERBS:
         status, out, _ = ask(verb, "--help")
         assert status == 0
-        assert out.index(f"    convcalc {verb} ") < out.index("Options:")
+        groups = (f"Options of {verb}:", "A layer by options:", "Network:", "Output:")
+        places = [out.index(text) for text in ("Examples:\n", f"  convcalc {verb} ", "Usage:", *groups)]
+        assert places == sorted(places)
+        assert max(map(len, out.splitlines())) <= 80
+        assert ask(verb, "-h")[1] == ask("help", verb)[1] == out
     status, out, _ = ask()
     assert status == 0
-    assert ask("--help")[1] == out
-    assert out.index("    convcalc shape ") < out.index("Commands:")
+    assert ask("--help")[1] == ask("-h")[1] == ask("help")[1] == out
+    assert out.index("  convcalc shape ") < out.index("Usage:") < out.index("Commands:")
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_help_shows_every_option_of_a_verb(ask):
+    for verb in VERBS:
+        out = ask(verb, "--help")[1]
+        assert set(options_of(verb)) <= set(re.findall(r"--?[a-z][a-z-]*", out)), verb
+
+
+def test_help_names_every_kind_and_each_argument_of_it(ask):
+    out = ask("help", "kinds")[1]
+    for kind in LAYERS.values():
+        assert f"\n  {kind.name} " in out
+        status, about, _ = ask("help", kind.name)
+        assert status == 0
+        for field in field_names(kind.layer_class()):
+            assert f"\n  {field}=" in about
+        for flag in kind.flags:
+            assert re.search(rf"\b{flag}\b", about)
+        assert max(map(len, about.splitlines())) <= 80
+    assert ask("help", "nn.AvgPool1d") == ask("help", "avgpool")
+    assert ask("help", "cnov") == (2, "", "error: there is no help for cnov; did you mean 'conv'?\n")
 
 
 def test_version(ask):

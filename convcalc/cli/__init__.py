@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from convcalc.cli.options import HELP_FLAGS, AllVerbs, VerbCommand
 from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, did_you_mean, too_much
 
 VERBS = {
@@ -25,13 +26,16 @@ VERBS = {
 _HELP = """\
 Shapes, FLOPs, memory, merging and execution of convolutional layers and models.
 
-\b
-  convcalc shape 3x224x224 -k 7 -s 2 -p 3 -c 64              one layer by options
-  convcalc flops 3x32x32 conv:16,k3,p1 relu maxpool:2        a chain of layers
-  convcalc memory net.txt --input 3x224x224 --train          a file, or - for standard input
-  convcalc run photo.png -w sobel                            the numbers themselves
+Examples:
+  convcalc shape 3x224x224 -k 7 -s 2 -p 3 -c 64          one layer by options
+  convcalc flops 3x32x32 conv:16,k3,p1 relu maxpool:2    a chain of layers
+  convcalc memory net.txt --input 3x224x224 --train      a file; - for stdin
+  convcalc run photo.png -w sobel                        the numbers themselves
 """
-_EPILOG = "convcalc VERB --help has examples of each verb."
+_EPILOG = (
+    "convcalc help VERB shows the options of a verb, convcalc help kinds every kind of layer,"
+    " and convcalc help conv (or another kind) what it takes."
+)
 
 
 def run_command_line(arguments: Sequence[str]) -> int:
@@ -55,6 +59,8 @@ def _run(arguments: Sequence[str]) -> int:
     wants_json = _wants_json(arguments)
     verb = arguments[0] if arguments and arguments[0] in VERBS else ""
     try:
+        if len(arguments) > 1 and arguments[0] == "help" and arguments[1] not in VERBS:
+            return _print_kinds(arguments[1])
         command, rest, name = _command(arguments)
         status = command.main(args=list(rest), prog_name=name, standalone_mode=False)
     except ConvcalcError as error:
@@ -89,6 +95,8 @@ def _command(arguments: Sequence[str]) -> tuple[Any, Sequence[str], str]:
     from typer.main import get_command
 
     verb = arguments[0] if arguments else ""
+    if verb == "help":
+        verb, arguments = (arguments[1], [arguments[1], "--help"]) if len(arguments) > 1 else ("", [])
     if verb in VERBS:
         return command_of(verb), arguments[1:], f"convcalc {verb}"
     if arguments and not verb.startswith("-"):
@@ -105,6 +113,15 @@ def command_of(verb: str) -> Any:
     return get_command(app)
 
 
+def _print_kinds(word: str) -> int:
+    """Print what `convcalc help kinds` and `convcalc help conv` ask for."""
+    from convcalc.render.kinds import kind_help, kinds_help
+
+    for line in kinds_help() if word == "kinds" else kind_help(word):
+        print(line)  # noqa: T201  the answer
+    return 0
+
+
 def _no_verb(word: str) -> ConvcalcError:
     from convcalc.expressions import is_expression, is_input
 
@@ -117,7 +134,7 @@ def _no_verb(word: str) -> ConvcalcError:
 
 def every_verb() -> typer.Typer:
     """The whole application, for its help and for completions."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app = typer.Typer(cls=AllVerbs, add_completion=False, rich_markup_mode=None, context_settings=HELP_FLAGS)
     app.callback(help=_HELP, epilog=_EPILOG)(_root)
     for verb in VERBS:
         _register(app, verb)
@@ -143,7 +160,7 @@ def _root(
 def _register(app: typer.Typer, verb: str) -> None:
     module = import_module(f"convcalc.cli.{verb}")
     function: Callable[..., None] = module.VERB
-    app.command(verb, help=module.HELP, short_help=VERBS[verb])(function)
+    app.command(verb, cls=VerbCommand, context_settings=HELP_FLAGS, help=module.HELP, short_help=VERBS[verb])(function)
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

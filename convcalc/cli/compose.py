@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from convcalc.network import Network
 
 HELP = """\
-A chain of convolutions and pools as one: kernel, stride, padding, dilation and receptive field.
+A chain of convolutions and pools as one: kernel, stride, padding, dilation and
+receptive field.
 
-\b
-  convcalc compose conv:k3 conv:k3 -q                        5x5
+Examples:
+  convcalc compose conv:k3 conv:k3 -q                      5x5
   convcalc compose 3x224x224 conv:64,k7,s2,p3 relu maxpool:3,s2,p1 conv:64,k3,p1
-  convcalc compose 8x32x32 @x conv:8,k3,p1 bn @a from:@x conv:8,k1 bn add:@a --verify      branches
-  convcalc compose conv:k3,s2 conv:k3 --explain              the formulas, with the numbers in them
-  convcalc compose conv conv -w sobel -w gaussian            the merged kernel; the weights in the layers' order
+  convcalc compose 8x9x9 @x conv:8,k3,p1 @a from:@x conv:8,k1 add:@a --verify
+  convcalc compose conv:k3,s2 conv:k3 --explain            formulas with numbers
+  convcalc compose conv conv -w sobel -w gaussian          the merged kernel
   convcalc compose 3x32x32 conv:16,k3 conv:8 -w net.npz -o merged.npz
 """
 _WEIGHT_FILES = (".npz", ".npy")

@@ -13,12 +13,12 @@ from convcalc.errors import ExpressionError, did_you_mean
 HELP = """\
 Parameters, MACs and exact FLOPs of each layer and in all.
 
-\b
+Examples:
   convcalc flops 3x224x224 conv:64,k7,s2,p3,nobias
-  convcalc flops 8x8x8 convt:4,k3,s2,p1,op1 --explain        the formula, with the numbers in it
+  convcalc flops 8x8x8 convt:4,k3,s2,p1,op1 --explain      formulas with numbers
   convcalc flops 3x32x32 conv:16,k3,p1 relu conv:32,k3 --backward --batch 32
-  convcalc flops 100x64x64 conv:100,k5,psame,nobias --samples 10M --speed 0.15T --convention macs
-  convcalc flops net.txt --max params=5M,macs=600M           exit status 1 when a total is larger
+  convcalc flops 100x64x64 conv:100,k5,psame --samples 10M --speed 0.15T
+  convcalc flops net.txt --max params=5M,macs=600M         exit 1 when larger
 """
 
 

@@ -11,9 +11,10 @@ from convcalc.cli.options import Question, verb
 from convcalc.errors import ExpressionError, did_you_mean
 
 HELP = """\
-Bytes of each layer's input, output, weights and bias; the peak of inference; what training keeps.
+Bytes of each layer's input, output, weights and bias; the peak of inference;
+what training keeps.
 
-\b
+Examples:
   convcalc memory 3x224x224 conv:64,k7,s2,p3 --batch 32
   convcalc memory 3x32x32 conv:16,k3,p1 relu maxpool:2 --dtype float16
   convcalc memory net.txt --train --optimizer adam

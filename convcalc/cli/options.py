@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 FORMATS = ("table", "plain", "tsv", "csv", "json", "jsonl", "markdown")
 
 _LAYER = "A layer by options"
 _OUTPUT = "Output"
 _NETWORK = "Network"
+HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
+"""The setting of a command that makes -h mean --help."""
 
 
 class Shared:
@@ -42,10 +45,10 @@ LAYER_OPTIONS = (
     Shared("kind", "--kind", "The kind of layer; conv if none is named.", _LAYER, metavar="KIND"),
     Shared("kernel_size", "-k --kernel-size", "Kernel: 3, or 3x5.", _LAYER, metavar="SIZES"),
     Shared("stride", "-s --stride", "Stride: 2, or 2x1.", _LAYER, metavar="SIZES"),
-    Shared("padding", "-p --padding", "Padding: 1, 1x0, before+after 1+2, same, causal, ...", _LAYER, metavar="SIZES"),
+    Shared("padding", "-p --padding", "Padding: 1, 1x0, before+after 1+2, same, full, ...", _LAYER, metavar="SIZES"),
     Shared("dilation", "-d --dilation", "Dilation: 2, or 2x1.", _LAYER, metavar="SIZES"),
     Shared("groups", "-g --groups", "Groups, or depthwise.", _LAYER, metavar="N"),
-    Shared("channels", "-c --channels", "Channels (or features) out; as many as come in if none.", _LAYER, metavar="N"),
+    Shared("channels", "-c --channels", "Channels or features out; if none, as many as in.", _LAYER, metavar="N"),
     Shared("bias", "--bias/--no-bias", "With a bias, or without.", _LAYER, bool | None),
     Shared("padding_mode", "--padding-mode", "zeros, reflect, replicate or circular.", _LAYER, metavar="MODE"),
     Shared("output_padding", "--output-padding", "Extra size of a transposed convolution.", _LAYER, metavar="SIZES"),
@@ -113,3 +116,37 @@ def verb(shared: Sequence[Shared] = SHARED) -> Callable[[Callable[..., None]], C
         return command
 
     return make
+
+
+class _ExamplesFirst:
+    """Help that begins with what the command is for and its examples, as they stand, and then says how to call it."""
+
+    def format_help(self: Any, ctx: Any, formatter: Any) -> None:
+        formatter.write(inspect.cleandoc(self.help))
+        formatter.write("\n\n")
+        self.format_usage(ctx, formatter)
+        self.format_options(ctx, formatter)
+        self.format_epilog(ctx, formatter)
+
+
+class VerbCommand(_ExamplesFirst, TyperCommand):
+    """A verb, whose options the help shows in groups: its own, the layer's, the network's, the output's."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the groups, each under its name."""
+        groups: dict[str, list[tuple[str, str]]] = {f"Options of {self.name}": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and parameter.name != "words":
+                # typer adds --help itself, last and without a group.
+                ours = _OUTPUT if parameter.name == "help" else f"Options of {self.name}"
+                groups.setdefault(getattr(parameter, "rich_help_panel", None) or ours, []).append(record)
+        width = max(len(flags) for records in groups.values() for flags, _ in records)
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl([(flags.ljust(width), text) for flags, text in records])
+
+
+class AllVerbs(_ExamplesFirst, TyperGroup):
+    """The whole application, which is there for its help."""

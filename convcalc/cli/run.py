@@ -32,21 +32,26 @@ if TYPE_CHECKING:
 HELP = """\
 Run layers on real arrays, with NumPy.
 
-\b
-  convcalc run '[[0,1,2],[3,4,5],[6,7,8]]' -w '[[0,1],[2,3]]'          a kernel on an array
-  convcalc run photo.png -w sobel                                      a named kernel on an image
+Examples:
+  convcalc run '[[0,1,2],[3,4,5],[6,7,8]]' -w '[[0,1],[2,3]]'
+  convcalc run photo.png -w sobel                           a kernel by its name
   convcalc run x.npy conv:8,k3,p1 relu maxpool:2 -w weights.npz -o y.npy
-  convcalc run 4x4 -w '[[1,2,3],[4,5,6],[7,8,9]]' --as-matrix          the matrix of a convolution
+  convcalc run 4x4 -w '[[1,2],[3,4]]' --as-matrix           as a matrix product
+  convcalc run 2x2 -w '[[1,2],[3,4]]' --kind convt --as-matrix
   convcalc run x.csv conv:k1x2,nobias --fit y.csv --lr 0.03 --steps 20
-  convcalc run photos/ net.txt -w w.npz --resize 256 --crop 224 --normalize imagenet --batch 8 -o y.npy
+  convcalc run x.npy maxpool:2,indices @p maxunpool:2,@p.1  a pooling undone
+  convcalc run photos/ net.txt -w w.npz --resize 256 --crop 224 --batch 8 -o y.npy
 
-With --batch the first axis are samples: a file is mapped, a folder (its name ends in /) read image by image, and an
-.npy output grows batch by batch; --resume goes on with one that was interrupted.
+Arrays, of the input, weights and targets: nested lists; files (.npy, .npz,
+file.npz:name, .csv, .tsv, images); ones:3x4, zeros:, arange:, random: (from
+--seed; a shape alone is random too); and kernels by name: identity, difference,
+sobel-x, sobel-y, prewitt-x, prewitt-y, scharr-x, scharr-y, roberts-x,
+roberts-y, laplacian, laplacian8, edge, sharpen, emboss, box, box5, gaussian,
+gaussian5.
 
-Arrays are nested lists, files (.npy, .npz, file.npz:name, .csv, .tsv, images), ones:3x4, zeros:, arange:, random:, and
-kernels by name: identity, difference, sobel-x, sobel-y, prewitt-x, prewitt-y, scharr-x, scharr-y, roberts-x,
-roberts-y, laplacian, laplacian8, edge, sharpen, emboss, box, box5, gaussian, gaussian5. A shape in place of the input
-is random from --seed. maxpool:2,indices @p ... maxunpool:2,@p.1 undoes a pooling.
+With --batch the first axis are samples: a file is mapped, a folder (its name
+ends in /) read image by image, and an .npy output grows batch by batch;
+--resume goes on with one that was interrupted.
 """
 
 _SHARED = tuple(

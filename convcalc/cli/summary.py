@@ -11,11 +11,12 @@ from convcalc.cli.options import Question, verb
 from convcalc.errors import ExpressionError, did_you_mean
 
 HELP = """\
-Everything about a network in one table: output shapes, parameters, MACs, memory, and shares of the whole.
+Everything about a network in one table: output shapes, parameters, MACs,
+memory, and shares of the whole.
 
-\b
-  convcalc summary 3x32x32 conv:6,k5 relu maxpool:2 conv:16,k5 relu maxpool:2 flatten linear:10
-  convcalc summary net.txt --input 3x224x224 --depth 1       modules of the first level alone
+Examples:
+  convcalc summary 3x32x32 conv:6,k5 relu maxpool:2 flatten linear:10
+  convcalc summary net.txt --input 3x224x224 --depth 1       the outer modules
   python -c 'print(model)' | convcalc summary - --input 3x224x224 --by params
 """
 

@@ -53,7 +53,8 @@ def options_of(verb: str) -> list[str]:
     from convcalc.cli import command_of
 
     parameters = command_of(verb).params
-    return [name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)]
+    names = [name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)]
+    return [name for name in names if name.startswith("-")]
 
 
 def _value(option: str, verb: str, *, takes_one: bool) -> ConvcalcError:
