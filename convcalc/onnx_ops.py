@@ -263,8 +263,11 @@ def _conv_transpose(call: Call) -> Plan:
 
 
 def _widened(layer: Any, padding: Pairs) -> Layer:
-    """A pool with padding of any width; PyTorch's classes, and so ours, refuse more than half a window."""
-    layer._set(padding=padding)
+    """A pool with padding of any width; PyTorch's classes, and so ours, refuse more than half a window.
+
+    Nor has ONNX PyTorch's limit on averages over three axes.
+    """
+    layer._set(padding=padding, fits_unpadded=False)
     found: Layer = layer
     return found
 

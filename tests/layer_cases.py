@@ -157,7 +157,9 @@ EXPRESSIONS = {
 REFUSALS = [
     ("maxpool:2,p2", "3x8x8", "padding", "padding is 2, but must be at most half of the kernel_size 2"),
     ("lppool:2,n0", "3x8x8", "norm_type", "norm_type is 0, but must be other than 0"),
-    ("lppool1d:9,n2", "3x8", "kernel_size", "kernel 9 is larger than the padded input 8 (length)"),
+    ("lppool1d:9,n2", "3x8", "kernel_size", "kernel 9 is larger than the padded input 8 (length); a kernel_size of at most 8 fits"),
+    ("maxpool1d:3,d4", "3x8", "kernel_size", "kernel 3 with dilation 4 spans 9, which is larger than the padded input 8 (length); a kernel_size of at most 2 fits"),
+    ("avgpool3d:3,p1", "3x2x4x4", "kernel_size", "kernel 3 is larger than the input 2 (depth), which is too much over three axes even where padding would make up for it; a kernel_size of at most 2 fits"),
     ("adaptiveavgpool2d:7x7x7", "3x8x8", "output_size", "output_size is 7x7x7, but must be one number or none, or 2, one for each axis"),
     ("adaptivemaxpool:0", "3x8x8", "output_size", "output_size is 0, but must be at least 1"),
     ("adaptiveavgpool:7", "10", "", "needs channels and 2 spatial axes, but 10 came in"),

@@ -649,6 +649,21 @@ def test_explanations_in_every_format(ask):
     assert json.loads(ask(*question, "--format", "json")[1])["layers"][0]["steps"][0]["value"] == 112
 
 
+def test_explanations_without_a_formula_say_the_rule(ask):
+    layers = ("3x4x4", "relu", "globalavgpool", "flatten", "linear:2")
+    assert ask("shape", *layers, "--explain")[1] == (
+        "0  relu  3x4x4 → 3x4x4\n  rule: the input's shape\n\n"
+        "1  globalavgpool  3x4x4 → 3x1x1\n  rule: (N, C, *output_size)\n\n"
+        "2  flatten  3x1x1 → 3\n  rule: the shape with these axes multiplied\n\n"
+        "3  linear:2  3 → 2\n  rule: the input's shape with out_features for the last axis\n"
+    )
+    assert ask("flops", "3x4x4", "@a", "add:@a", "flatten", "--explain")[1] == (
+        "0  add  3x4x4, 3x4x4 → 3x4x4\n  rule: one addition an element for each input after the first\n"
+        "  FLOPs = 48\n\n"
+        "1  flatten  3x4x4 → 48\n  rule: nothing: numbers are moved\n"
+    )
+
+
 # --- help and processes ---------------------------------------------------------------------------------------------
 
 
@@ -671,7 +686,7 @@ def test_help_begins_with_examples(ask):
 def test_help_shows_every_option_of_a_verb(ask):
     for verb in VERBS:
         out = ask(verb, "--help")[1]
-        assert set(options_of(verb)) <= set(re.findall(r"--?[a-z][a-z-]*", out)), verb
+        assert set(options_of(verb)) <= set(re.findall(r"--?[a-z][a-z0-9-]*", out)), verb
 
 
 def test_help_names_every_kind_and_each_argument_of_it(ask):

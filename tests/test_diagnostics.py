@@ -42,3 +42,19 @@ def test_a_checkerboard_is_warned_of() -> None:
 
 def test_sizes_alone_are_noted() -> None:
     assert diagnostics("224 conv:k7") == [("note", None, "the input is read as sizes with one channel")]
+
+
+def test_a_softmax_over_the_batch_is_warned_of() -> None:
+    assert diagnostics("3x8 conv1d:4 softmax") == [
+        ("warning", "1 (softmax)", "dim is not given, and of 3 axes PyTorch then takes 0, the batch; write dim=-1")
+    ]
+    assert diagnostics("1x8x8 conv:1 softmax") == [
+        (
+            "warning",
+            "1 (softmax)",
+            "dim is not given, and PyTorch then takes axis 1, along which there is one element alone;"
+            " dim=-1 takes the last axis",
+        )
+    ]
+    assert diagnostics("784 linear:10 softmax") == diagnostics("3x8 conv1d:4 softmax:1") == []
+    assert diagnostics("3x8x8 conv:4 logsoftmax") == []

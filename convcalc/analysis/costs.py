@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
-from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, located, need_layers, resolve
+from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, located, need_layers, resolve, rule
 from convcalc.errors import ConvcalcError
 from convcalc.layers.base import Cost, choice
 from convcalc.network import Network
@@ -129,6 +129,8 @@ def _forward(
     reasons = {} if cost.macs else {"macs": _NO_PRODUCTS}
     if values["flops"] == 0 and cost.flops:
         reasons["flops"] = f"{convention} counts nothing here"
+    elif explain and not steps:
+        reasons["flops"] = rule(item.layer.cost)
     return values, reasons, tuple(steps)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from convcalc import formulas
 from convcalc.analysis.report import Diagnostic, Report, Row
@@ -193,18 +193,30 @@ def base_row(item: Resolved, view: View) -> Row:
     """The row that every verb's row starts from."""
     from convcalc.expressions import expression_of
 
+    reasons = {"output": item.unknown} if item.unknown else {}
     if isinstance(item.layer, Opaque):
         inputs, outputs = tuple(map(view, item.inputs)), tuple(map(view, item.outputs))
-        return Row(item.node.name, item.layer.name, item.layer.text, inputs, outputs, reasons={"output": item.unknown})
+        return Row(item.node.name, item.layer.name, item.layer.text, inputs, outputs, reasons=reasons)
     return Row(
         item.node.name,
         kind_of(item.layer).name,
         expression_of(item.node.layer),
         tuple(map(view, item.inputs)),
         tuple(map(view, item.outputs)),
-        reasons={"output": item.unknown} if item.unknown else {},
+        reasons=reasons,
         steps=item.steps,
     )
+
+
+def rule(method: Callable[..., object]) -> str:
+    """What a layer's `infer` or `cost` does, in the words of its docstring, for where it needs no formula.
+
+    >>> from convcalc.layers.linear import Linear
+    >>> rule(Linear.infer)
+    "the input's shape with out_features for the last axis"
+    """
+    words = (method.__doc__ or "a rule of its own").partition("\n\n")[0].partition(" Raises ")[0].rstrip(".")
+    return " ".join((words[:1].lower() + words[1:] if words[1:2].islower() or words[1:2] == " " else words).split())
 
 
 def diagnose(network: Network, resolved: list[Resolved]) -> tuple[Diagnostic, ...]:
@@ -236,6 +248,11 @@ def shapes(network: Network, *, explain: bool = False) -> Report:
     resolved = resolve(network, explain=explain, partial=True)
     view = View(network, resolved)
     rows = tuple(base_row(item, view) for item in resolved)
+    if explain:
+        rows = tuple(
+            row if row.steps or row.reasons else replace(row, reasons={"output": rule(item.layer.infer)})
+            for row, item in zip(rows, resolved, strict=True)
+        )
     known = {name: given.shape for name, given in network.inputs.items()}
     known |= {name: constant.shape for name, constant in network.constants.items()}
     for item in resolved:

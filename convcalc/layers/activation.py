@@ -37,7 +37,7 @@ class Elementwise(Layer):
         return (inputs[0],)
 
     def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
-        """The operations of the formula, each element taking every branch. No products of a dot product: 0 MACs."""
+        """The operations of the function for each element, every branch taken. No dot products: 0 MACs."""
         return each(self.formula, product(outputs[0]))
 
     def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:

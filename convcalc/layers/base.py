@@ -300,6 +300,17 @@ def axis_of(field: str, dim: int, shape: Shape) -> int:
     return dim % len(shape)
 
 
+def large_kernel(kernel: int, dilation: int, extent: int, padded: int, axis: str) -> ShapeError:
+    """The error for a window that does not fit into the padded input of its axis."""
+    spans = f"kernel {kernel}" if dilation == 1 else f"kernel {kernel} with dilation {dilation} spans {extent}, which"
+    return ShapeError(
+        f"{spans} is larger than the padded input {padded} ({axis});"
+        f" a kernel_size of at most {max((padded - 1) // dilation + 1, 1)} fits",
+        field="kernel_size",
+        value=kernel,
+    )
+
+
 def axis_name(rank: int, axis: int) -> str:
     """What a spatial axis is called: height, width, ..."""
     return AXES[rank][axis] if rank in AXES else f"axis {axis}"

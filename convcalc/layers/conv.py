@@ -18,6 +18,7 @@ from convcalc.layers.base import (
     axis_name,
     choice,
     flag,
+    large_kernel,
     pairs,
     refused,
     shape_text,
@@ -415,12 +416,4 @@ def refuse_large_kernel(
     for axis, (size, pair, kernel, spread) in enumerate(zip(sizes, pads, kernel_size, dilation, strict=True)):
         extent = F.kernel_extent(kernel, spread)
         if extent > size + sum(pair):
-            spans = (
-                f"kernel {kernel}" if spread == 1 else f"kernel {kernel} with dilation {spread} spans {extent}, which"
-            )
-            raise ShapeError(
-                f"{spans} is larger than the padded input {size + sum(pair)} ({axis_name(len(sizes), axis)});"
-                f" a kernel_size of at most {max((size + sum(pair) - 1) // spread + 1, 1)} fits",
-                field="kernel_size",
-                value=kernel,
-            )
+            raise large_kernel(kernel, spread, extent, size + sum(pair), axis_name(len(sizes), axis))

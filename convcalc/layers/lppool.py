@@ -68,6 +68,7 @@ class LPPool2d(LPPool):
 
 
 class LPPool3d(LPPool):
-    """`LPPool` over three axes: (N, C, D, H, W)."""
+    """`LPPool` over three axes: (N, C, D, H, W). Refuses a kernel larger than the input, ceil_mode or not."""
 
     rank = 3
+    fits_unpadded = True

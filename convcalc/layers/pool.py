@@ -16,6 +16,7 @@ from convcalc.layers.base import (
     Sizes,
     axis_name,
     flag,
+    large_kernel,
     pairs,
     refused,
     spatial,
@@ -32,6 +33,8 @@ class WindowPool(Layer):
     stride: tuple[int, ...]
     padding: Pairs
     ceil_mode: bool
+    fits_unpadded = False
+    """Whether the kernel must fit into the input without its padding, as PyTorch's averages over three axes demand."""
 
     def _window(self, kernel_size: Sizes, stride: Sizes | None, padding: Sizes | Pairs, ceil_mode: bool) -> None:
         rank = self.rank or 0
@@ -52,16 +55,23 @@ class WindowPool(Layer):
 
     def _output(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
         before, after = zip(*self.padding, strict=True)
+        for axis, (kernel, size) in enumerate(zip(self.kernel_size, sizes, strict=True)):
+            if self.fits_unpadded and kernel > size:
+                raise ShapeError(
+                    f"kernel {kernel} is larger than the input {size} ({axis_name(len(sizes), axis)}), which is too"
+                    " much over three axes even where padding would make up for it;"
+                    f" a kernel_size of at most {size} fits",
+                    field="kernel_size",
+                    value=kernel,
+                )
         count = F.window_count_ceil if self.ceil_mode else F.window_count
         output = per_axis(count, sizes, self.kernel_size, self.stride, before, after, self._dilation)
         for axis, size in enumerate(output):
             if size < 1:
-                raise ShapeError(
-                    f"kernel {self.kernel_size[axis]} is larger than the padded input"
-                    f" {sizes[axis] + before[axis] + after[axis]} ({axis_name(len(sizes), axis)})",
-                    field="kernel_size",
-                    value=self.kernel_size[axis],
-                )
+                kernel, spread = self.kernel_size[axis], self._dilation[axis]
+                padded = sizes[axis] + before[axis] + after[axis]
+                extent = F.kernel_extent(kernel, spread)
+                raise large_kernel(kernel, spread, extent, padded, axis_name(len(sizes), axis))
         return output
 
 
@@ -208,6 +218,7 @@ class AvgPool2d(AvgPool):
 
 
 class AvgPool3d(AvgPool):
-    """`AvgPool` over three axes: (N, C, D, H, W)."""
+    """`AvgPool` over three axes: (N, C, D, H, W). Refuses a kernel larger than the input without its padding."""
 
     rank = 3
+    fits_unpadded = True

@@ -57,6 +57,16 @@ class _WithDim(_Shares):
             return 0 if len(shape) in (1, 3) else 1
         return axis_of("dim", self.dim, shape)
 
+    def warnings(self, *inputs: Shape) -> Sequence[str]:
+        """That without dim PyTorch's rule takes the batch, or that there is one element to share among."""
+        axis = self.axis(inputs[0])
+        if self.dim is None and axis == 0:
+            return (f"dim is not given, and of {len(inputs[0])} axes PyTorch then takes 0, the batch; write dim=-1",)
+        if inputs[0][axis] == 1:
+            chosen = "dim is not given, and PyTorch then takes axis" if self.dim is None else "dim is"
+            return (f"{chosen} {axis}, along which there is one element alone; dim=-1 takes the last axis",)
+        return ()
+
 
 class Softmax(_WithDim):
     """exp(x) / Σ exp(x) along dim, computed on x − max(x). Fields as PyTorch's Softmax; dim counts the batch.

@@ -33,7 +33,10 @@ def markdown_explanation(report: Report) -> Iterator[str]:
 
 def _row_lines(row: Row) -> Iterator[str]:
     if not row.steps:
-        yield f"  no formula: {row.reasons.get('output', 'the shape is that of the input')}"
+        reason = row.reasons.get("output") or row.reasons.get("flops")
+        yield f"  {'rule' if row.outputs else 'unknown'}: {reason}" if reason else "  no formula"
+        if row.values.get("flops"):
+            yield f"  FLOPs = {row.values['flops']}"
     for steps in _same(row.steps):
         step = steps[0]
         if step.formula.name == "unread":

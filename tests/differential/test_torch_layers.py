@@ -10,8 +10,6 @@ what follows, so that none of it is drawn here:
 - A tuple of one number stands for that number on every axis, and None for None on every axis. PyTorch takes that in
   some layers, not in others (LPPool1d((2,)), AdaptiveAvgPool2d(None)). Tuples that are too long are refused; PyTorch's
   MaxUnpool reads the front of them.
-- AvgPool3d, and LPPool3d upon it, refuse a kernel that is larger than the input without its padding, which AvgPool1d
-  and 2d take, and ONNX Runtime in 3-d too. Here all ranks have one rule, so that AvgPool1d is asked for each axis.
 - CircularPad that wraps on one side and crops on the other fails in PyTorch while it copies within its own output.
 - AdaptiveAvgPool to 1 is a mean in PyTorch, which does not mind too many axes; here it does.
 - The shape is inference's, as in `eval()`: BatchNorm in training also refuses a single value for each channel.
@@ -563,24 +561,6 @@ def torch_module(name, fields):
     return FUNCTIONS[name](**fields) if name in FUNCTIONS else getattr(nn, name)(**fields)
 
 
-def pooled_by_axis(fields, shape):
-    """The shape that AvgPool1d gives for each axis, or the error."""
-    sizes = []
-    if fields.get("norm_type") == 0:
-        return ZeroDivisionError("norm_type")
-    for axis, size in enumerate(shape[2:]):
-        one = {
-            name: value[axis] if isinstance(value, tuple) else value
-            for name, value in fields.items()
-            if name in ("kernel_size", "stride", "padding", "ceil_mode")
-        }
-        try:
-            sizes.append(nn.AvgPool1d(**one)(torch.zeros(1, 1, size)).shape[-1])
-        except RuntimeError as error:
-            return error
-    return ((*shape[:2], *sizes),)
-
-
 def tensors_for(name, shapes):
     tensors = [torch.rand(shape) for shape in shapes]
     if name.startswith("MaxUnpool"):
@@ -597,8 +577,6 @@ def answer_of_torch(name, fields, shapes):
         with torch.no_grad():
             outputs = module(*tensors_for(name, shapes))
     except Exception as error:  # every error of PyTorch is a refusal
-        if str(error).startswith("input image (T"):
-            return None, pooled_by_axis(fields, shapes[0])
         return None, error
     outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     shapes_out = tuple(tuple(output.shape) for output in outputs)
