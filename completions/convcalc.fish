@@ -206,5 +206,6 @@ complete -c convcalc -n '__convcalc_verb run' -l resume -d 'With --batch and -o 
 complete -c convcalc -n '__convcalc_verb run' -l resize -x -d 'Images: the shorter side 256, or 224x224; 256,bicubic mixes pixels so'
 complete -c convcalc -n '__convcalc_verb run' -l crop -x -d 'Images: cut 224 or 224x160 out of the middle'
 complete -c convcalc -n '__convcalc_verb run' -l normalize -x -d 'Images: imagenet, clip, half, mnist, or means/deviations 0.5,0.5,0.5/0.2,0.2,0.2'
+complete -c convcalc -n '__convcalc_verb run' -l compare -r -F -d 'Say how far the output is from this array'
 complete -c convcalc -n '__convcalc_verb run' -l heatmap -d 'Draw a heat map, or a table; by size if neither'
 complete -c convcalc -n '__convcalc_verb run' -l table -d 'Draw a heat map, or a table; by size if neither'

@@ -31,7 +31,7 @@ VALUES = {
     "padding_mode": PADDING_MODES,
 }
 """What an option's value may be, by the name of its parameter."""
-FILES = ("output", "weights", "bias_values", "fit")
+FILES = ("output", "weights", "bias_values", "fit", "compare")
 """The options whose value may be a file."""
 HEAD = "convcalc's completions, made by scripts/make_completions.py: change that, not this."
 

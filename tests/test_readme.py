@@ -1,4 +1,4 @@
-"""README.md's examples print what it says."""
+"""The examples at the prompt, of README.md and of the lessons, print what these pages say."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import readme_examples
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = list(readme_examples.blocks(README))
+LESSONS = list(readme_examples.blocks((ROOT / "docs" / "lessons.md").read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def variables(tmp_path_factory):
     return {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=[block[0][0] for block in BLOCKS])
+@pytest.mark.parametrize("block", [*BLOCKS, *LESSONS], ids=[block[0][0] for block in [*BLOCKS, *LESSONS]])
 def test_example(block, folder, variables):
     for command, expected in block:
         assert readme_examples.run(command, folder, variables) == expected

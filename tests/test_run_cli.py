@@ -281,3 +281,18 @@ def test_resizing_keeps_the_mean_and_the_width(shape):
     assert pixels.shape[1] <= 80
     if shape[1] % 80 == 0 or shape[1] <= 80:
         assert pixels.mean() == pytest.approx(plane.mean())
+
+
+def test_compare_says_how_far_apart(run, tmp_path):
+    conv = str(tmp_path / "conv.npy")
+    run("random:64x9x9", "-w", "random:32x64x1x1", "-o", conv)
+    same = ("random:64x9x9", "-w", "random:32x64x1x1", "--compare", conv)
+    assert run(*same, "-q").err == ""
+    assert run(*same).err == "note: the output is equal, bit for bit, in all 2592 elements\n"
+    linear = ("permute:0x2x3x1", "linear:32", "permute:0x3x1x2", "-w", "1.weight=random:32x64")
+    said = run("random:64x9x9", *linear, "--compare", conv).err
+    assert re.search(r"the output (is equal, bit for bit|differs by at most [0-9.]+e-1[0-9];)", said)
+    said = run("[[1,2]]", "relu", "--compare", "[[1,4]]").err
+    assert said == "note: the output differs by at most 2; 1 of 2 elements are equal bit for bit\n"
+    said = run("[[1,2]]", "relu", "--compare", "[1,2]", status=1).err
+    assert said == "error: --compare has an array of 2, but the output is 1x2\n"

@@ -124,6 +124,11 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         typer.Option("--normalize", metavar="NAME", show_default=False,
                      help="Images: imagenet, clip, half, mnist, or means/deviations 0.5,0.5,0.5/0.2,0.2,0.2."),
     ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option("--compare", metavar="ARRAY", help="Say how far the output is from this array.",
+                     show_default=False),
+    ] = None,
     heatmap: Annotated[
         bool | None,
         typer.Option("--heatmap/--table", help="Draw a heat map, or a table; by size if neither.", show_default=False),
@@ -148,12 +153,13 @@ def VERB(  # noqa: N802  every verb's module has one of this name
             if batch is not None or resume or noun.is_folder:
                 from convcalc.cli.batched import run_batched
 
-                refused = [*asked, *(["--indices"] if indices else []), *(["--lines"] if question["lines"] else [])]
+                others = {"--compare": compare is not None, "--indices": indices, "--lines": question["lines"]}
+                refused = [*asked, *(option for option, given in others.items() if given)]
                 how = {"seed": seed, "flip": flip, "algorithm": algorithm}
                 return run_batched(question, noun, batch, how=how, resume=resume, refused=refused)
             return _report(
                 question, noun, seed=seed, flip=flip, layer=layer, indices=indices, as_matrix=as_matrix, im2col=im2col,
-                fit=fit, lr=lr, steps=steps,
+                fit=fit, lr=lr, steps=steps, compare=compare,
             )  # fmt: skip
 
     name = format_name(question)
@@ -184,6 +190,7 @@ def _report(
     fit: str | None,
     lr: float,
     steps: int,
+    compare: str | None,
 ) -> RunReport:
     from convcalc.analysis.report import Diagnostic
     from convcalc.arrays import read_array
@@ -192,7 +199,8 @@ def _report(
 
     x, notes = noun.array("ones" if as_matrix else "arange" if im2col else "random")
     prepared = prepare(noun.program, x, noun.weights, bias=noun.bias, seed=seed)
-    notes += prepared.notes
+    # The windows have nothing of the weights.
+    notes += [] if im2col else prepared.notes
     prepared = flipped(prepared) if flip else prepared
     others: dict[str, Array] = {}
     same = ""
@@ -219,6 +227,10 @@ def _report(
         result = compute(prepared, keep=layer is not None, indices=indices)
         output = result.output if layer is None else _named(result.layers, layer)
         others = {f"indices.{name}": array for name, array in result.indices.items()}
+    if compare is not None:
+        from convcalc.executor.compare import difference
+
+        notes.append(f"the output {difference(output, read_array(compare, seed=seed))}")
     return RunReport(output, others, same, losses, [Diagnostic("note", note) for note in notes])
 
 
