@@ -40,7 +40,7 @@ Examples:
   convcalc run 2x2 -w '[[1,2],[3,4]]' --kind convt --as-matrix
   convcalc run x.csv conv:k1x2,nobias --fit y.csv --lr 0.03 --steps 20
   convcalc run x.npy maxpool:2,indices @p maxunpool:2,@p.1  a pooling undone
-  convcalc run photos/ net.txt -w w.npz --resize 256 --crop 224 --batch 8 -o y.npy
+  convcalc run photos/ net.txt -w w.npz --resize 224x224 --batch 8 -o y.npy
 
 Arrays, of the input, weights and targets: nested lists; files (.npy, .npz,
 file.npz:name, .csv, .tsv, images); ones:3x4, zeros:, arange:, random: (from
