@@ -1,10 +1,11 @@
 """Eleven layers: convcalc's time over PyTorch's and onnxruntime's, at 1 and 2 threads, for batches of 1 and 8.
 
-    python benchmarks/executor.py [--rounds 7] [--threads 1,2] [--batches 1,8] [--layers 64@56,...]
+    python benchmarks/executor.py [--rounds 7] [--threads 1,2] [--batches 1,8] [--layers 64@56,...] [--cpu]
 
 Each program runs in a process of its own with a fixed number of threads, and they take turns: a ratio is of two times
-taken one after the other, and the table has the median of each layer's ratios. PyTorch must be there; onnxruntime is
-measured too where it and onnx are. Exit status 0 once all is measured.
+taken one after the other, and the table has the median of each layer's ratios. A time is the shortest of the runs of
+one turn; with --cpu it is processor time, which other work on the machine disturbs less (for 1 thread only). PyTorch
+must be there; onnxruntime is measured too where it and onnx are. Exit status 0 once all is measured.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.util import find_spec
 from statistics import median
 from typing import Any, NamedTuple
@@ -53,13 +56,14 @@ LEAST_SECONDS = 0.03
 """How long a process computes before it says its time."""
 
 
+STAY = ExitStack()
+"""Settings of a program, which last as long as its process."""
+
 # --- the programs: each makes a function that computes a case -------------------------------------------------------
 
 
 def convcalc_program(threads: int) -> Any:
     """convcalc's layers, prepared once."""
-    from contextlib import ExitStack
-
     # convcalc comes first, because it says which kernels NumPy is to load.
     from convcalc import Conv2d, ConvTranspose2d, MaxPool2d
     from convcalc.executor.run import compute, prepare
@@ -67,7 +71,7 @@ def convcalc_program(threads: int) -> Any:
 
     import numpy as np  # isort: skip
 
-    ExitStack().enter_context(using(threads))
+    STAY.enter_context(using(threads))
 
     def make(case: Case, batch: int) -> Any:
         if case.kind == "pool":
@@ -98,7 +102,7 @@ def torch_program(threads: int) -> Any:
     import torch
 
     torch.set_num_threads(threads)
-    torch.inference_mode(True).__enter__()
+    STAY.enter_context(torch.inference_mode())
 
     def make(case: Case, batch: int) -> Any:
         module = torch_module(case).eval()
@@ -146,7 +150,7 @@ def onnxruntime_program(threads: int) -> Any:
 PROGRAMS = {"convcalc": convcalc_program, "torch": torch_program, "onnxruntime": onnxruntime_program}
 
 
-def serve(name: str, threads: int) -> None:
+def serve(name: str, threads: int, clock: Callable[[], float]) -> None:
     """Answer each line of standard input, [case, batch], with the seconds that one run takes."""
     make = PROGRAMS[name](threads)
     made: dict[str, Any] = {}
@@ -161,10 +165,10 @@ def serve(name: str, threads: int) -> None:
         times = []
         start = time.perf_counter()
         while time.perf_counter() - start < LEAST_SECONDS or len(times) < 3:
-            begin = time.perf_counter()
+            begin = clock()
             run()
-            times.append(time.perf_counter() - begin)
-        print(median(times), flush=True)
+            times.append(clock() - begin)
+        print(min(times), flush=True)
 
 
 # --- the measuring process ------------------------------------------------------------------------------------------
@@ -173,12 +177,12 @@ def serve(name: str, threads: int) -> None:
 class Server:
     """A program in a process of its own."""
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str, threads: int, *, cpu: bool) -> None:
         # Every program chooses its own kernels for the processor.
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("OPENBLAS_", "DNNL_"))}
         environment |= {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", name, "--threads", str(threads)],
+            [sys.executable, __file__, "--serve", name, "--threads", str(threads), *["--cpu"] * cpu],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         self._answer()
@@ -201,9 +205,9 @@ class Server:
         self.process.wait()
 
 
-def measure(threads: int, batch: int, cases: list[str], rounds: int, others: list[str]) -> None:
+def measure(threads: int, batch: int, cases: list[str], rounds: int, others: list[str], *, cpu: bool) -> None:
     """Print the table of one setting."""
-    servers = {name: Server(name, threads) for name in ("convcalc", *others)}
+    servers = {name: Server(name, threads, cpu=cpu) for name in ("convcalc", *others)}
     times: dict[str, dict[str, list[float]]] = {case: {name: [] for name in servers} for case in cases}
     for _ in range(rounds):
         for case in cases:
@@ -236,10 +240,11 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--layers", default=",".join(CASES), help="names or parts of names")
+    parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve, int(options.threads))
+        serve(options.serve, int(options.threads), time.process_time if options.cpu else time.perf_counter)
         return
     others = ["torch"]
     if all(map(find_spec, ("onnxruntime", "onnx"))):
@@ -248,7 +253,7 @@ def main() -> None:
     cases = [case for case in CASES if any(part in case for part in parts)]
     for threads in map(int, options.threads.split(",")):
         for batch in map(int, options.batches.split(",")):
-            measure(threads, batch, cases, options.rounds, others)
+            measure(threads, batch, cases, options.rounds, others, cpu=options.cpu)
 
 
 if __name__ == "__main__":

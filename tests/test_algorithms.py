@@ -95,6 +95,56 @@ def test_every_algorithm_gives_what_the_direct_way_gives(dtype, count, case, see
             assert (error <= (terms + 1) * scale).all(), name
 
 
+@st.composite
+def transposed(draw):
+    rank = draw(st.integers(1, 3))
+    channels = draw(st.sampled_from([1, 2, 6]))
+    shape = (draw(st.integers(1, 2)), channels, *(draw(st.integers(1, {1: 12, 2: 6, 3: 3}[rank])) for _ in range(rank)))
+    groups = draw(st.sampled_from([1, channels]))
+
+    def per_axis(low, high):
+        return tuple(draw(st.integers(low, high)) for _ in range(rank))
+
+    fields = {
+        "out_channels": groups * draw(st.integers(1, 3)),
+        "kernel_size": per_axis(1, 5),
+        "stride": per_axis(1, 4),
+        "padding": tuple((draw(st.integers(0, 3)), draw(st.integers(0, 3))) for _ in range(rank)),
+        "output_padding": per_axis(0, 2),
+        "dilation": per_axis(1, draw(st.sampled_from([1, 1, 3]))),
+        "bias": draw(st.booleans()),
+    }
+    layer = LAYERS["convt"].layer_class(rank)(channels, groups=groups, **fields)
+    try:
+        layer.infer(shape)
+    except (LayerError, ShapeError):
+        assume(False)
+    return layer, shape
+
+
+@given(case=transposed(), seed=st.integers(0, 1000), name=st.sampled_from(["auto", "winograd4", "grouped"]))
+def test_transposed_phases_give_what_the_direct_way_gives(case, seed, name):
+    layer, shape = case
+    stream = np.random.default_rng(seed)
+    x, weights = stream.normal(size=shape), {k: stream.normal(size=size) for k, size in layer.parameters().items()}
+    wanted = computed(layer, x, weights, "direct")
+    with pytest.MonkeyPatch.context() as patch, threads(2):
+        patch.setattr("convcalc.executor.conv.SMALL", 0)
+        assert computed(layer, x, weights, name) == pytest.approx(wanted, abs=1e-11)
+
+
+def test_large_transposed_convolutions_go_by_phases(monkeypatch):
+    seen = []
+    monkeypatch.setattr("convcalc.executor.conv.subpixel", lambda *given: seen.append(given) or given[1])
+    layer = LAYERS["convt"].layer_class(2)(64, 64, 4, stride=2, bias=False)
+    weights = {"weight": np.zeros((64, 64, 4, 4), np.float32)}
+    x = np.zeros((1, 64, 8, 8), np.float32)
+    computed(layer, x, weights, "auto")
+    computed(layer, x, weights, "direct")
+    computed(layer, x.astype(np.float64), weights, "auto")
+    assert len(seen) == 1
+
+
 def test_each_algorithm_is_taken_where_it_fits():
     taken = set()
     for layer, shape in (
@@ -124,8 +174,8 @@ def problem_of(layer, shape):
         (Conv2d(3, 64, 7, stride=2, padding=3), (1, 3, 224, 224), "im2col"),
         (Conv2d(64, 64, 3, padding=1), (1, 64, 56, 56), "winograd4"),
         (Conv2d(128, 128, 3, padding=1), (8, 128, 28, 28), "winograd4"),
-        (Conv2d(512, 512, 3, padding=1), (1, 512, 7, 7), "im2col"),
-        (Conv2d(512, 512, 3, padding=1), (8, 512, 7, 7), "winograd2"),
+        (Conv2d(512, 512, 3, padding=1), (1, 512, 7, 7), "winograd2"),
+        (Conv2d(512, 512, 3, padding=1), (8, 512, 7, 7), "winograd4"),
         (Conv2d(128, 128, 3, stride=2, padding=1), (1, 128, 56, 56), "im2col"),
         (Conv2d(128, 128, 3, dilation=2), (1, 128, 28, 28), "im2col"),
         (Conv2d(256, 64, 1), (1, 256, 56, 56), "pointwise"),

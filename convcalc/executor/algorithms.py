@@ -16,6 +16,7 @@ from convcalc.executor import columns
 from convcalc.executor.blocks import Activation, Problem
 from convcalc.executor.fourier import fft, fft_macs, spectrum_elements, weight_spectrum
 from convcalc.executor.kernels import Array, Weights, derived
+from convcalc.executor.threads import share
 from convcalc.executor.winograd import tiles_of, transformed_weight, winograd
 from convcalc.tracing import ceil_div, per_axis, product
 
@@ -23,19 +24,26 @@ Compute = Callable[[Problem, Array, Array, Array | None, Activation | None, Arra
 
 
 class Algorithm(NamedTuple):
-    """One way: for which problems it is there, how it takes the weights (O, C / groups, *kernel_size), what it does."""
+    """One way: for which problems it is there, how it takes the weights, what it does."""
 
     fits: Callable[[Problem], bool]
-    ready: Callable[[Problem, Array], Array]
+    ready: Callable[[Problem, Weights], Array]
     compute: Compute
     about: str
 
 
-def _matrix(problem: Problem, weight: Array) -> Array:
+def _matrix(problem: Problem, weights: Weights) -> Array:
+    weight = weights["weight"]
     return weight.reshape(weight.shape[0], -1)
 
 
-def _matrices(problem: Problem, weight: Array) -> Array:
+def _matrix_with_bias(problem: Problem, weights: Weights) -> Array:
+    matrix = _matrix(problem, weights)
+    return np.column_stack((matrix, weights["bias"])) if "bias" in weights else matrix
+
+
+def _matrices(problem: Problem, weights: Weights) -> Array:
+    weight = weights["weight"]
     return weight.reshape(problem.groups, weight.shape[0] // problem.groups, -1)
 
 
@@ -55,7 +63,9 @@ def _winograd(tile: int) -> Algorithm:
 
     return Algorithm(
         lambda problem: _slides_by_one(problem) and max(problem.kernel_size) <= 5,
-        lambda problem, weight: transformed_weight(weight, problem.groups, tiles_of(problem.kernel_size, tile)),
+        lambda problem, weights: transformed_weight(
+            weights["weight"], problem.groups, tiles_of(problem.kernel_size, tile)
+        ),
         compute,
         f"Winograd's F({tile}, r): {tile} outputs along each axis at once",
     )
@@ -64,7 +74,10 @@ def _winograd(tile: int) -> Algorithm:
 ALGORITHMS: Mapping[str, Algorithm] = {
     "pointwise": Algorithm(_is_pointwise, _matrix, columns.pointwise, "1x1: a matrix product with no copy"),
     "im2col": Algorithm(
-        lambda problem: problem.groups == 1, _matrix, columns.im2col, "windows laid out as columns, block by block"
+        lambda problem: problem.groups == 1,
+        _matrix_with_bias,
+        columns.im2col,
+        "windows laid out as columns, block by block",
     ),
     "grouped": Algorithm(
         lambda problem: True, _matrices, columns.grouped, "the same for many groups in one call, such as depthwise"
@@ -72,7 +85,10 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "winograd2": _winograd(2),
     "winograd4": _winograd(4),
     "fft": Algorithm(
-        lambda problem: set(problem.dilation) == {1}, weight_spectrum, fft, "products of Fourier transforms"
+        lambda problem: set(problem.dilation) == {1},
+        lambda problem, weights: weight_spectrum(problem, weights["weight"]),
+        fft,
+        "products of Fourier transforms",
     ),
 }
 """What `choose` and `--algorithm` name, besides "direct": all columns of an image at once, which every layer can do."""
@@ -81,7 +97,7 @@ SMALL = 1 << 18
 """Multiply-adds below which the direct way is as fast as any."""
 COPY = 50
 """What a number laid out costs, in multiply-adds of a matrix product."""
-READ = 60
+READ = 24
 """What a weight costs that a product reads, beside its multiply-adds."""
 
 
@@ -147,17 +163,37 @@ def algorithm_for(problem: Problem, dtypes: Sequence[np.dtype[Any]]) -> str:
 
     Whole numbers, half floats and mixed types are done directly.
     """
-    if len(set(dtypes)) > 1 or dtypes[0] not in (np.float32, np.float64):
+    if direct_only(dtypes):
         return "direct"
-    if _forced and (_forced[-1] == "direct" or ALGORITHMS[_forced[-1]].fits(problem)):
+    if _forced and ALGORITHMS[_forced[-1]].fits(problem):
         return _forced[-1]
     return choose(problem)
 
 
-def convolve(name: str, problem: Problem, x: Array, weights: Weights, activation: Activation | None = None) -> Array:
-    """The convolution by the algorithm of this name. `x` is what came in, without padding."""
+def direct_only(dtypes: Sequence[np.dtype[Any]]) -> bool:
+    """Whether the direct way is asked for, or the only one for these types."""
+    return _forced[-1:] == ["direct"] or len(set(dtypes)) > 1 or dtypes[0] not in (np.float32, np.float64)
+
+
+def convolve(
+    name: str,
+    problem: Problem,
+    x: Array,
+    weights: Weights,
+    activation: Activation | None = None,
+    out: Array | None = None,
+) -> Array:
+    """The convolution by the algorithm of this name. `x` is what came in, without padding; `out` may be any view."""
     algorithm = ALGORITHMS[name]
-    ready = derived(weights, name, lambda: algorithm.ready(problem, weights["weight"]))
-    out = np.empty(problem.output, x.dtype)
-    algorithm.compute(problem, np.ascontiguousarray(x), ready, weights.get("bias"), activation, out)
+    ready = derived(weights, name, lambda: algorithm.ready(problem, weights))
+    direct = out is not None and (out.flags.c_contiguous or name in _INTO_VIEWS)
+    found = out if out is not None and direct else np.empty(problem.output, x.dtype)
+    algorithm.compute(problem, np.ascontiguousarray(x), ready, weights.get("bias"), activation, found)
+    if out is None or direct:
+        return found
+    share(lambda image: np.copyto(out[image], found[image]), range(len(out)))
     return out
+
+
+_INTO_VIEWS = ("winograd2", "winograd4")
+"""The algorithms that can write to any view of an array."""

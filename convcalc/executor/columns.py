@@ -42,31 +42,34 @@ def pointwise(
 def im2col(
     problem: Problem, x: Array, weight: Array, bias: Array | None, activation: Activation | None, out: Array
 ) -> None:
-    """Weight (O, C · ∏kernel_size) times blocks of columns, for one group."""
+    """Weight (O, C · ∏kernel_size) times blocks of columns, for one group.
+
+    The bias, where there is one, is a last column of the weight, and stands for a tap that sees 1 everywhere.
+    """
     images, channels, *sizes = out.shape
     depth = problem.depth
     row = product(sizes[1:])
     result = out.reshape(images, channels, -1)
-    column = None if bias is None else bias[:, None]
 
     def work(block: Block) -> None:
         many = block.many
-        columns = scratch("columns", (depth, many * block.height * row), x.dtype)
+        columns = scratch("columns", (weight.shape[1], many * block.height * row), x.dtype)
         padded = slab(x, problem.pads, block.first, block.last, *rows_read(problem, block.start, block.stop))
         view = np.moveaxis(taps_view(padded, problem, (block.height, *sizes[1:])), 0, 1 + problem.rank)
-        np.copyto(columns.reshape(view.shape), view)
+        np.copyto(columns[:depth].reshape(view.shape), view)
+        columns[depth:] = 1
         if many == 1:
             part = result[block.first, :, block.start * row : block.stop * row]
             np.matmul(weight, columns, out=part)
-            finish(part, column, activation)
+            finish(part, None, activation)
             return
         # Images beside each other in the columns: one product, which reads the weights once.
         found = scratch("found", (channels, columns.shape[1]), x.dtype)
         np.matmul(weight, columns, out=found)
-        finish(found, column, activation)
+        finish(found, None, activation)
         np.copyto(result[block.first : block.last], found.reshape(channels, many, -1).swapaxes(0, 1))
 
-    share(work, blocks(images, sizes[0], depth * row, depth * row * channels))
+    share(work, blocks(images, sizes[0], depth * row, depth * row * channels, BLOCK_ELEMENTS * 2))
 
 
 class _Part(NamedTuple):
@@ -97,7 +100,7 @@ def grouped(
         ]
     )
     # As many groups at a time as fit with all rows, one at least.
-    together = max(1, min(groups, BLOCK_ELEMENTS // max(depth * sizes[0] * row, 1)))
+    together = max(1, min(groups, BLOCK_ELEMENTS * 4 // max(depth * sizes[0] * row, 1)))
     together = ceil_div(groups, max(ceil_div(groups, together), 1))
 
     def work(part: _Part) -> None:
@@ -115,13 +118,21 @@ def grouped(
             np.copyto(columns.reshape(view.shape), view)
             found = np.matmul(weights, columns, out=scratch("found", (*place.shape[:3], columns.shape[3]), x.dtype))
             found = found.reshape(place.shape)
-        np.copyto(place, found)
-        finish(place, None if column is None else column[part.first : part.last], activation)
+        if column is None:
+            np.copyto(place, found)
+        else:
+            np.add(found, column[part.first : part.last], out=place)
+        finish(place, None, activation)
 
     tasks = [
         _Part(block, first, min(first + together, groups))
         for block in blocks(
-            images, sizes[0], together * depth * row, together * depth * row * rows_out, parts=groups // together
+            images,
+            sizes[0],
+            together * depth * row,
+            together * depth * row * rows_out,
+            BLOCK_ELEMENTS * 4,
+            ceil_div(groups, together),
         )
         for first in range(0, groups, together)
     ]

@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from convcalc.executor.algorithms import algorithm_for, convolve
+from convcalc.executor.algorithms import SMALL, algorithm_for, convolve, direct_only
 from convcalc.executor.blocks import Activation, Problem
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel, largest, matmul, refuse_wrapping
+from convcalc.executor.subpixel import subpixel
 from convcalc.executor.windows import add_columns, columns, pad, unpad
 from convcalc.layers.base import Pairs, Shape
 from convcalc.layers.conv import Conv, ConvTranspose
@@ -70,9 +71,16 @@ def conv_gradient(
 
 @kernel(ConvTranspose)
 def conv_transpose(layer: ConvTranspose, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
-    """Every input element times the kernel, added up where they overlap, then cropped by the padding."""
+    """Every input element times the kernel, added up where they overlap, then cropped by the padding.
+
+    Or phase by phase, where that is faster.
+    """
     (x,) = inputs
     (shape,) = layer.infer(x.shape)
+    macs = product(x.shape) * product(weights["weight"].shape[1:])
+    by_phases = all(stride == 1 or dilation == 1 for stride, dilation in zip(layer.stride, layer.dilation, strict=True))
+    if macs >= SMALL and by_phases and not direct_only([x.dtype, *(weight.dtype for weight in weights.values())]):
+        return (subpixel(layer, x, weights, shape),)
     weight = _weight_matrix(layer, weights["weight"])
     rows = x.reshape(x.shape[0], layer.bound[2], -1, product(x.shape[2:]))
     cols = matmul(weight.swapaxes(-1, -2), rows)

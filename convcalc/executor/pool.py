@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from convcalc.executor.kernels import Array, Gradients, Weights, floats, gradient, kernel
+from convcalc.executor.sliding import reduce_windows
 from convcalc.executor.windows import add_columns, fit, windows
 from convcalc.layers.base import Shape
 from convcalc.layers.pool import AvgPool, MaxPool
@@ -19,7 +20,10 @@ def max_pool(layer: MaxPool, inputs: tuple[Array, ...], weights: Weights) -> tup
     (x,) = inputs
     shape = layer.infer(x.shape)[0]
     lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-    best = _max_windows(layer, x, shape, lowest).max(axis=-1)
+    before = [pair[0] for pair in layer.padding]
+    best = reduce_windows(
+        np.maximum, x, before, layer.kernel_size, layer.stride, layer.dilation, shape[2:], fill=lowest
+    )
     return (best, max_indices(layer, x)) if layer.return_indices else (best,)
 
 
@@ -73,8 +77,8 @@ def avg_pool(layer: AvgPool, inputs: tuple[Array, ...], weights: Weights) -> tup
     x = floats(inputs[0])
     (shape,) = layer.infer(x.shape)
     before = [pair[0] for pair in layer.padding]
-    geometry = (layer.kernel_size, layer.stride, (1,) * len(before), shape[2:])
-    sums = windows(fit(x, before, *geometry), *geometry).sum(axis=tuple(range(x.ndim, 2 * x.ndim - 2)))
+    ones = (1,) * len(before)
+    sums = reduce_windows(np.add, x, before, layer.kernel_size, layer.stride, ones, shape[2:], fill=0)
     return (sums / _divisors(layer, x.shape, shape).astype(x.dtype),)
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from convcalc.executor.blocks import (
+    BLOCK_ELEMENTS,
     Activation,
     Block,
     Problem,
@@ -27,6 +28,8 @@ from convcalc.executor.kernels import Array
 from convcalc.executor.threads import scratch, share
 from convcalc.tracing import ceil_div, per_axis, product
 
+LEAST_SPOTS = 64
+"""Tiles of a block at least, where there are so many: each block reads all weights, which may be more than a cache."""
 POINTS = tuple(map(Fraction, ("0", "1", "-1", "2", "-2", "1/2", "-1/2")))
 """Where the polynomials are evaluated, besides infinity: numbers of few bits near 1 lose least."""
 
@@ -116,8 +119,10 @@ def winograd(
     *,
     tiles: tuple[int, ...],
 ) -> None:
-    """Tiles of the padded input, transformed, times transformed weights (points, groups, O / groups, C / groups)."""
-    rank = problem.rank
+    """Tiles of the padded input, transformed, times transformed weights (points, groups, O / groups, C / groups).
+
+    `out` may be any view.
+    """
     chosen = transform(tiles, problem.kernel_size)
     to_points, to_tile = chosen.input.astype(x.dtype), chosen.output.astype(x.dtype)
     points, groups, rows_out, inside = weight.shape
@@ -131,7 +136,9 @@ def winograd(
         for (before, _), count, tile, side, size in zip(problem.pads, counts, tiles, sides, x.shape[2:], strict=True)
     )
     across = product(counts[1:])
-    column = None if bias is None else bias.reshape(-1, *(1,) * (rank + 1))
+    # The outputs' transform at the point 1 is 1 everywhere: what is added there is added to every output.
+    one = np.ravel_multi_index([min(1, side - 1) for side in sides], sides)
+    column = None if bias is None else bias.reshape(groups, rows_out, 1)
 
     def work(block: Block) -> None:
         many, height = block.many, block.height
@@ -153,15 +160,19 @@ def winograd(
             spectrum.reshape(points, groups, inside, spots),
             out=scratch("products", (points, groups, rows_out, spots), x.dtype),
         )
+        if column is not None:
+            products[one] += column
         found = np.matmul(
             to_tile,
             products.reshape(points, channels_out * spots),
             out=scratch("gathered", (len(to_tile), channels_out * spots), x.dtype),
         ).reshape(*tiles, channels_out, many, height, *counts[1:])
-        finish(found.reshape(len(to_tile), channels_out, many, height, *counts[1:]), column, activation)
+        finish(found, None, activation)
         _place(found, out, block, tiles)
 
-    share(work, blocks(images, counts[0], points * max(channels, channels_out) * across, weight.size * across))
+    spot = points * max(channels, channels_out)
+    limit = max(BLOCK_ELEMENTS, spot * LEAST_SPOTS)
+    share(work, blocks(images, counts[0], spot * across, weight.size * across, limit))
 
 
 def _place(found: Array, out: Array, block: Block, tiles: tuple[int, ...]) -> None:

@@ -1,0 +1,75 @@
+"""Reducing windows by an operation that can be done axis by axis, tap by tap: maxima and sums of shifted arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from convcalc.executor.blocks import BLOCK_ELEMENTS
+from convcalc.executor.kernels import Array
+from convcalc.executor.threads import share
+from convcalc.tracing import ceil_div, product
+
+
+def reduce_windows(
+    operation: np.ufunc,
+    x: Array,
+    before: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    output: Sequence[int],
+    fill: float,
+) -> Array:
+    """Every window of `x` (N, C, *sizes) reduced to one number: (N, C, *output).
+
+    What a window reads outside of `x` is `fill`, which must change nothing. `before` is the padding in front.
+    """
+    planes = x.reshape(-1, *x.shape[2:])
+    result = np.empty((len(planes), *output), x.dtype)
+    together = max(1, BLOCK_ELEMENTS // max(product(x.shape[2:]), 1))
+
+    def work(first: int) -> None:
+        part = planes[first : first + together]
+        last = len(output) - 1
+        for axis, geometry in enumerate(zip(before, kernel_size, stride, dilation, output, strict=True)):
+            shape = (*part.shape[: axis + 1], output[axis], *part.shape[axis + 2 :])
+            target = result[first : first + together] if axis == last else np.empty(shape, x.dtype)
+            _reduce_axis(operation, np.moveaxis(part, axis + 1, 0), np.moveaxis(target, axis + 1, 0), *geometry, fill)
+            part = target
+
+    share(work, range(0, len(planes), together))
+    return result.reshape(*x.shape[:2], *output)
+
+
+def _reduce_axis(
+    operation: np.ufunc,
+    x: Array,
+    target: Array,
+    before: int,
+    taps: int,
+    stride: int,
+    dilation: int,
+    count: int,
+    fill: float,
+) -> None:
+    """The same along the first axis, for `count` windows."""
+    spans = []
+    for tap in range(taps):
+        shift = tap * dilation - before
+        low = min(max(ceil_div(-shift, stride), 0), count)
+        high = max(min((len(x) - 1 - shift) // stride + 1, count), low)
+        spans.append((high - low, low, high, low * stride + shift))
+    spans.sort(reverse=True)  # the tap that most windows have inside starts them
+    for index, (size, low, high, start) in enumerate(spans):
+        if not index:
+            target[:low] = fill
+            target[high:] = fill
+        if not size:
+            continue
+        source = x[start : start + (size - 1) * stride + 1 : stride]
+        if index:
+            operation(target[low:high], source, out=target[low:high])
+        else:
+            target[low:high] = source
