@@ -300,7 +300,7 @@ REFUSALS = (
     Refusal("kernel 0", "3x8x8", "conv:8,k0", 2, "kernel_size is 0, but must be at least 1", "k0", REFUSES),
     Refusal("stride 0", "3x8x8", "conv:8,k3,s0", 2, "stride is 0, but must be at least 1", "s0", REFUSES),
     Refusal("dilation 0", "3x8x8", "conv:8,k3,d0", 2, "dilation is 0, but must be at least 1", "d0", REFUSES),
-    Refusal("negative padding", "3x8x8", "conv:8,k3,p-1", 2, "padding is -1, but must be not negative", "p-1", REFUSES),
+    Refusal("negative padding", "3x8x8", "conv:8,k3,p-1", 2, "padding is -1, but must be at least 0", "p-1", REFUSES),
     Refusal("same with a stride", "3x8x8", "conv:8,k3,s2,psame", 2, "padding is same, but must be a number or same_upper when the stride is not 1", "psame", REFUSES),
     Refusal("a padding word of nobody", "3x8x8", "conv:8,k3,padding=some", 2, "padding is some, but must be one of valid, same, same_upper, same_lower, causal, full", "padding=some", REFUSES),
     Refusal("a padding mode of nobody", "3x8x8", "conv:8,k3,padding_mode=mirror", 2, "padding_mode is mirror, but must be one of zeros, reflect, replicate, circular", "padding_mode=mirror", REFUSES),

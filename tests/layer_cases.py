@@ -224,7 +224,7 @@ REFUSALS = [
     ("dropout2d:inplace=2", "3x4x4", "inplace", "inplace is 2, but must be true or false"),
     ("hardtanh:2", "10", "max_val", "max_val is 1.0, but must be larger than min_val (2)"),
     ("celu:0", "10", "alpha", "alpha is 0, but must be other than 0"),
-    ("softshrink:-1", "10", "lambd", "lambd is -1, but must be not negative"),
+    ("softshrink:-1", "10", "lambd", "lambd is -1, but must be at least 0"),
     ("rrelu:0.5", "10", "lower", "lower is 0.5, but must be at most upper (0.3333333333333333)"),
     ("gelu:approximate=erf", "10", "approximate", "approximate is erf, but must be one of none, tanh"),
     ("prelu:5", "3x4x4", "num_parameters", "num_parameters is 5, but the input 3x4x4 has 3 channels; 1 or 3 fits"),

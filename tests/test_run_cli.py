@@ -296,3 +296,11 @@ def test_compare_says_how_far_apart(run, tmp_path):
     assert said == "note: the output differs by at most 2; 1 of 2 elements are equal bit for bit\n"
     said = run("[[1,2]]", "relu", "--compare", "[1,2]", status=1).err
     assert said == "error: --compare has an array of 2, but the output is 1x2\n"
+
+
+@pytest.mark.parametrize("given", [["3x8x8"], ["[[1,2]]"], ["--input", "3x8x8"], ["3x8x8", "@x"]])
+def test_an_input_alone_asks_nothing(run, given):
+    said = run(*given, status=2).err
+    assert said.startswith(
+        "error: there is no layer after the input; write one, such as conv:k3, or a kernel with -w\n"
+    )

@@ -149,3 +149,15 @@ def test_the_verb(capsys) -> None:
 def test_options_that_are_wrong(capsys, option: str, value: str, message: str) -> None:
     assert run_command_line(["summary", "3x8x8", "relu", option, value]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize("width", [36, 40, 46, 60, 80])
+def test_what_a_narrow_table_shows_it_shows_whole(width) -> None:
+    stream = io.StringIO()
+    print_table(made("3x32x32 conv:16,k3,p1 relu flatten linear:10"), Console(file=stream, width=width))
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert max(map(len, lines)) <= width
+    title = next(line for line in lines if line.startswith("Layer")).split()[-1]
+    last = next(line for line in lines if "16x32x32" in line)
+    assert title in ("Output", "Params", "MACs", "Memory", "share")
+    assert last.endswith({"Output": "16x32x32", "Params": "448", "MACs": "442.4 k", "share": "%"}[title])

@@ -33,7 +33,8 @@ def give(question: Question, report: Report, *, explain: bool = False) -> None:
     """Print a report as the options ask for it, with its diagnostics; then fail if it exceeds a budget."""
     name = format_name(question)
     exceeded = exceeding(report, question["budget"])
-    print_diagnostics(report.diagnostics, quiet=question["quiet"])
+    # Without an answer the notes say why.
+    print_diagnostics(report.diagnostics, quiet=question["quiet"] and report.answer is not None)
     _write(question, report, name, explain=explain)
     _refuse(question, report, exceeded)
 

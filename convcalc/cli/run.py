@@ -255,10 +255,10 @@ def _noun(
             raise ExpressionError("the input is given twice; keep one of them", span=rest[0], field="input")
         text = _text(rest.pop(0))
     options = layer_options(question)
-    if text is not None and not (rest or options or weights):
-        raise ExpressionError("there is no layer after the input; write one, such as conv:k3, or a kernel with -w")
     # A weight alone is a convolution.
-    program = program_of(rest, options) if rest or options or not weights else Program([], None, None)
+    program = program_of(rest, options) if rest or options or not (weights or text) else Program([], None, None)
+    if not (program.layers or weights) and (text or program.given):
+        raise ExpressionError("there is no layer after the input; write one, such as conv:k3, or a kernel with -w")
     if text is None and program.given is not None:
         text = shape_text(program.given)
     elif text is not None and program.given is not None:

@@ -168,7 +168,7 @@ def spatial(rank: int | None, field: str, value: Sizes, least: int = 1) -> tuple
         if not isinstance(number, int) or isinstance(number, bool):
             raise refused(field, value, "whole numbers")
         if number < least:
-            raise refused(field, value, f"at least {least}" if least else "not negative")
+            raise refused(field, value, f"at least {least}")
     return numbers
 
 
@@ -191,7 +191,7 @@ def pairs(rank: int, field: str, value: Any, *, least: int | None = 0) -> Pairs:
         if len(pair) != 2 or not all(isinstance(number, int) and not isinstance(number, bool) for number in pair):
             raise refused(field, value, "whole numbers, or (before, after) pairs of them")
         if least is not None and min(pair) < least:
-            raise refused(field, value, f"at least {least}" if least else "not negative")
+            raise refused(field, value, f"at least {least}")
         result.append((pair[0], pair[1]))
     return tuple(result)
 
@@ -201,7 +201,7 @@ def whole(field: str, value: Any, least: int = 1) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise refused(field, value, "a whole number")
     if value < least:
-        raise refused(field, value, f"at least {least}" if least else "not negative")
+        raise refused(field, value, f"at least {least}")
     return value
 
 

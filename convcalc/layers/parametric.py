@@ -171,7 +171,7 @@ class Softshrink(Hardshrink):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lambd < 0:
-            raise refused("lambd", self.lambd, "not negative")
+            raise refused("lambd", self.lambd, "at least 0")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -57,7 +57,7 @@ def _columns_that_fit(report: Report, widths: list[int], width: int) -> list[int
     """All columns if they fit; else without the input, which is the output above, and without the wide ones.
 
     Then the layer is folded: its width in `widths` becomes what is left. What does not fit even so is dropped, the
-    last column excepted.
+    last column at the end.
     """
     wide = [index for index, column in enumerate(report.columns, 4) if column.wide]
     # Without an input there are no shapes to show.
@@ -82,6 +82,11 @@ def _columns_that_fit(report: Report, widths: list[int], width: int) -> list[int
         if excess() <= 0:
             break
         shown.remove(index)
+    if excess() > 0 and len(widths) > 4:  # not even the last column fits; the narrower ones before it may
+        shown.remove(len(widths) - 1)
+        for index in range(4, len(widths) - 1):
+            if index not in wide and widths[index] + _GAP <= -excess():
+                shown.append(index)
     widths[_LAYER] = min(whole, max(narrowest, narrowest - excess()))
     return shown
 
