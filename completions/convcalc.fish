@@ -180,6 +180,8 @@ complete -c convcalc -n '__convcalc_verb flops' -l input-grad -d 'With --backwar
 complete -c convcalc -n '__convcalc_verb flops' -l convention -x -a 'exact macs 2mac torch fvcore thop ptflops' -d 'Count FLOPs as: exact, macs, 2mac, torch, fvcore, thop, ptflops'
 complete -c convcalc -n '__convcalc_verb flops' -l samples -x -d 'For so many samples, such as 1M'
 complete -c convcalc -n '__convcalc_verb flops' -l speed -x -d 'The time at so many FLOPs a second, such as 0.15T'
+complete -c convcalc -n '__convcalc_verb flops' -l by -x -d 'A row for each: layer, kind or module'
+complete -c convcalc -n '__convcalc_verb flops' -l depth -x -d 'With --by module: levels that are told apart; 1 if none'
 complete -c convcalc -n '__convcalc_verb memory summary' -l dtype -x -a 'float64 double float32 float float16 half bfloat16 float8 int64 int32 int16 int8 uint8 bool' -d 'The type of every number'
 complete -c convcalc -n '__convcalc_verb memory' -l train -d 'Add what autograd keeps, gradients and optimizer state'
 complete -c convcalc -n '__convcalc_verb memory' -l optimizer -x -a 'sgd momentum adam adamw' -d 'With --train: sgd, momentum, adam or adamw; sgd if none'

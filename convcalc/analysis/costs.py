@@ -8,12 +8,15 @@ from dataclasses import replace
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
 from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, located, need_layers, resolve, rule
 from convcalc.errors import ConvcalcError
-from convcalc.layers.base import Cost, choice
+from convcalc.layers.base import Cost, choice, whole
 from convcalc.network import Network
 from convcalc.tracing import Step, product, recording
 
 CONVENTIONS = ("exact", "macs", "2mac", "torch", "fvcore", "thop", "ptflops")
 """What the FLOPs column can follow: exact counts, or another tool's way of counting."""
+
+GROUPS = ("layer", "kind", "module")
+"""What a row of costs can be of."""
 
 _FORWARD = (
     Column("params", "Params"),
@@ -34,15 +37,19 @@ def costs(
     samples: int | None = None,
     speed: float | None = None,
     explain: bool = False,
+    by: str = "layer",
+    depth: int = 1,
 ) -> Report:
     """What every layer costs, and all of them.
 
     With `backward`, what each gradient costs too; the network's own input needs none unless `input_grad`. `convention`
     changes the FLOPs alone. `samples` multiplies the totals, and `speed` (FLOPs a second) gives the time in seconds.
+    `by` sums the rows up by "kind", or by "module", of which `depth` levels are told apart.
 
-    Raises `ShapeError` for an input that a layer cannot take, `LayerError` for an unknown convention.
+    Raises `ShapeError` for an input that a layer cannot take, `LayerError` for an unknown convention or `by`.
     """
     choice("convention", convention, CONVENTIONS)
+    choice("by", by, GROUPS)
     need_layers(network)
     resolved = resolve(network, partial=True)
     view = View(network, resolved)
@@ -67,6 +74,10 @@ def costs(
     _time(totals, samples, speed, backward=backward)
     if partial & {"flops", "backward_flops"}:
         partial |= {"total_flops", "seconds"} & totals.keys()
+    if by != "layer":
+        from convcalc.analysis.grouping import by_kind, nested
+
+        rows = by_kind(rows, columns) if by == "kind" else list(nested(rows, columns, whole("depth", depth)))
     return Report(
         "flops",
         tuple(columns),

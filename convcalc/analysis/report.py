@@ -45,7 +45,7 @@ class Row:
 
     `values` are by column key; `reasons` say why a value is 0 or unknown; `steps` are the formulas that were used.
     `level` is how many modules it is inside of, where rows are nested; a `header` is a module above the rows of what is
-    in it, whose values are theirs added up.
+    in it, whose values are theirs added up. `layers` is how many layers a row adds up, 0 if it is a layer's own.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Row:
     steps: tuple[Step, ...] = ()
     level: int = 0
     header: bool = False
+    layers: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,6 +18,7 @@ Examples:
   convcalc flops 8x8x8 convt:4,k3,s2,p1,op1 --explain      formulas with numbers
   convcalc flops 3x32x32 conv:16,k3,p1 relu conv:32,k3 --backward --batch 32
   convcalc flops 100x64x64 conv:100,k5,psame --samples 10M --speed 0.15T
+  convcalc flops net.txt --by kind                         or --by module
   convcalc flops net.txt --max params=5M,macs=600M         exit 1 when larger
 """
 
@@ -48,17 +49,28 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         typer.Option("--speed", metavar="FLOPS", help="The time at so many FLOPs a second, such as 0.15T.",
                      show_default=False),
     ] = None,
+    by: Annotated[str, typer.Option("--by", metavar="WHAT", help="A row for each: layer, kind or module.")] = "layer",
+    depth: Annotated[
+        int | None,
+        typer.Option("--depth", metavar="N", help="With --by module: levels that are told apart; 1 if none.",
+                     show_default=False),
+    ] = None,
 ) -> None:  # fmt: skip
     """Answer `flops`."""
-    from convcalc.analysis.costs import CONVENTIONS, costs
+    from convcalc.analysis.costs import CONVENTIONS, GROUPS, costs
     from convcalc.render.units import quantity
 
-    if convention not in CONVENTIONS:
-        raise ExpressionError(
-            f"--convention is {convention}, but must be one of {', '.join(CONVENTIONS)}"
-            f"{did_you_mean(convention, CONVENTIONS)}",
-            value=convention,
-        )
+    for option, word, known in (("--convention", convention, CONVENTIONS), ("--by", by, GROUPS)):
+        if word not in known:
+            raise ExpressionError(
+                f"{option} is {word}, but must be one of {', '.join(known)}{did_you_mean(word, known)}", value=word
+            )
+    if depth is not None and by != "module":
+        raise ExpressionError("--depth has a meaning with --by module only")
+    if depth is not None and depth < 1:
+        raise ExpressionError(f"--depth is {depth}, but must be at least 1", value=depth)
+    if explain and by != "layer":
+        raise ExpressionError("--explain has a meaning by layer only; leave --by out")
     if input_grad and not backward:
         raise ExpressionError("--input-grad has a meaning with --backward only")
     many = None if samples is None else quantity(samples, "--samples")
@@ -78,6 +90,8 @@ def VERB(  # noqa: N802  every verb's module has one of this name
             samples=many,
             speed=rate,
             explain=explain,
+            by=by,
+            depth=depth or 1,
         ),
         explain=explain,
     )

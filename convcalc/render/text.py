@@ -54,13 +54,15 @@ def total_text(report: Report, key: str, unit: str) -> str:
 
 def row_head(row: Row) -> list[str]:
     """Name, expression and shapes of a row."""
-    shapes = [shapes_text(shapes, people=True) or value_text(None) for shapes in (row.inputs, row.outputs)]
+    none = "" if row.layers else value_text(None)
+    shapes = [shapes_text(shapes, people=True) or none for shapes in (row.inputs, row.outputs)]
     return [row_name(row), row.layer, *shapes]
 
 
 def row_name(row: Row) -> str:
     """The name of a row: inside a module the last part of it, moved in."""
-    return row.name if not row.level else "  " * row.level + row.name.split(".", row.level)[-1]
+    mark = "/" if "/" in row.name else "."
+    return row.name if not row.level else "  " * row.level + row.name.lstrip("/").split(mark, row.level)[-1]
 
 
 def row_values(report: Report, row: Row) -> list[str]:
