@@ -416,6 +416,9 @@ class Kept(NamedTuple):
 
 KEPT = (
     Kept("autograd's own count", "8x3x32x32", "conv:16,k3,p1" + 20 * " relu", 10_585_792, 11_110_144, "torch 2.13: saved_tensors_hooks; total by hand"),
+    Kept("a first linear layer keeps its input alone", "16x5x5", "flatten linear:10", 1600, 17_680, "torch 2.13: saved_tensors_hooks; total by hand"),
+    Kept("nothing learns, nothing is kept", "3x8x8", "maxpool:k2 relu", 0, 1152, "torch 2.13: saved_tensors_hooks; total by hand"),
+    Kept("nothing is kept before what learns", "3x8x8", "maxpool:k2 conv:4,k3", 624, 1472, "torch 2.13: saved_tensors_hooks; total by hand"),
     Kept("a view costs nothing", "3x8x8", "conv:4,k3 flatten linear:10", 7536, 7632, "torch 2.13: saved_tensors_hooks; total by hand"),
 )
 

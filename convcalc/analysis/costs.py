@@ -59,7 +59,7 @@ def costs(
         columns += [Column(f"backward_{name}_macs", f"∂{name} MACs", wide=True) for name in names]
         columns += [Column("backward_macs", "Backward MACs"), Column("backward_flops", "Backward FLOPs")]
     rows = []
-    needed = _needs_gradient(network, resolved, input_grad=input_grad)
+    needed = needs_gradient(network, resolved, input_grad=input_grad)
     for item in resolved:
         values, reasons, steps = _forward(item, convention, explain=explain)
         if backward:
@@ -161,7 +161,7 @@ def _gradient_names(resolved: Sequence[Resolved]) -> list[str]:
     return names
 
 
-def _needs_gradient(network: Network, resolved: Sequence[Resolved], *, input_grad: bool) -> dict[str, bool]:
+def needs_gradient(network: Network, resolved: Sequence[Resolved], *, input_grad: bool) -> dict[str, bool]:
     """Which layers owe a gradient to what came in: those with something to learn before them."""
     learned = dict.fromkeys(network.inputs, input_grad)
     needed = {}

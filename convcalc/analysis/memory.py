@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from convcalc.analysis.costs import parts, total
+from convcalc.analysis.costs import needs_gradient, parts, total
 from convcalc.analysis.report import Column, Report, Value
 from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, need_layers, resolve
 from convcalc.layers.base import choice
@@ -66,6 +66,7 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
     if train:
         columns.append(Column("saved", "Kept", "bytes"))
     kept: set[str] = set()
+    needed = needs_gradient(network, resolved, input_grad=False)
     rows = []
     living = tensors.alive()
     for item, alive in zip(resolved, living, strict=True):
@@ -76,7 +77,7 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
             "live": None if item.unknown else alive,
         }
         if train:
-            values["saved"] = None if item.unknown else tensors.saved(item, kept)
+            values["saved"] = None if item.unknown else tensors.saved(item, kept, front=not needed[item.node.name])
         row = base_row(item, view)
         rows.append(replace(row, values=values, reasons={**row.reasons, **_reasons(item)}))
     totals = total(columns, rows)
@@ -191,11 +192,15 @@ class Tensors:
             alive = {name for name in alive if last.get(name, -1) > index}
         return result
 
-    def saved(self, item: Resolved, kept: set[str]) -> int:
-        """Bytes that autograd keeps for this layer and for none before it; `kept` collects what there is."""
+    def saved(self, item: Resolved, kept: set[str], *, front: bool = False) -> int:
+        """Bytes that autograd keeps for this layer and for none before it; `kept` collects what there is.
+
+        `front`: its input needs no gradient, because nothing before it learns.
+        """
+        layer = item.layer
         names = set()
         parameters = self.own({**item.layer.parameters(), **item.layer.buffers()})
-        for index, saved in enumerate(item.layer.saved(item.inputs, item.outputs)):
+        for index, saved in enumerate((layer.saved_at_the_front if front else layer.saved)(item.inputs, item.outputs)):
             if not isinstance(saved, str):
                 shape, dtype = saved
                 name = f"{item.node.name}:{index}"

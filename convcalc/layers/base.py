@@ -136,6 +136,10 @@ class Layer:
         """What PyTorch's autograd keeps of it for the backward pass in training mode."""
         raise NotImplementedError
 
+    def saved_at_the_front(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
+        """What it keeps where nothing before it learns: its input needs no gradient, so nothing without parameters."""
+        return self.saved(inputs, outputs) if self.parameters() else ()
+
     def warnings(self, *inputs: Shape) -> Sequence[str]:
         """What to know about this layer on such inputs, a sentence each without its subject."""
         return ()

@@ -91,3 +91,7 @@ class Linear(Layer):
     def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
         """The input and the weight."""
         return ("input0", "weight")
+
+    def saved_at_the_front(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
+        """The input; the weight is for the input's gradient alone."""
+        return ("input0",)

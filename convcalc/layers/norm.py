@@ -463,6 +463,10 @@ class RMSNorm(_LastAxes):
         weighted: tuple[Saved, ...] = ("weight", (inputs[0], None)) if self.elementwise_affine else ()
         return ("input0", (self._outer(inputs[0]), None), *weighted)
 
+    def saved_at_the_front(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
+        """The normalised input for the weight's gradient."""
+        return ((inputs[0], None),) if self.elementwise_affine else ()
+
 
 # --- across channels ------------------------------------------------------------------------------------------------
 
