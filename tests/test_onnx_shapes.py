@@ -512,3 +512,19 @@ def test_the_receptive_field_passes_the_models_own_numbers():
     report = receptive_fields(read(chain(*nodes, inputs={"x": [1, 3, 16, 16]}, weights=weights)))
     assert [row.values.get("receptive_field") for row in report.rows] == [(3, 3), (3, 3), None, (3, 3), (3, 3), (4, 4)]
     assert report.rows[4].kind == "upsample"
+
+
+def test_what_training_keeps_of_a_files_weights_is_no_memory_more() -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"])]
+    made = model(nodes, {"x": [2, 4]}, {"y": None}, [initializer("w", 4, 4)])
+    totals = memory(read(made), train=True).totals
+    # Both inputs, and the one weight: its values, its gradient, and the two inputs beside them.
+    assert totals["saved"] == 2 * 2 * 4 * 4 + 64
+    assert totals["training"] == 2 * 64 + 2 * 2 * 4 * 4
+
+
+def test_numbers_of_a_file_need_no_gradient() -> None:
+    nodes = [helper.make_node("Mul", ["x", "c"], ["a"]), helper.make_node("Sigmoid", ["a"], ["y"])]
+    made = model(nodes, {"x": [2, 4]}, {"y": None}, [initializer("c")])
+    assert memory(read(made), train=True).totals["saved"] == 0
+    assert costs(read(made), backward=True).totals["backward_flops"] == 0

@@ -164,6 +164,7 @@ def _gradient_names(resolved: Sequence[Resolved]) -> list[str]:
 def needs_gradient(network: Network, resolved: Sequence[Resolved], *, input_grad: bool) -> dict[str, bool]:
     """Which layers owe a gradient to what came in: those with something to learn before them."""
     learned = dict.fromkeys(network.inputs, input_grad)
+    learned |= {name: constant.parameter for name, constant in network.constants.items()}
     needed = {}
     for item in resolved:
         needed[item.node.name] = any(learned.get(name, True) for name in item.node.inputs)

@@ -219,7 +219,9 @@ class Tensors:
     def saved_bytes(self, kept: set[str], *, parameters: bool) -> int:
         """Bytes of what was kept, with or without the parameters among it."""
         return sum(
-            self._own.get(name, self.sizes.get(name, 0)) for name in kept if parameters or ".parameter." not in name
+            self._own.get(name, self.sizes.get(name, 0))
+            for name in kept
+            if parameters or not (".parameter." in name or name in self.network.constants)
         )
 
 
