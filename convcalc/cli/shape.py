@@ -18,7 +18,7 @@ Examples:
   convcalc shape 3x224x224 conv:64,k7,s2,p3 --explain      formulas with numbers
   convcalc shape 3x32x32 conv:6,k5 relu maxpool:2 flatten linear:10
   convcalc shape 3x224x224 'Conv2d(3, 64, kernel_size=(7, 7), stride=(2, 2))'
-  convcalc shape 224 --to 112                             layers that give it
+  convcalc shape 224 --to 112                              layers that give it
   convcalc shape 3x64x64 conv:8,k3,s2 convt:8,k2,s2 --receptive-field
   echo '3x8x8 conv:4,k3' | convcalc shape --lines          a JSON line for each
 """
