@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from convcalc.analysis.shapes import Resolved, View, located, resolve
 from convcalc.errors import ConvcalcError, ShapeError, did_you_mean
-from convcalc.executor.algorithms import forced
+from convcalc.executor.algorithms import direct_only, forced
+from convcalc.executor.fusion import Step, joined_steps, single_steps
 from convcalc.executor.kernels import Array, LayerWeights, kernel_of
 from convcalc.executor.plan import need, plan
 from convcalc.executor.threads import threads as using_threads
@@ -59,6 +60,7 @@ class Prepared:
     notes: tuple[str, ...] = ()
     drop_channels: bool = False
     _of_layers: dict[str, LayerWeights] = field(default_factory=dict, init=False)
+    _steps: dict[bool, list[Step]] = field(default_factory=dict, init=False)
 
     def shown(self, array: Array) -> Array:
         """An array (batch first) in the shape that people see."""
@@ -76,6 +78,16 @@ class Prepared:
                 {key.removeprefix(start): value for key, value in self.weights.items() if key.startswith(start)}
             )
         return self._of_layers[name]
+
+    def steps(self, *, joined: bool) -> list[Step]:
+        """What is computed one after the other: layers by themselves, or joined where that is faster."""
+        if joined not in self._steps:
+            self._steps[joined] = (
+                joined_steps(self.network, self.resolved, self.weights_of)
+                if joined
+                else single_steps(self.resolved, self.weights_of)
+            )
+        return self._steps[joined]
 
 
 def run(
@@ -168,34 +180,41 @@ def compute(
 
 def _compute(prepared: Prepared, given: Mapping[str, Array], *, keep: bool, indices: bool) -> Result:
     tensors = dict(given)
-    uses = Counter(name for item in prepared.resolved for name in item.node.inputs) + Counter(prepared.network.outputs)
+    steps = prepared.steps(joined=not (keep or indices or direct_only([array.dtype for array in given.values()])))
+    uses = Counter(name for step in steps for name in step.inputs) + Counter(prepared.network.outputs)
     kept, chosen = {}, {}
-    for item in prepared.resolved:
-        inputs = tuple(tensors[name] for name in item.node.inputs)
-        outputs = compute_layer(item, inputs, prepared.weights_of(item.node.name))
-        tensors.update(zip(item.node.outputs, outputs, strict=True))
+    for step in steps:
+        item = step.items[0]
+        inputs = tuple(tensors[name] for name in step.inputs)
+        outputs = _compute_step(step, inputs)
+        tensors.update(zip(step.outputs, outputs, strict=True))
         if keep:
             kept[item.node.name] = prepared.shown(outputs[0])
         if indices and item.layer.kind == "maxpool":
             from convcalc.executor.pool import max_indices
 
             chosen[item.node.name] = prepared.shown(max_indices(item.layer, inputs[0]))  # type: ignore[arg-type]  # a kind has one class
-        for name in (*item.node.inputs, *item.node.outputs):
-            uses[name] -= name in item.node.inputs
+        for name in (*step.inputs, *step.outputs):
+            uses[name] -= name in step.inputs
             if uses[name] <= 0:
                 tensors.pop(name, None)
     output = tensors[prepared.network.outputs[0]]
     return Result(prepared.shown(output), kept, chosen, prepared.weights, prepared.notes)
 
 
-def compute_layer(item: Resolved, inputs: tuple[Array, ...], weights: Mapping[str, Array]) -> tuple[Array, ...]:
-    """One layer's outputs; an error names the layer."""
+def _compute_step(step: Step, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The outputs of layers that run as one; an error names the first."""
     try:
         # Overflow to inf and inf - inf are answers here; NumPy's warnings would add nothing to them.
         with np.errstate(all="ignore"):
-            return kernel_of(item.layer)(item.layer, inputs, weights)
+            return step.compute(inputs)
     except ConvcalcError as error:
-        raise located(error, item.node) from None
+        raise located(error, step.items[0].node) from None
+
+
+def compute_layer(item: Resolved, inputs: tuple[Array, ...], weights: Mapping[str, Array]) -> tuple[Array, ...]:
+    """One layer's outputs; an error names the layer."""
+    return _compute_step(Step((item,), lambda given: kernel_of(item.layer)(item.layer, given, weights)), inputs)
 
 
 def flipped(prepared: Prepared) -> Prepared:

@@ -1,0 +1,145 @@
+"""Layers that run as one: batch norm goes into the weights before it, and activations are done block by block.
+
+A tensor that only the next layer reads is never made then. Nothing is joined where every layer's own output is wanted,
+or the direct way is asked for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from convcalc.analysis.shapes import Resolved
+from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation
+from convcalc.executor.conv import convolution
+from convcalc.executor.kernels import Array, LayerWeights, Weights, kernel_of
+from convcalc.executor.threads import share
+from convcalc.layers.activation import Elementwise, ReLU
+from convcalc.layers.conv import Conv
+from convcalc.layers.join import Add
+from convcalc.layers.norm import BatchNorm
+from convcalc.network import Network
+
+
+class Step(NamedTuple):
+    """Layers that run as one: what goes into the first, what comes out of the last, and the function between."""
+
+    items: tuple[Resolved, ...]
+    compute: Callable[[tuple[Array, ...]], tuple[Array, ...]]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.items[0].node.inputs
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.items[-1].node.outputs
+
+
+def single_steps(resolved: Sequence[Resolved], weights_of: Callable[[str], LayerWeights]) -> list[Step]:
+    """Every layer by itself."""
+    return [_single(item, weights_of(item.node.name)) for item in resolved]
+
+
+def joined_steps(
+    network: Network, resolved: Sequence[Resolved], weights_of: Callable[[str], LayerWeights]
+) -> list[Step]:
+    """A convolution with the batch norm and the activation after it, and a sum with the activation after it."""
+    uses = Counter(name for item in resolved for name in item.node.inputs) + Counter(network.outputs)
+    readers = {name: item for item in resolved for name in item.node.inputs}
+    done: set[str] = set()
+    steps = []
+    for item in resolved:
+        if item.node.name in done:
+            continue
+        run = list(_run(item, uses, readers)) if isinstance(item.layer, Conv | Add) else [item]
+        done |= {joined.node.name for joined in run}
+        weights = weights_of(item.node.name)
+        if len(run) == 1:
+            steps.append(_single(item, weights))
+            continue
+        norms = [joined for joined in run if isinstance(joined.layer, BatchNorm)]
+        activation = in_place(run[-1].layer) if isinstance(run[-1].layer, Elementwise) else None
+        for norm in norms:
+            weights = _with_norm(norm.layer, weights, weights_of(norm.node.name))  # type: ignore[arg-type]  # is one
+        if isinstance(item.layer, Conv):
+            steps.append(Step(tuple(run), partial(_convolve, item.layer, weights, activation)))
+        elif activation is not None:
+            steps.append(Step(tuple(run), partial(_add, activation)))
+    return steps
+
+
+def _run(item: Resolved, uses: Mapping[str, int], readers: Mapping[str, Resolved]) -> Iterator[Resolved]:
+    """The layer and those after it that can be done with it."""
+    yield item
+    allowed: tuple[type, ...] = (BatchNorm, Elementwise) if isinstance(item.layer, Conv) else (Elementwise,)
+    while allowed:
+        (name,) = item.node.outputs
+        following = readers.get(name)
+        if uses[name] != 1 or following is None or not isinstance(following.layer, allowed):
+            return
+        if isinstance(following.layer, BatchNorm) and "running_mean" not in following.layer.buffers():
+            return  # it works with the statistics of what comes in
+        if isinstance(following.layer, Elementwise) and following.layer.parameters():
+            return
+        allowed = (Elementwise,) if isinstance(following.layer, BatchNorm) else ()
+        item = following
+        yield item
+
+
+def _single(item: Resolved, weights: LayerWeights) -> Step:
+    return Step((item,), lambda inputs: kernel_of(item.layer)(item.layer, inputs, weights))
+
+
+def _with_norm(layer: BatchNorm, weights: Weights, norm: Weights) -> LayerWeights:
+    """The weights of the convolution and the batch norm after it: weight·scale, and (bias - mean)·scale + bias."""
+    dtype = weights["weight"].dtype
+    wide = {name: array.astype(np.float64) for name, array in norm.items()}
+    scale = wide.get("weight", 1.0) / np.sqrt(wide["running_var"] + layer.eps)
+    bias = (weights["bias"].astype(np.float64) if "bias" in weights else 0.0) - wide["running_mean"]
+    bias = bias * scale + wide.get("bias", 0.0)
+    weight = weights["weight"] * scale.reshape(-1, *(1,) * (weights["weight"].ndim - 1))
+    return LayerWeights({"weight": weight.astype(dtype), "bias": bias.astype(dtype)})
+
+
+def in_place(layer: Elementwise) -> Activation:
+    """The activation as a function that changes an array where it stands."""
+
+    def activate(part: Array) -> None:
+        if isinstance(layer, ReLU):
+            np.maximum(part, 0, out=part)
+        else:
+            np.copyto(part, kernel_of(layer)(layer, (part,), {})[0])
+
+    return activate
+
+
+def _convolve(
+    layer: Conv, weights: LayerWeights, activation: Activation | None, inputs: tuple[Array, ...]
+) -> tuple[Array, ...]:
+    return (convolution(layer, inputs[0], weights, activation),)
+
+
+def _add(activation: Activation, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    if len({array.shape for array in inputs}) > 1 or len(inputs) < 2:
+        total = np.asarray(sum(inputs[1:], inputs[0]))
+        result = total.copy() if total is inputs[0] else total
+        activation(result)
+        return (result,)
+    flat = [np.ascontiguousarray(array).reshape(-1) for array in inputs]
+    result = np.empty(inputs[0].shape, np.result_type(*inputs))
+    out = result.reshape(-1)
+
+    def work(start: int) -> None:
+        part = out[start : start + BLOCK_ELEMENTS]
+        np.add(flat[0][start : start + BLOCK_ELEMENTS], flat[1][start : start + BLOCK_ELEMENTS], out=part)
+        for more in flat[2:]:
+            part += more[start : start + BLOCK_ELEMENTS]
+        activation(part)
+
+    share(work, range(0, out.size, BLOCK_ELEMENTS))
+    return (result,)
