@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 import pytest
 from layer_cases import EXPRESSIONS, REFUSALS, SIGNATURES
@@ -187,3 +188,13 @@ def test_paddings_in_pytorchs_order():
     assert layer_of("ZeroPad2d((1, 2, 3, 4))").padding == ((3, 4), (1, 2))
     assert layer_of("zeropad2d:3+4x1+2").padding == ((3, 4), (1, 2))
     assert layer_of("ConstantPad3d((1, 2, 3, 4, 5, 6), 0.5)").padding == ((5, 6), (3, 4), (1, 2))
+
+
+RANKED = [name for name, kind in LAYERS.items() if isinstance(kind.classes, tuple) and name != "dropout"]
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_a_class_for_so_many_axes_has_the_whole_docstring(name):
+    for rank in (1, 2, 3):
+        cls = LAYERS[name].layer_class(rank)
+        assert len(inspect.getdoc(cls).splitlines()) > 2, cls

@@ -84,6 +84,13 @@ class Layer:
     inputs: ClassVar[tuple[int, int | None]] = (1, 1)
     """How many tensors come in: at least, and at most (None: any number)."""
 
+    def __init_subclass__(cls) -> None:
+        """Give a class for so many axes, whose docstring names the class for any, the text of that one too."""
+        parent = cls.__mro__[1]
+        words, more = cls.__doc__ or "", parent.__doc__ or ""
+        if words.startswith((f"`{parent.__name__}` over ", f"`{parent.__name__}` of ")) and "\n" not in words:
+            cls.__doc__ = f"{words}\n\n    {more}"
+
     def _values(self) -> dict[str, Any]:
         """The fields' values, in order."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]  # see above

@@ -25,7 +25,7 @@ _FAMILIES = {
 }  # fmt: skip
 """Under which heading the kinds of a module stand."""
 
-_ONE_RANK = re.compile("`[A-Za-z]+` over (one|two|three) ax")
+_ONE_RANK = re.compile(r"`[A-Za-z]+` (over (one|two|three) ax|of \(N)")
 """How the docstring begins of a class that is another one for so many axes."""
 
 
