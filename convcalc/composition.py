@@ -67,8 +67,8 @@ def compose(
     need_layers(network)
     given = None
     if weights is not None:
-        given = _named(network, weights)
-        network = _informed(network, given)
+        given = named(network, weights)
+        network = informed(network, given)
     links = links_of(network)
     merger = _merger(network, links)
     made = merger.merge()
@@ -98,6 +98,8 @@ def compose(
             totals["border"] = made[0].border
     if not network.inputs:
         diagnostics.append(Diagnostic("note", "without an input, MACs are those of one output position, all channels"))
+    if given is not None:
+        diagnostics += [Diagnostic("warning", text, name) for name, text in _doubts(links, given)]
     arrays = {} if given is None else _merged_arrays(made, given)
     if verify and not any(each.merges for each in made):
         diagnostics.append(Diagnostic("note", "nothing merges, so there is nothing to verify"))
@@ -311,7 +313,7 @@ def _verdict(each: Made) -> str:
 # --- weights --------------------------------------------------------------------------------------------------------
 
 
-def _named(network: Network, weights: GivenWeights) -> dict[str, Array]:
+def named(network: Network, weights: GivenWeights) -> dict[str, Array]:
     """The weights by "name.parameter", in float64. Raises `ShapeError` for one that no layer has."""
     import numpy as np
 
@@ -335,6 +337,30 @@ def _named(network: Network, weights: GivenWeights) -> dict[str, Array]:
     return named
 
 
+def _doubts(links: Sequence[Link], given: Mapping[str, Array]) -> Iterator[tuple[str, str]]:
+    """What to know about weights that hold no sensible numbers, as (layer, sentence)."""
+    import numpy as np
+
+    for link in links:
+        layer: Any = link.item.layer
+        start = f"{link.item.node.name}."
+        own = {key.removeprefix(start): value for key, value in given.items() if key.startswith(start)}
+        dead = int((own.get("running_var", np.ones(1)) == 0).sum())
+        if dead:
+            channels = "channel" if dead == 1 else "channels"
+            yield link.name, f"running_var is 0 in {dead} {channels}: eps alone decides what they are multiplied by"
+        least = float(np.finfo(np.float32).tiny)
+        small = sum(int(((array != 0) & (np.abs(array) < least)).sum()) for array in own.values())
+        if small:
+            yield link.name, f"{small} of its weights are denormal in float32, where they lose digits or become 0"
+        if layer.kind == "conv" and "weight" in own and own["weight"].ndim > link.rank + 1:
+            groups = layer.bound[2]
+            empty = sum(not part.any() for part in np.split(own["weight"], groups))
+            if empty:
+                what = f"{empty} of its {groups} groups" if groups > 1 else "its kernel"
+                yield link.name, f"the weights of {what} are all zeros: nothing of what comes in there goes out"
+
+
 def _names(layer: Layer) -> Sequence[str]:
     """What a layer's parameters and buffers are called, before it is bound."""
     if layer.kind in ("batchnorm", "syncbatchnorm", "instancenorm"):
@@ -343,7 +369,7 @@ def _names(layer: Layer) -> Sequence[str]:
     return ("weight", "bias") if any(hasattr(layer, field) for field in fields) else ()
 
 
-def _informed(network: Network, given: Mapping[str, Array]) -> Network:
+def informed(network: Network, given: Mapping[str, Array]) -> Network:
     """The network with what the weights decide: channels, the bias, and a kernel that was not written."""
     nodes = []
     for node in network.nodes:

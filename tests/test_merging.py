@@ -312,3 +312,13 @@ def test_a_negative_variance_is_refused():
                "1.running_mean": np.zeros(1), "1.running_var": -np.ones(1)}  # fmt: skip
     with pytest.raises(ConvcalcError, match=r"layer 1 \(batchnorm\): running_var is negative"):
         of("conv:k1 bn", weights)
+
+
+def test_weights_that_are_doubtful_are_said():
+    weights = {"0.weight": np.concatenate([np.zeros((1, 1, 1, 1)), np.full((1, 1, 1, 1), 1e-40)]),
+               "1.weight": np.ones(2), "1.bias": np.ones(2), "1.running_mean": np.zeros(2),
+               "1.running_var": np.array([0.0, 1.0])}  # fmt: skip
+    said = notes(of("conv:2,i2,k1,g2 bn", weights))
+    assert "running_var is 0 in 1 channel: eps alone decides" in said
+    assert "1 of its weights are denormal in float32" in said
+    assert "the weights of 1 of its 2 groups are all zeros" in said

@@ -16,7 +16,7 @@ Value = int | float | str | tuple[Any, ...] | None
 class Column:
     """One quantity: its key in JSON, its title in tables, and its unit.
 
-    `unit` is "count", "bytes", "seconds", "number", "sizes" (one for each axis), "share" (of 1) or "text";
+    `unit` is "count", "bytes", "seconds", "number", "sizes" (one for each axis), "share" (of 1), "percent" or "text";
     `total` says whether the column has a total; `wide` marks one that a narrow terminal does without.
     """
 

@@ -26,6 +26,7 @@ Examples:
   convcalc compose conv:k3,s2 conv:k3 --explain            formulas with numbers
   convcalc compose conv conv -w sobel -w gaussian          the merged kernel
   convcalc compose 3x32x32 conv:16,k3 conv:8 -w net.npz -o merged.npz
+  convcalc compose 64x56x56 conv:64,k3 --split tucker --error 0.1 -w w.npz
 """
 _WEIGHT_FILES = (".npz", ".npy")
 
@@ -44,19 +45,37 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     verify: Annotated[
         bool, typer.Option("--verify", help="Run both on random numbers, and say where and how much they differ.")
     ] = False,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="WAY", show_default=False,
+                     help="Split a convolution: rank (column and row), two (smaller kernels), depthwise, or tucker."),
+    ] = None,
+    rank: Annotated[int | None, typer.Option("--rank", metavar="N", show_default=False,
+                                             help="With --split: the rank wanted.")] = None,
+    error: Annotated[float | None, typer.Option("--error", metavar="E", show_default=False,
+                                                help="With --split: the largest error allowed, such as 0.1.")] = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random numbers of --verify.")] = 0,
 ) -> None:  # fmt: skip
     """Answer `compose`."""
     from convcalc.composition import compose
 
     given = _read(weights) if weights else None
+    if split is None and (rank is not None or error is not None):
+        raise ExpressionError("--rank and --error are for --split", field="rank")
+    if rank is not None and error is not None:
+        raise ExpressionError("--rank and --error both choose the split; keep one of them", field="rank")
     path = question["output"]
     written = path if path is not None and Path(path).suffix.lower() in _WEIGHT_FILES else None
     if written is not None and given is None:
         raise ExpressionError(f"-o {path} is for merged weights; give the layers' weights with -w", value=path)
 
     def analysis(network: Network) -> Report:
-        report = compose(network, given, explain=explain, verify=verify, seed=seed)
+        if split is not None:
+            from convcalc.splitting import split as split_layer
+
+            report = split_layer(network, split, given, rank=rank, error=error, verify=verify, seed=seed)
+        else:
+            report = compose(network, given, explain=explain, verify=verify, seed=seed)
         if written is not None:
             from convcalc.arrays import write_arrays
 

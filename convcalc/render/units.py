@@ -109,7 +109,21 @@ def value_text(value: Value | Shape, unit: str = "count") -> str:
     return _TEXTS.get(unit, count_text)(value)
 
 
-_TEXTS: dict[str, Callable[[float], str]] = {"bytes": bytes_text, "seconds": seconds_text, "share": share_text}
+def percent_text(number: float) -> str:
+    """A part of 100; below 0 it is a loss.
+
+    >>> percent_text(61.25), percent_text(-4.0)
+    ('61.2 %', '-4.0 %')
+    """
+    return f"{number:.1f} %"
+
+
+_TEXTS: dict[str, Callable[[float], str]] = {
+    "bytes": bytes_text,
+    "seconds": seconds_text,
+    "share": share_text,
+    "percent": percent_text,
+}
 """How numbers of a unit are written for people; counts, where it is none of these."""
 
 
