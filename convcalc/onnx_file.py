@@ -140,7 +140,7 @@ class _Reader:
         self.sizes: dict[str, int] = {}
         self.constants: dict[str, Constant] = {}
         self.nodes: list[Node] = []
-        self.names: set[str] = set()
+        self.names: dict[str, None] = {}
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.read = 0
@@ -343,7 +343,7 @@ class _Reader:
         while name in self.names:
             name = f"{wanted}.{count}"
             count += 1
-        self.names.add(name)
+        self.names[name] = None
         return name
 
     def _input_name(self, given: str, where: str, scope: _Scope) -> str:
@@ -492,16 +492,59 @@ class _Reader:
             return False
         condition = self._small(inputs[0])
         if condition is None or len(condition.items) != 1:
-            return False
+            self._undecided(node, scope, inputs, attributes, where)
+            return True
         chosen = attributes.get("then_branch" if condition.items[0] else "else_branch")
         if not isinstance(chosen, Graph):
             raise ModelFileError(f"{where}: the branch that is chosen is missing")
-        inner = _Scope(f"{scope.prefix}{node.name or node.op_type}/", scope.opset, scope)
-        inner.attributes = scope.attributes
-        inner.infos = {info.name: info for info in (*chosen.value_infos, *chosen.outputs)}
-        self._initializers(inner, chosen)
+        inner = self._inside(f"{scope.prefix}{node.name or node.op_type}/", scope, chosen)
         self._inline(chosen.nodes, inner, [info.name for info in chosen.outputs], node, scope, where)
         return True
+
+    def _inside(self, prefix: str, scope: _Scope, graph: Graph) -> _Scope:
+        inner = _Scope(prefix, scope.opset, scope)
+        inner.attributes = scope.attributes
+        inner.infos = {info.name: info for info in (*graph.value_infos, *graph.outputs)}
+        self._initializers(inner, graph)
+        return inner
+
+    def _undecided(
+        self, node: WireNode, scope: _Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str
+    ) -> None:
+        """Add an If whose condition the model computes: it owns what both branches do, and costs what nobody knows.
+
+        Its shapes are known where both branches give the same.
+        """
+        name = next(reversed(self.names))
+        start, said = len(self.nodes), len(self.warnings)
+        told: list[list[tuple[Shape | None, str]]] = []
+        for key in ("then_branch", "else_branch"):
+            graph = attributes.get(key)
+            if not isinstance(graph, Graph):
+                raise ModelFileError(f"{where}: its {key} is missing")
+            inner = self._inside(f"{name}/{key.removesuffix('_branch')}/", scope, graph)
+            for each in graph.nodes:
+                self._node(each, inner)
+            results = [inner.find(info.name) or "" for info in graph.outputs]
+            told.append([(self.shapes.get(result), self.dtypes.get(result, "float32")) for result in results])
+        inside = self.nodes[start:]
+        del self.nodes[start:], self.warnings[said:]
+        taken = [tensor for each in inside for tensor in (*each.inputs, *each.weights.values())]
+        owned = {tensor: self.constants[tensor].shape for tensor in taken
+                 if tensor in self.constants and self.constants[tensor].parameter}  # fmt: skip
+        outputs = told[0][: len(node.outputs)]
+        shapes = tuple(shape for shape, _ in outputs if shape is not None)
+        if told[0] != told[1] or len(shapes) < len(node.outputs):
+            shapes = ()
+        dtypes = tuple(dtype for _, dtype in outputs)
+        names = self._output_names(node, scope, name, len(outputs))
+        self.dtypes.update(zip(names, dtypes, strict=False))
+        self.shapes.update(zip(names, shapes, strict=False))
+        why = "which branch is taken is known only when the model runs"
+        self.warnings.append(f"{name} (If): {why}; what it costs is left out of the totals")
+        layer = Opaque("If", "If", False, shapes, dtypes, owned, why)
+        weights = {tensor: tensor for tensor in owned}
+        self.nodes.append(Node(name, layer, (inputs[0],), tuple(names), weights=weights, op="If"))
 
     def _inline(
         self,
@@ -649,7 +692,10 @@ class _Reader:
         for tensor, dtype in zip(names, dtypes, strict=True):
             self.dtypes[tensor] = dtype
         self.shapes.update(zip(names, shapes, strict=False))
-        layer = Opaque(op, op, False, tuple(shapes), tuple(dtypes))
+        # A graph inside, such as a loop's, may have weights of its own.
+        owns = any(isinstance(attribute.value, Graph) for attribute in node.attributes.values())
+        reason = "" if why else "what comes into it is not known"
+        layer = Opaque(op, op, owns, tuple(shapes), tuple(dtypes), reason=reason)
         if why:
             self.warnings.append(f"{name}: {why}; what it costs is left out of the totals")
         self.nodes.append(Node(name, layer, tuple(filter(None, inputs)), tuple(names), op=op))

@@ -528,3 +528,46 @@ def test_numbers_of_a_file_need_no_gradient() -> None:
     made = model(nodes, {"x": [2, 4]}, {"y": None}, [initializer("c")])
     assert memory(read(made), train=True).totals["saved"] == 0
     assert costs(read(made), backward=True).totals["backward_flops"] == 0
+
+
+def conv_branch(name, out, size):
+    """A branch of an If: one convolution of its own."""
+    node = helper.make_node("Conv", ["x", f"w_{name}"], [out], name=f"conv_{name}", pads=[size // 2] * 4)
+    info = helper.make_tensor_value_info(out, TensorProto.FLOAT, None)
+    return helper.make_graph([node], name, [], [info], [initializer(f"w_{name}", 8, 3, size, size)])
+
+
+@pytest.mark.parametrize(("sizes", "shape"), [((1, 3), (1, 8, 6, 6)), ((1, 2), None)])
+def test_an_if_that_the_model_decides_owns_both_branches(sizes, shape) -> None:
+    then, other = conv_branch("then", "a", sizes[0]), conv_branch("else", "b", sizes[1])
+    nodes = [
+        helper.make_node("If", ["c"], ["y"], name="if", then_branch=then, else_branch=other),
+        helper.make_node("Relu", ["y"], ["z"], name="act"),
+    ]
+    made = model(nodes, {"x": [1, 3, 6, 6], "c": []}, {"z": None})
+    made.graph.input[1].type.tensor_type.elem_type = TensorProto.BOOL
+    report = costs(read(made))
+    assert report.totals["params"] == 24 * sizes[0] ** 2 + 24 * sizes[1] ** 2
+    assert "params" not in report.partial
+    assert "macs" in report.partial
+    assert report.rows[0].reasons["output"] == "which branch is taken is known only when the model runs"
+    assert report.rows[1].outputs == (() if shape is None else (shape,))
+    assert ("output" in report.rows[1].reasons) == (shape is None)
+    assert [item.message for item in report.diagnostics if item.level == "warning"] == [
+        "if (If): which branch is taken is known only when the model runs; what it costs is left out of the totals"
+    ]
+
+
+def test_a_loop_may_own_more_than_is_known() -> None:
+    ints, bools = TensorProto.INT64, TensorProto.BOOL
+    body = helper.make_graph(
+        [helper.make_node("Add", ["v", "w"], ["vo"]), helper.make_node("Identity", ["ci"], ["co"])],
+        "body",
+        [helper.make_tensor_value_info(*each) for each in (("i", ints, []), ("ci", bools, []), ("v", 1, [1, 3]))],
+        [helper.make_tensor_value_info(*each) for each in (("co", bools, []), ("vo", 1, [1, 3]))],
+        [initializer("w", 3)],
+    )
+    node = helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)
+    report = costs(read(model([node], {"x": [1, 3]}, {"y": [1, 3]}, [helper.make_tensor("n", ints, [], [3])])))
+    assert report.rows[0].values["params"] is None
+    assert report.status == "partial"

@@ -123,7 +123,7 @@ def _constants(network: Network, node: Node, counted: set[str]) -> tuple[Mapping
 def _unknown(node: Node, shapes: Mapping[str, Shape], makers: Mapping[str, Node]) -> str:
     """Why the shapes of a node are not known, or nothing. `makers` are the nodes of unknown output."""
     if isinstance(node.layer, Opaque):
-        return f"{node.layer.name} is not known"
+        return node.layer.unknown
     for name in node.inputs:
         if name in makers:
             return f"the shape that {label(makers[name])} gives is not known"
