@@ -780,3 +780,9 @@ def waits_for_input(number):
     """Whether a process is blocked reading a pipe, as far as the system says."""
     with open(f"/proc/{number}/wchan") as file:  # noqa: PTH123
         return "pipe" in file.read()
+
+
+def test_quiet_without_an_answer_is_an_error(ask):
+    status, out, err = ask("compose", "32x32", "conv:k3,s2", "upsample:2", "-q")
+    assert (status, out) == (1, "")
+    assert err.endswith("error: -q prints one value, and there is none here\n")

@@ -10,7 +10,7 @@ from typing import Any
 
 from convcalc.analysis.report import Diagnostic, Report
 from convcalc.cli.options import FORMATS, LAYER_OPTIONS, Question
-from convcalc.errors import BudgetError, ConvcalcError, ExpressionError, did_you_mean, too_much
+from convcalc.errors import BudgetError, ConvcalcError, ExpressionError, UnsupportedOpError, did_you_mean, too_much
 from convcalc.network import Network
 from convcalc.nouns import LayerOptions, read_network
 
@@ -35,6 +35,8 @@ def give(question: Question, report: Report, *, explain: bool = False) -> None:
     exceeded = exceeding(report, question["budget"])
     # Without an answer the notes say why.
     print_diagnostics(report.diagnostics, quiet=question["quiet"] and report.answer is not None)
+    if question["quiet"] and report.answer is None:
+        raise UnsupportedOpError("-q prints one value, and there is none here")
     _write(question, report, name, explain=explain)
     _refuse(question, report, exceeded)
 
