@@ -15,7 +15,7 @@ from convcalc.executor.algorithms import ALGORITHMS, SMALL, algorithm_for, choos
 from convcalc.executor.blocks import Block, Problem, blocks
 from convcalc.executor.kernels import LayerWeights, derived, kernel_of
 from convcalc.executor.processor import use_wide_matmul
-from convcalc.executor.threads import share, thread_count, threads
+from convcalc.executor.threads import scratch, share, thread_count, threads
 from convcalc.executor.winograd import axis_transform
 from convcalc.layers import LAYERS
 from convcalc.layers.conv import Conv2d
@@ -256,6 +256,13 @@ def test_every_task_is_done_once_and_errors_come_back():
             share(lambda n: need_memory(1, "") if n != 7 else fail(), range(20))
     assert thread_count() == 1
     assert sorted(done) == list(range(100))
+
+
+def test_scratch_arrays_have_the_size_that_is_asked_for():
+    for size in range(1, 400):
+        array = scratch("test", (size, 1), np.dtype(np.uint8))
+        assert array.shape == (size, 1)
+        assert array.ctypes.data % 64 == 0
 
 
 def fail():

@@ -42,9 +42,9 @@ def _matrix_with_bias(problem: Problem, weights: Weights) -> Array:
     return np.column_stack((matrix, weights["bias"])) if "bias" in weights else matrix
 
 
-def _matrices(problem: Problem, weights: Weights) -> Array:
-    weight = weights["weight"]
-    return weight.reshape(problem.groups, weight.shape[0] // problem.groups, -1)
+def _matrices_with_bias(problem: Problem, weights: Weights) -> Array:
+    matrix = _matrix_with_bias(problem, weights)
+    return np.ascontiguousarray(matrix.reshape(problem.groups, -1, matrix.shape[1]))
 
 
 def _is_pointwise(problem: Problem) -> bool:
@@ -80,7 +80,10 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         "windows laid out as columns, block by block",
     ),
     "grouped": Algorithm(
-        lambda problem: True, _matrices, columns.grouped, "the same for many groups in one call, such as depthwise"
+        lambda problem: True,
+        _matrices_with_bias,
+        columns.grouped,
+        "the same for many groups in one call, such as depthwise",
     ),
     "winograd2": _winograd(2),
     "winograd4": _winograd(4),

@@ -72,6 +72,10 @@ def im2col(
     share(work, blocks(images, sizes[0], depth * row, depth * row * channels, BLOCK_ELEMENTS * 2))
 
 
+GROUPED_ELEMENTS = BLOCK_ELEMENTS * 10
+"""Numbers of columns of many groups: calls cost more than what does not fit in the cache."""
+
+
 class _Part(NamedTuple):
     """A block, and groups first to last of it."""
 
@@ -85,84 +89,68 @@ def grouped(
 ) -> None:
     """Weight (groups, O / groups, C / groups · ∏kernel_size) times the columns of each group: one call for many.
 
-    With stride 1 whole padded rows are laid out and the ends of rows computed in vain: long copies are faster.
+    With stride 1 whole padded rows are laid out and the ends of rows computed in vain: long copies are faster. The
+    bias is a last column of the weights, as in `im2col`.
     """
     groups, rows_out, depth = weight.shape
     images, _, *sizes = out.shape
-    inside = depth // problem.taps
+    inside = x.shape[1] // groups
     result = out.reshape(images, groups, rows_out, *sizes)
-    column = None if bias is None else bias.reshape(groups, rows_out, *(1,) * problem.rank)
     whole_rows = set(problem.stride) == {1}
-    row = product(
-        [
-            size + sum(pair) if whole_rows else count
-            for size, pair, count in zip(x.shape[3:], problem.pads[1:], sizes[1:], strict=True)
-        ]
-    )
+    widths = [size + sum(pair) for size, pair in zip(x.shape[3:], problem.pads[1:], strict=True)]
+    row = product(widths if whole_rows else sizes[1:])
     # As many groups at a time as fit with all rows, one at least.
-    together = max(1, min(groups, BLOCK_ELEMENTS * 4 // max(depth * sizes[0] * row, 1)))
-    together = ceil_div(groups, max(ceil_div(groups, together), 1))
+    together = max(1, min(groups, GROUPED_ELEMENTS // max(depth * sizes[0] * row, 1)))
+    together = ceil_div(groups, ceil_div(groups, together))
 
     def work(part: _Part) -> None:
-        block, many = part.block, part.last - part.first
+        block = part.block
         channels = slice(part.first * inside, part.last * inside)
         top, bottom = rows_read(problem, block.start, block.stop)
         padded = slab(x[:, channels], problem.pads, block.first, block.last, top, bottom)
         place = result[block.first : block.last, part.first : part.last, :, block.start : block.stop]
-        weights = weight[part.first : part.last]
         if whole_rows and padded.flags.c_contiguous:
-            found = _whole_rows(problem, padded, weights, block)
+            view, strides = _whole_rows(problem, padded, place.shape[3:])
         else:
-            view = taps_view(padded, problem, place.shape[3:])
-            columns = scratch("columns", (block.many, many, depth, product(place.shape[3:])), x.dtype)
-            np.copyto(columns.reshape(view.shape), view)
-            found = np.matmul(weights, columns, out=scratch("found", (*place.shape[:3], columns.shape[3]), x.dtype))
-            found = found.reshape(place.shape)
-        if column is None:
-            np.copyto(place, found)
+            view, strides = taps_view(padded, problem, place.shape[3:]), None
+        length = product(view.shape[2 + problem.rank :])
+        columns = scratch("columns", (*place.shape[:2], depth, length), x.dtype)
+        laid = columns[:, :, : inside * problem.taps]
+        shape = (*place.shape[:2], inside, *view.shape[2:])
+        np.copyto(laid.reshape(shape), view.reshape(shape))
+        columns[:, :, inside * problem.taps :] = 1
+        found = scratch("found", (*place.shape[:3], length), x.dtype)
+        np.matmul(weight[part.first : part.last], columns, out=found)
+        if strides is None:
+            np.copyto(place, found.reshape(place.shape))
         else:
-            np.add(found, column[part.first : part.last], out=place)
+            lead = found.strides[:3]
+            np.copyto(place, np.lib.stride_tricks.as_strided(found, place.shape, (*lead, *strides), writeable=False))
         finish(place, None, activation)
 
+    elements = together * depth * row
+    parts = ceil_div(groups, together)
     tasks = [
         _Part(block, first, min(first + together, groups))
-        for block in blocks(
-            images,
-            sizes[0],
-            together * depth * row,
-            together * depth * row * rows_out,
-            BLOCK_ELEMENTS * 4,
-            ceil_div(groups, together),
-        )
+        for block in blocks(images, sizes[0], elements, elements * rows_out, GROUPED_ELEMENTS, parts)
         for first in range(0, groups, together)
     ]
     share(work, tasks)
 
 
-def _whole_rows(problem: Problem, padded: Array, weight: Array, block: Block) -> Array:
-    """The outputs of a block with stride 1, (N, groups, O / groups, *sizes), as a view of rows as wide as the padding.
+def _whole_rows(problem: Problem, padded: Array, sizes: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:
+    """What the taps see with stride 1, (N, C, *kernel_size, length), and the strides of these outputs in the length.
 
     Every tap sees the flat padded array, shifted.
     """
-    images, channels, *padded_sizes = padded.shape
-    groups, rows_out, depth = weight.shape
-    steps = [product(padded_sizes[axis + 1 :]) for axis in range(problem.rank)]
-    sizes = (block.height, *problem.output[3:])
-    length = 1 + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True))
     item = padded.itemsize
+    steps = padded.strides[2:]
+    length = 1 + sum((size - 1) * step for size, step in zip(sizes, steps, strict=True)) // item
+    shifts = (step * dilation for step, dilation in zip(steps, problem.dilation, strict=True))
     view = np.lib.stride_tricks.as_strided(
         padded,
-        (images, channels, *problem.kernel_size, length),
-        (
-            *padded.strides[:2],
-            *(step * dilation * item for step, dilation in zip(steps, problem.dilation, strict=True)),
-            item,
-        ),
+        (*padded.shape[:2], *problem.kernel_size, length),
+        (*padded.strides[:2], *shifts, item),
         writeable=False,
     )
-    columns = scratch("columns", (images, groups, depth, length), padded.dtype)
-    np.copyto(columns.reshape(view.shape), view)
-    found = np.matmul(weight, columns, out=scratch("found", (images, groups, rows_out, length), padded.dtype))
-    return np.lib.stride_tricks.as_strided(
-        found, (*found.shape[:3], *sizes), (*found.strides[:3], *(step * item for step in steps)), writeable=False
-    )
+    return view, steps

@@ -23,6 +23,10 @@ from convcalc.tracing import product
 T = TypeVar("T")
 
 
+_LINE = 64
+"""Bytes of a cache line, where arrays start."""
+
+
 class _State:
     """How many threads `share` uses, and the pool of those besides the calling one."""
 
@@ -86,8 +90,8 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> A
     """An array of any content that this thread alone uses, until it asks for the same name again."""
     needed = product(shape) * dtype.itemsize
     kept: Array | None = getattr(_scratch, name, None)
-    if kept is None or kept.size < needed:
-        kept = np.empty(needed + 64, np.uint8)
+    if kept is None or kept.size < needed + _LINE:
+        kept = np.empty(needed + _LINE, np.uint8)
         setattr(_scratch, name, kept)
-    start = -kept.ctypes.data % 64
+    start = -kept.ctypes.data % _LINE
     return kept[start : start + needed].view(dtype).reshape(shape)
