@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -180,7 +181,7 @@ def program_of(words: Sequence[Span], options: LayerOptions | None) -> Program:
             raise ExpressionError("an array is read by run only; here a shape such as 3x224x224 comes first", span=span)
         elif not word:
             raise ExpressionError("a word of the command line is empty", span=span)
-        elif word.lower().endswith(".onnx"):
+        elif word.lower().endswith(".onnx") or _holds_onnx(word):
             return _onnx_program(Path(word), word, span, words, options)
         else:
             text = word if _is_printed(word) else _file_text(word, span, before)
@@ -246,6 +247,17 @@ def _onnx_program(
     except ModelFileError as error:
         error.span = error.span or place
         raise
+
+
+def _holds_onnx(word: str) -> bool:
+    """Whether a word names a file that begins as ONNX files do, whatever it is called."""
+    if not os.path.isfile(word):  # noqa: PTH113  a text of many lines is no error here
+        return False
+    try:
+        with Path(word).open("rb") as file:
+            return file.read(len(_ONNX_START)) == _ONNX_START
+    except OSError:
+        return False
 
 
 def standard_input() -> Iterable[bytes]:

@@ -539,7 +539,7 @@ class _Walk:
             yield f"the modules are assumed to be called in printed order, those of {_list(self.unordered)} too"
         elif self.unordered:
             yield (
-                f"shapes and costs are partial: in which order {_list(self.unordered)} call their modules is not"
+                f"shapes and costs are partial: in which order the modules of {_list(self.unordered)} are called is not"
                 " printed; --assume-sequential takes the printed order"
             )
         if self.owners:

@@ -571,3 +571,9 @@ def test_a_loop_may_own_more_than_is_known() -> None:
     report = costs(read(model([node], {"x": [1, 3]}, {"y": [1, 3]}, [helper.make_tensor("n", ints, [], [3])])))
     assert report.rows[0].values["params"] is None
     assert report.status == "partial"
+
+
+def test_a_file_is_known_by_what_it_begins_with(tmp_path) -> None:
+    path = tmp_path / "model.bin"
+    path.write_bytes(model([helper.make_node("Relu", ["x"], ["y"])], {"x": [1, 4]}, {"y": None}).SerializeToString())
+    assert read_network([str(path)]).inputs["x"].shape == (1, 4)

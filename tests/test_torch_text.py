@@ -97,7 +97,7 @@ def test_containers_make_costs_partial_and_parameters_at_least() -> None:
     assert {"params", "macs"} <= report.partial
     assert [row.name for row in report.rows][1:4] == ["stem.1", "blocks.0.conv", "blocks.0.relu"]
     assert "parameters are at least what is counted: Net and Block (blocks.0 and 2 more) may own" in said(report)
-    assert "Net, ModuleList (blocks) and Block (blocks.0 and 2 more) call their modules" in said(report)
+    assert "the modules of Net, ModuleList (blocks) and Block (blocks.0 and 2 more) are called" in said(report)
 
 
 def test_the_printed_order_can_be_assumed() -> None:
