@@ -147,6 +147,7 @@ class _Reader:
         self.folded = 0
         self.calls: list[tuple[str, str, str]] = []
         self.taken: set[str] | None = None
+        self.inside = False
         self.opset = self._opset(model)
 
     def wrong(self, what: str) -> ModelFileError:
@@ -602,9 +603,9 @@ class _Reader:
             self.taken = {info.name for info in self.graph.outputs}
             for node in self.graph.nodes:
                 self.taken.update(node.inputs)
-        # Branches and loops may take any tensor of the graph around them.
-        inside = any(node.op_type in ("If", "Loop", "Scan") for node in self.graph.nodes)
-        return bool(name) and (inside or name in self.taken)
+                # Branches and loops may take any tensor of the graph around them.
+                self.inside |= node.op_type in ("If", "Loop", "Scan")
+        return bool(name) and (self.inside or name in self.taken)
 
     def _emit(self, node: WireNode, scope: _Scope, name: str, plan: Plan, inputs: Sequence[str]) -> None:
         """Add the layer, or the layers in a row, that a node is."""
