@@ -9,7 +9,7 @@ NumPy is imported only when there are weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from math import gcd
@@ -27,6 +27,7 @@ from convcalc.layers.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTr
 from convcalc.layers.linear import Linear
 from convcalc.layers.reshape import Flatten
 from convcalc.network import Constant, Node, tensor_names
+from convcalc.records import dataclass
 from convcalc.tracing import per_axis, product
 
 if TYPE_CHECKING:

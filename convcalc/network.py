@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from convcalc.errors import ExpressionError, Span
 from convcalc.layers.base import Layer, Shape, shape_text
+from convcalc.records import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Input:
     """A tensor that comes in: its shape with the batch first, and how much of that was said.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from convcalc.layers.opaque import Opaque
 from convcalc.layers.reshape import Flatten
 from convcalc.layers.tensor import Split
 from convcalc.network import Input, Network, Node, tensor_names
+from convcalc.records import dataclass
 from convcalc.tracing import product
 
 CHAINS = ("Sequential", "DataParallel", "DistributedDataParallel", "OptimizedModule")
@@ -229,7 +230,7 @@ def _layer(module: Module, text: LayerText | None, rank: int) -> Layer:
 # --- modules of which the parameters alone are known ------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Owner(Opaque):
     """A module of PyTorch that is no layer of this project, but whose parameters its text tells."""
 

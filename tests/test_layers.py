@@ -78,7 +78,8 @@ def test_every_class_is_a_frozen_dataclass_of_its_kind(name):
         assert cls.kind == name
         assert cls.__doc__
         assert dataclasses.is_dataclass(cls)
-        assert cls.__dataclass_params__.frozen
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            cls.__new__(cls).other = 1
         assert not cls.__dataclass_params__.eq, (
             "Layer compares; a generated comparison costs a start half a millisecond"
         )

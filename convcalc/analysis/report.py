@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from convcalc.layers.base import Shape
+from convcalc.records import dataclass
 from convcalc.tracing import Step
 
 Value = int | float | str | tuple[Any, ...] | None

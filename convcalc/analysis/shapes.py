@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from convcalc import formulas
 from convcalc.analysis.report import Diagnostic, Report, Row
@@ -12,6 +12,7 @@ from convcalc.layers import kind_of
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.layers.opaque import Opaque
 from convcalc.network import Network, Node, no_input
+from convcalc.records import dataclass
 from convcalc.tracing import Step, recording
 
 

@@ -6,7 +6,7 @@ import gc
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +21,7 @@ from convcalc.cli.answer import (
 )
 from convcalc.cli.options import LAYER_OPTIONS, NETWORK_OPTIONS, OUTPUT_OPTIONS, Question, verb
 from convcalc.errors import ConvcalcError, ExpressionError, Span, did_you_mean, too_much
+from convcalc.records import dataclass
 
 if TYPE_CHECKING:
     from convcalc.executor.batches import Samples

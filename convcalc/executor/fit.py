@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from convcalc.errors import ConvcalcError, ShapeError
 from convcalc.executor.kernels import Array, floats, gradient_of
 from convcalc.executor.run import WINDOWED, Prepared, Result, as_array, compute, compute_layer
 from convcalc.layers.base import shape_text
+from convcalc.records import dataclass
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from convcalc.analysis.report import Diagnostic
 from convcalc.executor.kernels import Array
+from convcalc.records import dataclass
 
 
 @dataclass(frozen=True, eq=False)

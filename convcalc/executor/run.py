@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import sqrt
 from typing import Any
 from zlib import crc32
@@ -23,6 +23,7 @@ from convcalc.executor.threads import threads as using_threads
 from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.network import Input, Network, no_input
+from convcalc.records import dataclass
 from convcalc.tracing import product
 
 GivenWeights = Mapping[str, npt.ArrayLike] | npt.ArrayLike

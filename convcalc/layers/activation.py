@@ -6,11 +6,11 @@ Those that have some stand in `parametric.py`. The cost of each is read off its 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from convcalc import formulas as F
 from convcalc.layers.base import Cost, Layer, Saved, Shape
+from convcalc.records import dataclass
 from convcalc.tracing import Formula, product
 
 

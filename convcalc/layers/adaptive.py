@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from convcalc import formulas as F
 from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, refused, spatial_input, whole
+from convcalc.records import dataclass
 from convcalc.tracing import per_axis, product
 
 AdaptiveSizes = int | None | Sequence[int | None]

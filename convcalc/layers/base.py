@@ -107,8 +107,7 @@ class Layer:
 
     def _set(self, **fields: Any) -> None:
         """Give fields of this frozen dataclass their values, in an `__init__` that normalises them."""
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
+        self.__dict__.update(fields)
 
     def bind(self, *inputs: Shape) -> Self:
         """This layer with the fields filled that the input decides."""

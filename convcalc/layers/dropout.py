@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from convcalc.errors import ShapeError
 from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, number, refused, shape_text, spatial_input
+from convcalc.records import dataclass
 from convcalc.tracing import product
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from convcalc.layers.base import Cost, Layer, Saved, Shape, choice, number, refused
 from convcalc.layers.join import broadcast
+from convcalc.records import dataclass
 from convcalc.tracing import product
 
 FREE = ("neg", "isnan", "isinf", "trilu")
@@ -29,7 +29,7 @@ COMBINATIONS = (
 """The functions of several tensors."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Function(Layer):
     """A function of each element, such as a root. `function` is one of `FUNCTIONS`.
 
@@ -67,7 +67,7 @@ class Function(Layer):
         return () if self.function in ("neg", "not", "ceil", "floor", "round", "sign", *FREE) else ("input0",)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Combine(Layer):
     """A function of several tensors element by element, broadcast as NumPy does: `combine:sub,@a`.
 
@@ -123,7 +123,7 @@ class Combine(Layer):
         return ("input0",) if self.function in PICKS else tuple(f"input{index}" for index in range(len(inputs)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Clip(Layer):
     """x limited to least ... most, either of which may be left out (None), as torch.clamp.
 
@@ -157,7 +157,7 @@ class Clip(Layer):
         return ("input0",)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class HardSigmoid(Layer):
     """max(0, min(1, alpha·x + beta)), which ONNX leaves alpha and beta of open; swish multiplies by x once more.
 
@@ -193,7 +193,7 @@ class HardSigmoid(Layer):
         return ("input0",)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Quantize(Layer):
     """Floats as whole numbers of a scale and a zero point, or (`back`) the other way; scale and zero come in too."""
 

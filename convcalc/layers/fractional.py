@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from convcalc import formulas as F
@@ -22,6 +21,7 @@ from convcalc.layers.base import (
     spatial,
     spatial_input,
 )
+from convcalc.records import dataclass
 from convcalc.tracing import per_axis, product
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from convcalc.errors import ShapeError
 from convcalc.layers.base import Cost, Layer, Saved, Shape, axis_of, integer, shape_text
 from convcalc.layers.reshape import Moved
+from convcalc.records import dataclass
 from convcalc.tracing import product
 
 

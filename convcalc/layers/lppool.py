@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from convcalc import formulas as F
 from convcalc.layers.base import Cost, Saved, Shape, Sizes, number, refused, spatial_input
 from convcalc.layers.pool import WindowPool
+from convcalc.records import dataclass
 from convcalc.tracing import product
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
 from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, number, refused, shape_text, whole
 from convcalc.layers.join import broadcast
+from convcalc.records import dataclass
 from convcalc.tracing import product
 
 
@@ -38,7 +38,7 @@ class _Products(Layer):
         return ("input0", "input1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class MatMul(_Products):
     """The matrix product of the last two axes, the others broadcast, as torch.matmul: `matmul:@b`.
 
@@ -68,7 +68,7 @@ class MatMul(_Products):
         return F.linear_macs(product(outputs[0]), inputs[0][-1], 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gemm(_Products):
     """alpha·A·B + beta·C of matrices, either transposed; ONNX's Gemm. C may be left out, and is broadcast.
 
@@ -114,7 +114,7 @@ class Gemm(_Products):
         return super().cost(inputs, outputs) + Cost(0, scaled, third)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Einsum(_Products):
     """A sum of products by Einstein's notation, such as `bij,bjk->bik`, as torch.einsum.
 
@@ -180,7 +180,7 @@ class Einsum(_Products):
         return tuple(f"input{index}" for index in range(len(inputs))) if len(inputs) > 1 else ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attention(_Products):
     """softmax(Q·Kᵀ·scale)·V by heads: ONNX's Attention, torch's scaled_dot_product_attention.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from convcalc.errors import UnsupportedOpError
 from convcalc.layers.base import Layer, Shape
+from convcalc.records import dataclass
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from convcalc import formulas as F
@@ -25,6 +24,7 @@ from convcalc.layers.base import (
 )
 from convcalc.layers.conv import refuse_padding
 from convcalc.layers.reshape import View
+from convcalc.records import dataclass
 from convcalc.tracing import per_axis, product
 
 PAD_MODES = ("constant", "reflect", "replicate", "circular")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -24,6 +23,7 @@ from convcalc.layers.base import (
     shape_text,
     whole,
 )
+from convcalc.records import dataclass
 from convcalc.tracing import Formula, product
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from convcalc.errors import ShapeError
 from convcalc.layers.base import Shape, axis_of, flag, integer, refused, shape_text, whole
 from convcalc.layers.reshape import Moved, View
+from convcalc.records import dataclass
 from convcalc.tracing import product
 
 

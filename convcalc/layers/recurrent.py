@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Self
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
 from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, shape_text, whole
+from convcalc.records import dataclass
 from convcalc.tracing import product
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Recurrent(Layer):
     """(length, N, input_size) -> outputs (length, directions, N, hidden_size), and the last state of each direction.
 

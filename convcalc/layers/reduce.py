@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from convcalc.layers.base import Cost, Layer, Saved, Shape, axis_of, choice, flag, integer, whole
 from convcalc.layers.reshape import Moved
+from convcalc.records import dataclass
 from convcalc.tracing import product
 
 REDUCTIONS = (
@@ -15,7 +15,7 @@ REDUCTIONS = (
 """What is done with the elements."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reduce(Layer):
     """The elements along `dims` (None: all axes) as one, with `function`, one of `REDUCTIONS`; dims count the batch.
 
@@ -82,7 +82,7 @@ class Reduce(Layer):
         return () if self.function in ("sum", "mean", "argmax", "argmin") else ("input0", "output0")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cumulate(Layer):
     """Sums (or with `function` prod, products) of all elements up to each along dim, which counts the batch."""
 
@@ -115,7 +115,7 @@ class Cumulate(Layer):
         return () if self.function == "sum" else ("input0", "output0")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TopK(Moved):
     """The k largest (or smallest) elements along dim, and where they stood. Fields as torch.topk.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from convcalc.errors import ShapeError
 from convcalc.layers.base import Cost, Saved, Shape, axis_of, choice, integer, number, refused, shape_text, whole
 from convcalc.layers.join import broadcast
 from convcalc.layers.reshape import Moved, View
+from convcalc.records import dataclass
 from convcalc.tracing import product
 
 
@@ -18,7 +18,7 @@ def _integers(field: str, value: Any, least: int | None = None) -> tuple[int, ..
     return tuple(integer(field, number) if least is None else whole(field, number, least) for number in numbers)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Shaped(View):
     """The same elements under a shape that is given whole, the batch included: what squeezing and reshaping leave."""
 
@@ -36,7 +36,7 @@ class Shaped(View):
         return (self.shape,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Slice(Moved):
     """Every step-th element from start to end along some axes, which count the batch, as in x[:, start:end:step].
 
@@ -67,7 +67,7 @@ class Slice(Moved):
         return (tuple(shape),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split(Moved):
     """Parts of these sizes along dim, an output each; dim counts the batch. As torch.split.
 
@@ -97,7 +97,7 @@ class Split(Moved):
         return (dtype,) * len(self.sizes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gather(Moved):
     """The slices along dim that the second input names, such as rows of an embedding: `gather:0,@indices`.
 
@@ -123,7 +123,7 @@ class Gather(Moved):
         return ("input1",)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class GatherElements(Moved):
     """For each element of the second input, the element of the first that it names along dim. As torch.gather."""
 
@@ -146,7 +146,7 @@ class GatherElements(Moved):
         return ("input1",)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class GatherND(Moved):
     """The parts of the first input whose first places the last axis of the second names; ONNX's GatherND."""
 
@@ -172,7 +172,7 @@ class GatherND(Moved):
 REDUCTIONS = ("none", "add", "mul", "max", "min")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scatter(Moved):
     """The first input with elements replaced by the third's where the second says; ScatterElements and ScatterND.
 
@@ -213,7 +213,7 @@ class Scatter(Moved):
         return ("input1",)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Expand(Moved):
     """Axes of 1 repeated until the tensor has this shape, the batch included, as torch.Tensor.expand.
 
@@ -236,7 +236,7 @@ class Expand(Moved):
         return {"input": Cost(additions=product(outputs[0]) - product(inputs[0]))}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tile(Moved):
     """The whole tensor repeated so often along each axis, the batch included, as torch.Tensor.repeat.
 
@@ -262,7 +262,7 @@ class Tile(Moved):
         return {"input": Cost(additions=product(outputs[0]) - product(inputs[0]))}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Cast(Moved):
     """The same numbers in another type; no arithmetic is counted."""
 
@@ -278,7 +278,7 @@ class Cast(Moved):
         return (self.dtype,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Fill(Moved):
     """A tensor of one value, which takes no input; ONNX's ConstantOfShape where the tensor is large."""
 
@@ -300,7 +300,7 @@ class Fill(Moved):
         return (self.dtype,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PadAxes(Moved):
     """More elements around any axis, the batch included: (before, after) for each. Negative padding crops.
 
@@ -329,7 +329,7 @@ class PadAxes(Moved):
         return (output,)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class DepthToSpace(Moved):
     """Channels into pixels, block by block (DCR) or channel by channel (CRD, which is `PixelShuffle`).
 
@@ -354,7 +354,7 @@ class DepthToSpace(Moved):
         return ((batch, channels // self.blocksize**2, height * self.blocksize, width * self.blocksize),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SpaceToDepth(Moved):
     """Pixels into channels, block by block (DCR) or channel by channel (CRD): what undoes `DepthToSpace`.
 
@@ -382,7 +382,7 @@ class SpaceToDepth(Moved):
 NEIGHBOURS = {"nearest": 0, "linear": 2, "cubic": 4}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Resize(Moved):
     """Any axes at other sizes: ONNX's Resize to `shape`, the batch included. mode is nearest, linear or cubic.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
 from convcalc.layers.base import Cost, Layer, Pairs, Saved, Shape, Sizes, pairs, shape_text, spatial, spatial_input
 from convcalc.layers.conv import refuse_large_kernel
+from convcalc.records import dataclass
 from convcalc.tracing import per_axis, product
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
@@ -20,6 +19,7 @@ from convcalc.layers.base import (
     spatial,
     spatial_input,
 )
+from convcalc.records import dataclass
 from convcalc.tracing import per_axis
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
 from convcalc.layers.base import Cost, Layer, Pairs, Saved, Shape, choice, flag, shape_text, spatial_input
 from convcalc.layers.dropout import Dropout
 from convcalc.layers.norm import BatchNorm, LayerNorm
+from convcalc.records import dataclass
 from convcalc.tracing import per_axis, product
 
 
@@ -65,7 +65,7 @@ class DropoutMask(Dropout):
         return (dtype, "bool")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class WindowPool(Layer):
     """The mean or the power mean ("lp") of each window, with dilation and padding for both, over any number of axes.
 
