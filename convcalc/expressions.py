@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from convcalc.errors import ConvcalcError, ExpressionError, LayerError, ResourceError, Source, Span, did_you_mean
@@ -712,13 +713,11 @@ def expression_of(layer: Layer) -> str:
     """
     kind = kind_of(layer)
     cls = type(layer)
-    names = field_names(cls)
-    defaults = dict(zip(reversed(names), reversed(cls.__init__.__defaults__ or ()), strict=False))
     keys = {field: key for key, field in kind.keys.items()}
     flags = {pair: word for word, pair in kind.flags.items()}
     first, others = [], []
-    plain = _defaults_of(layer, defaults)
-    for name in names:
+    plain = _defaults_of(cls, layer)
+    for name in field_names(cls):
         value = getattr(layer, name)
         if name in plain and value == plain[name]:
             continue
@@ -739,18 +738,27 @@ def expression_of(layer: Layer) -> str:
     return f"{word}:{arguments}" if arguments else word
 
 
-def _defaults_of(layer: Layer, defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _defaults_of(cls: type[Layer], layer: Layer) -> Mapping[str, Any]:
     """The defaults as the constructor normalises them; a stride of None is the kernel_size."""
-    cls = type(layer)
-    required = {name: getattr(layer, name) for name in required_fields(cls)}
+    defaults = dict(zip(reversed(field_names(cls)), reversed(cls.__init__.__defaults__ or ()), strict=False))
+    names = required_fields(cls)
     if "stride" in defaults and defaults["stride"] is None:
-        required["kernel_size"] = getattr(layer, "kernel_size")  # noqa: B009  not every layer has one
+        names = (*names, "kernel_size")
+    made: Any = cls  # no class with a __hash__ of its own is hashable to mypy
+    return _normalised(made, tuple(defaults.items()), tuple((name, getattr(layer, name)) for name in names))
+
+
+@lru_cache
+def _normalised(
+    cls: type[Layer], defaults: tuple[tuple[str, Any], ...], required: tuple[tuple[str, Any], ...]
+) -> Mapping[str, Any]:
+    """The defaults as they are in a layer made of what is required alone. Many layers of a network have the same."""
     try:
-        plain = cls(**required)
+        plain = cls(**dict(required))
     except LayerError:
         # One of several fields has to be given, such as size or scale_factor; their defaults need no normalising.
         return dict(defaults)
-    return {name: getattr(plain, name) for name in defaults}
+    return {name: getattr(plain, name) for name, _ in defaults}
 
 
 def _field_text(value: Any, rank: int | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
 from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, located, need_layers, resolve, rule
@@ -64,8 +63,7 @@ def costs(
         values, reasons, steps = _forward(item, convention, explain=explain)
         if backward:
             values |= _backward(item, names, needed[item.node.name])
-        row = base_row(item, view)
-        rows.append(replace(row, values=values, reasons={**row.reasons, **reasons}, steps=steps))
+        rows.append(base_row(item, view, values, reasons, steps))
     totals = total(columns, rows)
     partial = parts(columns, rows) | ({"params"} if network.hidden else set())
     diagnostics = [*diagnose(network, resolved)]

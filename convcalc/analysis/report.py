@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
-from convcalc.layers.base import Shape
+from convcalc.layers.base import Layer, Shape
 from convcalc.records import dataclass
 from convcalc.tracing import Step
 
@@ -46,12 +46,13 @@ class Row:
 
     `values` are by column key; `reasons` say why a value is 0 or unknown; `steps` are the formulas that were used.
     `level` is how many modules it is inside of, where rows are nested; a `header` is a module above the rows of what is
-    in it, whose values are theirs added up. `layers` is how many layers a row adds up, 0 if it is a layer's own.
+    in it, whose values are theirs added up. `source` is the layer, or the text of what is none. `layers` is how many
+    layers a row adds up, 0 if it is a layer's own.
     """
 
     name: str
     kind: str
-    layer: str
+    source: Layer | str
     inputs: tuple[Shape, ...]
     outputs: tuple[Shape, ...]
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -60,6 +61,15 @@ class Row:
     level: int = 0
     header: bool = False
     layers: int = 0
+
+    @property
+    def layer(self) -> str:
+        """The layer's expression. Made when it is asked for: tab-separated rows have none."""
+        if isinstance(self.source, str):
+            return self.source
+        from convcalc.expressions import expression_of
+
+        return expression_of(self.source)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
+from types import MappingProxyType
 
 from convcalc import formulas
-from convcalc.analysis.report import Diagnostic, Report, Row
+from convcalc.analysis.report import Diagnostic, Report, Row, Value
 from convcalc.errors import ConvcalcError, ExpressionError, ShapeError, UnsupportedOpError
 from convcalc.layers import kind_of
 from convcalc.layers.base import Layer, Shape, shape_text
@@ -190,22 +191,27 @@ class View:
         return (shape[:1] if self.batch else ()) + shape[1 if self.channels else 2 :]
 
 
-def base_row(item: Resolved, view: View) -> Row:
-    """The row that every verb's row starts from."""
-    from convcalc.expressions import expression_of
-
-    reasons = {"output": item.unknown} if item.unknown else {}
-    if isinstance(item.layer, Opaque):
-        inputs, outputs = tuple(map(view, item.inputs)), tuple(map(view, item.outputs))
-        return Row(item.node.name, item.layer.name, item.layer.text, inputs, outputs, reasons=reasons)
+def base_row(
+    item: Resolved,
+    view: View,
+    values: Mapping[str, Value] = MappingProxyType({}),
+    reasons: Mapping[str, str] = MappingProxyType({}),
+    steps: tuple[Step, ...] = (),
+) -> Row:
+    """The row that every verb's row starts from, with the values, further reasons and steps that it has."""
+    layer = item.layer
+    kind: str
+    source: Layer | str
+    kind, source = (layer.name, layer.text) if isinstance(layer, Opaque) else (kind_of(layer).name, item.node.layer)
     return Row(
         item.node.name,
-        kind_of(item.layer).name,
-        expression_of(item.node.layer),
+        kind,
+        source,
         tuple(map(view, item.inputs)),
         tuple(map(view, item.outputs)),
-        reasons=reasons,
-        steps=item.steps,
+        values,
+        {"output": item.unknown, **reasons} if item.unknown else reasons,
+        steps or item.steps,
     )
 
 

@@ -24,7 +24,7 @@ class Kind:
     names; PyTorch's class names in lower case need not be listed.
     """
 
-    __slots__ = ("aliases", "classes", "flags", "free", "keys", "main", "module", "name")
+    __slots__ = ("_loaded", "aliases", "classes", "flags", "free", "keys", "main", "module", "name")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Kind:
         self.flags = flags or {}
         self.aliases = aliases
         self.free = free
+        self._loaded: dict[int | None, type[Layer]] = {}
 
     @property
     def ranked(self) -> bool:
@@ -53,13 +54,17 @@ class Kind:
 
     def layer_class(self, rank: int | None = None) -> type[Layer]:
         """The class for so many spatial axes, where there is one for each. Imports its family."""
-        from importlib import import_module
+        found = self._loaded.get(rank)
+        if found is None:
+            from importlib import import_module
 
-        if isinstance(self.classes, str):
-            name = self.classes
-        else:
-            name = self.free if self.free and rank is None else self.classes[(rank or 2) - 1]
-        return cast("type[Layer]", getattr(import_module(f"convcalc.layers.{self.module}"), name))
+            if isinstance(self.classes, str):
+                name = self.classes
+            else:
+                name = self.free if self.free and rank is None else self.classes[(rank or 2) - 1]
+            family = import_module(f"convcalc.layers.{self.module}")
+            found = self._loaded[rank] = cast("type[Layer]", getattr(family, name))
+        return found
 
     def class_names(self) -> tuple[str, ...]:
         """The names of all its classes."""
