@@ -90,7 +90,7 @@ def compose(
     totals["params"] = total([weights_of(link.item.layer, bias=True) for link in links])
     diagnostics += [Diagnostic("note", note) for note in _merge_notes(made, merger)]
     if any(each.merges for each in made):
-        totals["merged"] = wiring_text(made, merger.source)
+        totals["merged"] = wiring_text(made, merger.sources[0])
         totals["merged_params"] = total([weights_of(each.node.layer, bias=True) for each in made])
         totals["merged_weights"] = total([each.weights for each in made])
         totals["merged_macs"] = total([each.macs for each in made])
@@ -136,7 +136,7 @@ def _merger(network: Network, links: Sequence[Link]) -> Merger:
             ratio *= (last.reach.jump or 1) / (here.reach.jump or Fraction(1))
         return ratio
 
-    return Merger(links, source, network.outputs, shapes=shapes, grids=positions)
+    return Merger(links, (source,), network.outputs, shapes=shapes, grids=positions)
 
 
 # --- what is reported -----------------------------------------------------------------------------------------------

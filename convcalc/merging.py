@@ -718,13 +718,14 @@ class Merger:
     """The walk over the layers that merges them.
 
     `grids` gives for a tensor how many of its positions there are for each output of the network, where the input is
-    left open. `pays` merges only what makes the network cheaper, `exact` only what changes no output.
+    left open. `constants` are tensors that layers take without computing them. `pays` merges only what makes the
+    network cheaper, `exact` only what changes no output, and of linear layers only those that are `allowed`.
     """
 
     def __init__(
         self,
         links: Sequence[Link],
-        source: str,
+        sources: Sequence[str],
         outputs: Sequence[str],
         *,
         shapes: Mapping[str, Shape],
@@ -732,9 +733,11 @@ class Merger:
         constants: Mapping[str, Constant] | None = None,
         pays: bool = False,
         exact: bool = False,
+        allowed: Callable[[Resolved], bool] | None = None,
     ) -> None:
         self.links = links
-        self.source = source
+        self.allowed = allowed
+        self.sources = sources
         self.outputs = outputs
         self.shapes = shapes
         self.grids = grids
@@ -764,10 +767,11 @@ class Merger:
     def _walk(self) -> None:
         link = self.links[0]
         self.made = []
-        self.names = {self.source: self.source}
+        self.names = {name: name for name in self.sources}
         self.kept: set[str] = set()
         self.maps = {}
-        self._begin(self.source, link.channels, link.rank)
+        for name in self.sources:
+            self._begin(name, _channels_of(link, self.shapes.get(name)) if self.shapes else link.channels, link.rank)
         for link in self.links:
             item = link.item
             found = self._found(link)
@@ -793,16 +797,17 @@ class Merger:
         item = link.item
         node = item.node
         here = [self.maps[name] for name in node.inputs if name in self.maps]
-        if not here or len(node.outputs) != 1:
+        if not here or len(node.outputs) != 1 or (self.allowed is not None and not self.allowed(item)):
             return None
+        data = next(name for name in node.inputs if name in self.maps)
         if item.layer.kind in TRANSPARENT:
             return here[0].handed_on(item)
         try:
             if len(here) > 1:
                 return self._worth(summed(here, item), here, item)
-            if self.pays and self.uses.get(node.inputs[0], 0) > 1:
-                self._need(node.inputs[0])
-                here = [self.maps[node.inputs[0]]]
+            if self.pays and self.uses.get(data, 0) > 1:
+                self._need(data)
+                here = [self.maps[data]]
             after = self._after(here[0], link)
             if after is not None:
                 return self._worth(after, here, item)
@@ -810,12 +815,11 @@ class Merger:
         except UnsupportedOpError as error:
             self.stops.setdefault(node.name, error.message)
             if len(here) == 1:
-                return self._anew(here[0], link)
+                return self._anew(here[0], link, data)
         return None
 
-    def _anew(self, first: Map | Matrix, link: Link) -> Map | Matrix | None:
+    def _anew(self, first: Map | Matrix, link: Link, name: str) -> Map | Matrix | None:
         """A linear layer that does not merge with what comes before it: that is made, and the layer begins there."""
-        name = link.item.node.inputs[0]
         try:
             if isinstance(first, Matrix) and first.product is None and first.flatten is not None:
                 before = first.flatten.node.inputs[0]

@@ -26,6 +26,7 @@ Examples:
   convcalc compose conv:k3,s2 conv:k3 --explain            formulas with numbers
   convcalc compose conv conv -w sobel -w gaussian          the merged kernel
   convcalc compose 3x32x32 conv:16,k3 conv:8 -w net.npz -o merged.npz
+  convcalc compose model.onnx -o merged.onnx                what pays, in the file
   convcalc compose 64x56x56 conv:64,k3 --split tucker --error 0.1 -w w.npz
 """
 _WEIGHT_FILES = (".npz", ".npy")
@@ -54,6 +55,9 @@ def VERB(  # noqa: N802  every verb's module has one of this name
                                              help="With --split: the rank wanted.")] = None,
     error: Annotated[float | None, typer.Option("--error", metavar="E", show_default=False,
                                                 help="With --split: the largest error allowed, such as 0.1.")] = None,
+    always: Annotated[
+        bool, typer.Option("--always", help="For ONNX files: merge all that can be, not only what pays.")
+    ] = False,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random numbers of --verify.")] = 0,
 ) -> None:  # fmt: skip
     """Answer `compose`."""
@@ -69,7 +73,18 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     if written is not None and given is None:
         raise ExpressionError(f"-o {path} is for merged weights; give the layers' weights with -w", value=path)
 
+    model = next((word for word in question.words if word.lower().endswith(".onnx")), None)
+    target = path if path is not None and Path(path).suffix.lower() == ".onnx" else None
+    if always and model is None:
+        raise ExpressionError("--always is for an ONNX file", field="always")
+    if target is not None and model is None:
+        raise ExpressionError(f"-o {path} is for a merged ONNX file; give the file to merge", value=path)
+
     def analysis(network: Network) -> Report:
+        if model is not None and given is None and split is None and not (explain or verify):
+            from convcalc.onnx_merging import merge_model
+
+            return merge_model(Path(model), model, network, target, always=always)
         if split is not None:
             from convcalc.splitting import split as split_layer
 
@@ -82,7 +97,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
             write_arrays(written, report.arrays, inputs=weights or ())
         return report
 
-    if written is not None:
+    if written is not None or target is not None:
         # The weights go into the file, and the report where it always goes.
         question = Question(question.words, {**question.options, "output": None})
     answer(question, analysis, explain=explain, open_input=True)
