@@ -192,6 +192,7 @@ complete -c convcalc -n '__convcalc_verb compose' -l verify -d 'Run both on rand
 complete -c convcalc -n '__convcalc_verb compose' -l split -x -d 'Split a convolution: rank (column and row), two (smaller kernels), depthwise, or tucker'
 complete -c convcalc -n '__convcalc_verb compose' -l rank -x -d 'With --split: the rank wanted'
 complete -c convcalc -n '__convcalc_verb compose' -l error -x -d 'With --split: the largest error allowed, such as 0.1'
+complete -c convcalc -n '__convcalc_verb compose' -l dtype -x -a 'float64 double float32 float float16 half bfloat16 float8 int64 int32 int16 int8 uint8 bool' -d 'Of the weights written: float64 (as computed), float32 or float16'
 complete -c convcalc -n '__convcalc_verb compose' -l always -d 'For ONNX files: merge all that can be, not only what pays'
 complete -c convcalc -n '__convcalc_verb compose' -l seed -x -d 'Of the random numbers of --verify'
 complete -c convcalc -n '__convcalc_verb run' -s w -l weights -r -F -d 'The first layer\'s weight, an .npz of all by name, or 2.weight=ARRAY; random if none'

@@ -10,10 +10,11 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from convcalc import formulas as F
 from convcalc.analysis.fields import WINDOWS, Window, members
 from convcalc.analysis.report import Column, Diagnostic, Report, Value
 from convcalc.analysis.shapes import View, base_row, diagnose, label, located, need_layers
-from convcalc.errors import ShapeError, UnsupportedOpError, did_you_mean
+from convcalc.errors import ExpressionError, ShapeError, UnsupportedOpError, did_you_mean
 from convcalc.expressions import expression_of
 from convcalc.geometry import START, Composed, Link, links_of, source_of
 from convcalc.layers.base import Layer, Shape, axis_name, shape_text
@@ -21,6 +22,7 @@ from convcalc.layers.conv import Conv
 from convcalc.layers.pad import Pad1d, Pad2d, Pad3d
 from convcalc.merging import Made, Merger, misshaped, own_arrays, plain, stops_of, total, weights_of
 from convcalc.network import Network
+from convcalc.tracing import Step, recording
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -79,7 +81,7 @@ def compose(
         replace(
             base_row(link.item, view),
             values={**_row_values(link), "weights": weights_of(link.item.layer), "macs": cost},
-            steps=link.steps if explain else (),
+            steps=(*link.steps, *_fold_steps(link, given or {})) if explain else (),
         )
         for link, cost in zip(links, macs, strict=True)
     ]
@@ -165,6 +167,29 @@ def _reach_values(composed: Sequence[Composed]) -> dict[str, Value]:
     if None not in jumps:
         values["jump"] = tuple(plain(jump) for jump in jumps if jump is not None)
     return values
+
+
+_DIGITS = 6
+"""Of weights in explanations."""
+
+
+def _fold_steps(link: Link, given: Mapping[str, Array]) -> Sequence[Step]:
+    """How batch norm becomes a scale and a shift, with the numbers of its first channel."""
+    name = link.item.node.name
+    if link.item.layer.kind not in ("batchnorm", "syncbatchnorm") or f"{name}.running_var" not in given:
+        return ()
+
+    def first(parameter: str, other: float) -> float:
+        values = given.get(f"{name}.{parameter}")
+        return other if values is None else float(f"{values.reshape(-1)[0]:.{_DIGITS}g}")
+
+    layer: Any = link.item.layer
+    with recording() as steps:
+        scale = F.norm_scale(first("weight", 1), first("running_var", 1), layer.eps)
+        F.norm_shift(first("bias", 0), first("running_mean", 0), float(f"{scale:.{_DIGITS}g}"))
+    for step in steps:
+        step.axis = "channel 0"
+    return steps
 
 
 def _macs(link: Link, merger: Merger) -> Value:
@@ -409,3 +434,24 @@ def _merged_arrays(made: Sequence[Made], given: Mapping[str, Array]) -> dict[str
             found = own_arrays(each.kept, given)
         arrays |= {f"{each.node.name}.{parameter}": array for parameter, array in found.items()}
     return arrays
+
+
+FLOATS = ("float64", "float32", "float16")
+
+
+def as_type(arrays: Mapping[str, Array], dtype: str) -> dict[str, Array]:
+    """The arrays in another type of `FLOATS`. Raises `ShapeError` where a number does not fit into it."""
+    import numpy as np
+
+    if dtype not in FLOATS:
+        raise ExpressionError(f"--dtype is {dtype}, but must be one of {', '.join(FLOATS)}", value=dtype)
+    found = {}
+    for name, array in arrays.items():
+        with np.errstate(over="ignore"):
+            cast = array.astype(dtype)
+        if not np.isfinite(cast).all():
+            raise ShapeError(
+                f"{name} has numbers that do not fit into {dtype}; the largest is {np.abs(array).max():.3g}"
+            )
+        found[name] = cast
+    return found

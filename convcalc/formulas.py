@@ -22,6 +22,7 @@ from convcalc.tracing import (
     maximum,
     minimum,
     product,
+    square_root,
     tanh,
     where,
 )
@@ -248,6 +249,26 @@ def border_after(border: int, padding: int, stride: int) -> int:
     (1, 2)
     """
     return ceil_div(border + padding, stride)
+
+
+@formula("scale", "PyTorch, BatchNorm2d, at inference")
+def norm_scale(weight: float, variance: float, eps: float) -> float:
+    """What batch norm multiplies a channel by, once it learns no more.
+
+    >>> norm_scale(3.0, 4.0, 0.0)
+    1.5
+    """
+    return weight / square_root(variance + eps)
+
+
+@formula("shift", "PyTorch, BatchNorm2d, at inference")
+def norm_shift(bias: float, mean: float, scale: float) -> float:
+    """What batch norm adds to a channel, once it learns no more.
+
+    >>> norm_shift(1.0, 5.0, 2.0)
+    -9.0
+    """
+    return bias - mean * scale
 
 
 # --- pooling --------------------------------------------------------------------------------------------------------

@@ -511,13 +511,14 @@ def norm_parameters(item: Resolved, count: int, given: Given) -> Kernel:
         raise located(ShapeError("running_var is negative, which no variance is"), item.node)
     if (variance + layer.eps <= 0).any():
         raise located(ShapeError("running_var + eps must be more than 0 to divide by its root"), item.node)
-    scale = 1 / np.sqrt(variance + layer.eps)
     weight, bias = (_parameter(item, name, (count,), given) for name in ("weight", "bias"))
     if layer.affine and weight is None:
         raise missing(item, "weight")
-    scale = scale if weight is None else scale * weight
-    shift = -mean * scale
-    return scale, shift if bias is None else shift + bias
+    # The formulas speak of numbers; arrays flow through them as well.
+    scale_of: Callable[..., Any] = F.norm_scale
+    shift_of: Callable[..., Any] = F.norm_shift
+    scale = scale_of(np.ones(count) if weight is None else weight, variance, layer.eps)
+    return scale, shift_of(np.zeros(count) if bias is None else bias, mean, scale)
 
 
 def _constant_weights(constant: Constant, channels: int, rank: int, adds: bool, given: Given) -> Kernel:

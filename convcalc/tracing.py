@@ -231,6 +231,7 @@ exp = _function_of_one("exp({})", "exp")
 expm1 = _function_of_one("(exp({}) − 1)", "expm1")
 log1p = _function_of_one("ln(1 + {})", "log1p")
 tanh = _function_of_one("tanh({})", "tanh")
+square_root = _function_of_one("√({})", "sqrt")
 absolute = _function_of_one("|{}|", "fabs")
 
 

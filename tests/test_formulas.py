@@ -29,12 +29,24 @@ NAMES = {
     "abs": abs,
     "gcd": lambda a, b: math.gcd(int(a), int(b)),
     "exp": math.exp,
+    "sqrt": math.sqrt,
     "ln": math.log,
     "tanh": math.tanh,
     "erf": math.erf,
     "exact": Fraction,
 }
-MARKS = {"⌊": "floor(", "⌋": ")", "⌈": "ceil(", "⌉": ")", "·": "*", "−": "-", " mod ": " % ", "≥": ">=", "≤": "<="}
+MARKS = {
+    "⌊": "floor(",
+    "⌋": ")",
+    "⌈": "ceil(",
+    "⌉": ")",
+    "·": "*",
+    "−": "-",
+    " mod ": " % ",
+    "≥": ">=",
+    "≤": "<=",
+    "√": "sqrt",
+}
 
 
 def value_of(text):

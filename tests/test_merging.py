@@ -322,3 +322,27 @@ def test_weights_that_are_doubtful_are_said():
     assert "running_var is 0 in 1 channel: eps alone decides" in said
     assert "1 of its weights are denormal in float32" in said
     assert "the weights of 1 of its 2 groups are all zeros" in said
+
+
+def test_weights_are_written_in_the_type_wanted(tmp_path, capsys):
+    from convcalc.cli import run_command_line
+
+    target = str(tmp_path / "merged.npz")
+    question = ["compose", "conv", "conv", "-w", "sobel", "-w", "[[1e5]]", "-o", target]
+    assert run_command_line([*question, "--dtype", "float32"]) == 0
+    with np.load(target) as merged:
+        assert merged["0.weight"].dtype == np.float32
+    assert run_command_line([*question, "--dtype", "float16"]) == 1
+    assert "0.weight has numbers that do not fit into float16; the largest is 2e+05" in capsys.readouterr().err
+    assert run_command_line([*question, "--dtype", "int8"]) == 2
+    assert run_command_line(["compose", "conv:k3", "--dtype", "float32"]) == 2
+
+
+def test_explain_shows_how_batch_norm_folds():
+    weights = {"0.weight": np.ones((1, 1, 1, 1)), "1.weight": np.full(1, 3.0), "1.bias": np.ones(1),
+               "1.running_mean": np.full(1, 5.0), "1.running_var": np.full(1, 4.0)}  # fmt: skip
+    steps = of("conv:k1 bn:eps=0", weights, explain=True).rows[1].steps
+    assert [(step.traced().symbols, step.traced().numbers, step.value) for step in steps] == [
+        ("weight / √(variance + eps)", "3.0 / √(4.0 + 0)", 1.5),
+        ("bias − mean·scale", "1.0 − 5.0·1.5", -6.5),
+    ]

@@ -26,7 +26,7 @@ Examples:
   convcalc compose conv:k3,s2 conv:k3 --explain            formulas with numbers
   convcalc compose conv conv -w sobel -w gaussian          the merged kernel
   convcalc compose 3x32x32 conv:16,k3 conv:8 -w net.npz -o merged.npz
-  convcalc compose model.onnx -o merged.onnx                what pays, in the file
+  convcalc compose model.onnx -o merged.onnx              what pays, in the file
   convcalc compose 64x56x56 conv:64,k3 --split tucker --error 0.1 -w w.npz
 """
 _WEIGHT_FILES = (".npz", ".npy")
@@ -55,13 +55,17 @@ def VERB(  # noqa: N802  every verb's module has one of this name
                                              help="With --split: the rank wanted.")] = None,
     error: Annotated[float | None, typer.Option("--error", metavar="E", show_default=False,
                                                 help="With --split: the largest error allowed, such as 0.1.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", metavar="TYPE", show_default=False,
+                                 help="Of the weights written: float64 (as computed), float32 or float16.")
+    ] = None,
     always: Annotated[
         bool, typer.Option("--always", help="For ONNX files: merge all that can be, not only what pays.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random numbers of --verify.")] = 0,
 ) -> None:  # fmt: skip
     """Answer `compose`."""
-    from convcalc.composition import compose
+    from convcalc.composition import as_type, compose
 
     given = _read(weights) if weights else None
     if split is None and (rank is not None or error is not None):
@@ -73,6 +77,8 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     if written is not None and given is None:
         raise ExpressionError(f"-o {path} is for merged weights; give the layers' weights with -w", value=path)
 
+    if dtype is not None and written is None:
+        raise ExpressionError("--dtype is for weights that -o writes, such as -o merged.npz", field="dtype")
     model = next((word for word in question.words if word.lower().endswith(".onnx")), None)
     target = path if path is not None and Path(path).suffix.lower() == ".onnx" else None
     if always and model is None:
@@ -94,7 +100,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         if written is not None:
             from convcalc.arrays import write_arrays
 
-            write_arrays(written, report.arrays, inputs=weights or ())
+            write_arrays(written, as_type(report.arrays, dtype or "float64"), inputs=weights or ())
         return report
 
     if written is not None or target is not None:
