@@ -206,6 +206,7 @@ complete -c convcalc -n '__convcalc_verb run' -l im2col -d 'The windows of a con
 complete -c convcalc -n '__convcalc_verb run' -l fit -r -F -d 'Learn the weights that give this array'
 complete -c convcalc -n '__convcalc_verb run' -l lr -x -d 'With --fit: the rate of learning'
 complete -c convcalc -n '__convcalc_verb run' -l steps -x -d 'With --fit: how many steps'
+complete -c convcalc -n '__convcalc_verb run' -l optimizer -x -a 'sgd momentum adam adamw' -d 'With --fit: sgd, momentum, adam or adamw; sgd if none'
 complete -c convcalc -n '__convcalc_verb run' -l algorithm -x -d 'How to convolve: auto, direct, pointwise, im2col, grouped, winograd2, winograd4, fft'
 complete -c convcalc -n '__convcalc_verb run' -l threads -x -d 'Cores to use; all if none'
 complete -c convcalc -n '__convcalc_verb run' -l batch -x -d 'The input\'s first axis are samples: so many at once. A folder has one at once if none'

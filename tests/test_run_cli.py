@@ -304,3 +304,43 @@ def test_an_input_alone_asks_nothing(run, given):
     assert said.startswith(
         "error: there is no layer after the input; write one, such as conv:k3, or a kernel with -w\n"
     )
+
+
+def test_a_chain_is_fitted_by_each_optimizer(run, tmp_path):
+    x, target = tmp_path / "x.npy", tmp_path / "y.npy"
+    stream = np.random.default_rng(0)
+    np.save(x, stream.normal(size=(4, 2, 6, 6)))
+    np.save(target, stream.normal(size=(4, 3)))
+    chain = [str(x), "conv:4,k3", "relu", "maxpool:2", "flatten", "linear:3"]
+    for optimizer, rate in (("sgd", "0.01"), ("momentum", "0.003"), ("adam", "0.01"), ("adamw", "0.01")):
+        weights = str(tmp_path / f"{optimizer}.npz")
+        options = ["--fit", str(target), "--optimizer", optimizer, "--lr", rate, "--steps", "60"]
+        losses = json.loads(run(*chain, *options, "--get", "losses").out)
+        assert len(losses) == 61
+        assert losses[-1] < 0.2 * losses[0], optimizer
+        run(*chain, *options, "-o", weights)
+        output = np.array(bare(run, *chain, "-w", weights))
+        assert ((output - np.load(target)) ** 2).sum() == pytest.approx(losses[-1], rel=1e-6)
+
+
+def test_which_optimizers_there_are(run):
+    assert "did you mean 'adam'?" in run(X, "-w", K, "--fit", K, "--optimizer", "adamm", status=2).err
+    assert "has a meaning with --fit only" in run(X, "-w", K, "--optimizer", "adam", status=2).err
+
+
+def test_the_loss_is_drawn_on_a_terminal():
+    report = RunReport(np.ones((1, 1)), losses=[100.0, 10.0, 1.0, 1.0])
+    console = Console(file=io.StringIO(), width=40, color_system=None, highlight=False)
+    print_arrays(report, console)
+    lines = console.file.getvalue().splitlines()
+    assert [line.rstrip() for line in lines[:9]] == [
+        "loss",
+        "100 ┤█",
+        "    ┤█",
+        "    ┤█▁",
+        "    ┤██",
+        "    ┤██",
+        "  1 ┤██▁▁",
+        "     0  3  (logarithmic)",
+        "",
+    ]

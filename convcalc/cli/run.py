@@ -93,6 +93,11 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     ] = None,
     lr: Annotated[float, typer.Option("--lr", metavar="RATE", help="With --fit: the rate of learning.")] = 0.03,
     steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="With --fit: how many steps.")] = 20,
+    optimizer: Annotated[
+        str | None,
+        typer.Option("--optimizer", metavar="NAME", show_default=False,
+                     help="With --fit: sgd, momentum, adam or adamw; sgd if none."),
+    ] = None,
     algorithm: Annotated[
         str | None,
         typer.Option("--algorithm", metavar="NAME", show_default=False,
@@ -143,6 +148,8 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     if len(asked) > 1:
         raise ExpressionError(f"{asked[0]} and {asked[1]} ask for different arrays; keep one of them")
 
+    if optimizer is not None:
+        _check_optimizer(optimizer, fitting=fit is not None)
     preparation = {"resize": resize, "crop": crop, "normalize": normalize}
 
     def report_of(words: Sequence[Span]) -> RunReport:
@@ -160,7 +167,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
                 return run_batched(question, noun, batch, how=how, resume=resume, refused=refused)
             return _report(
                 question, noun, seed=seed, flip=flip, layer=layer, indices=indices, as_matrix=as_matrix, im2col=im2col,
-                fit=fit, lr=lr, steps=steps, compare=compare,
+                fit=fit, lr=lr, steps=steps, optimizer=optimizer or "sgd", compare=compare,
             )  # fmt: skip
 
     name = format_name(question)
@@ -178,6 +185,18 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     _write(question, report, name, how, (*question.words, *(weights or [])))
 
 
+def _check_optimizer(name: str, *, fitting: bool) -> None:
+    from convcalc.executor.optimizers import OPTIMIZERS
+
+    if name not in OPTIMIZERS:
+        raise ExpressionError(
+            f"--optimizer is {name}, but must be one of {', '.join(OPTIMIZERS)}{did_you_mean(name, OPTIMIZERS)}",
+            value=name,
+        )
+    if not fitting:
+        raise ExpressionError("--optimizer has a meaning with --fit only")
+
+
 def _report(
     question: Question,
     noun: Noun,
@@ -191,6 +210,7 @@ def _report(
     fit: str | None,
     lr: float,
     steps: int,
+    optimizer: str,
     compare: str | None,
 ) -> RunReport:
     from convcalc.analysis.report import Diagnostic
@@ -219,7 +239,9 @@ def _report(
         from convcalc.render.progress import loss_progress
 
         with loss_progress(steps, quiet=question["quiet"] or question["lines"]) as on_step:
-            learned = learn(prepared, read_array(fit, seed=seed), lr=lr, steps=steps, on_step=on_step)
+            learned = learn(
+                prepared, read_array(fit, seed=seed), lr=lr, steps=steps, optimizer=optimizer, on_step=on_step
+            )
         name, output = learned_weight(prepared, learned)
         same, losses = f"weights.{name}", learned.losses
         others = {f"weights.{name}": array for name, array in learned.result.weights.items()}

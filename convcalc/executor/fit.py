@@ -11,8 +11,10 @@ import numpy.typing as npt
 from convcalc.analysis.shapes import located
 from convcalc.errors import ConvcalcError, ShapeError
 from convcalc.executor.kernels import Array, floats, gradient_of
+from convcalc.executor.optimizers import OPTIMIZERS
+from convcalc.executor.plan import need, plan
 from convcalc.executor.run import WINDOWED, Prepared, Result, as_array, compute, compute_layer
-from convcalc.layers.base import shape_text
+from convcalc.layers.base import choice, shape_text
 from convcalc.records import dataclass
 
 
@@ -30,14 +32,17 @@ def fit(
     *,
     lr: float = 3e-2,
     steps: int = 20,
+    optimizer: str = "sgd",
     on_step: Callable[[int, float], None] | None = None,
 ) -> Fit:
-    """Learn every parameter by plain gradient descent on the squared error, summed over the output.
+    """Learn every parameter by descent on the squared error, summed over the output. Layers are as at inference.
 
-    The weights of `prepared` are the start. `on_step` gets the number of each step, from 1, and the loss before it.
-    Raises `ShapeError` for a target of another shape than the output, `ConvcalcError` when the loss grows beyond all
-    bounds.
+    The weights of `prepared` are the start; the optimizer is one of `OPTIMIZERS`. `on_step` gets the number of each
+    step, from 1, and the loss before it. Raises `ShapeError` for a target of another shape than the output,
+    `ResourceError` when memory cannot hold what training keeps, `ConvcalcError` when the loss grows beyond all bounds.
     """
+    choice("optimizer", optimizer, tuple(OPTIMIZERS))
+    states, update = OPTIMIZERS[optimizer]
     prepared = replace(
         prepared,
         inputs={name: floats(array) for name, array in prepared.inputs.items()},
@@ -53,6 +58,11 @@ def fit(
     learned = {f"{item.node.name}.{parameter}" for item in prepared.resolved for parameter in item.layer.parameters()}
     if not learned:
         raise ShapeError("there is nothing to learn: no layer has parameters")
+    dtype = str(next(iter(prepared.inputs.values())).dtype)
+    # Besides the weights: gradients, new weights, what an update makes on its way, and what the optimizer keeps.
+    there = sum(array.nbytes for array in (*prepared.inputs.values(), *prepared.weights.values()))
+    need(plan(prepared.network, prepared.resolved, dtype, copies=4 + states), there)
+    kept = {key: [np.zeros_like(prepared.weights[key]) for _ in range(states)] for key in learned}
     losses: list[float] = []
     for step in range(1, steps + 1):
         loss, gradients = _loss_and_gradients(prepared, wanted)
@@ -65,12 +75,16 @@ def fit(
         losses.append(loss)
         if on_step is not None:
             on_step(step, loss)
-        weights = {
-            key: array - lr * gradients[key] if key in learned and key in gradients else array
-            for key, array in prepared.weights.items()
-        }
+        with np.errstate(all="ignore"):
+            weights = {
+                key: update(array, gradients[key], kept[key], step, lr)
+                if key in learned and key in gradients
+                else array
+                for key, array in prepared.weights.items()
+            }
         prepared = replace(
-            prepared, weights={key: array.astype(prepared.weights[key].dtype) for key, array in weights.items()}
+            prepared,
+            weights={key: array.astype(prepared.weights[key].dtype, copy=False) for key, array in weights.items()},
         )
     result = compute(prepared)
     losses.append(float(((result.output - prepared.shown(wanted)) ** 2).sum()))

@@ -174,7 +174,17 @@ WRITERS: dict[str, Callable[[RunReport], Iterator[str]]] = {
 
 
 def print_arrays(report: RunReport, console: Console, how: str | None = None) -> None:
-    """Print every array as `how` says, "table" or "heatmap"; or as a table where it fits and else as a heat map."""
+    """Print every array as `how` says, "table" or "heatmap"; or as a table where it fits and else as a heat map.
+
+    The losses of a fit are drawn above it.
+    """
+    if report.losses:
+        from convcalc.render.plot import curve_lines
+
+        console.print("loss")
+        for line in curve_lines(report.losses, min(console.width, 72)):
+            console.print(line, markup=False, no_wrap=True)
+        console.print()
     for name, array in _shown(report).items():
         chosen = how or ("table" if _fits(array, console.width) else "heatmap")
         if chosen == "table":
