@@ -22,6 +22,8 @@ Array = npt.NDArray[Any]
 
 _TABLE_LINES = 40
 """An array of more lines is a heat map on a terminal."""
+_MOST_LEARNED = 64
+"""A learned weight of more numbers is a line on a terminal."""
 _MOST_PLANES = 4
 """How many planes of an array a terminal is shown; files and pipes get all."""
 
@@ -176,7 +178,7 @@ WRITERS: dict[str, Callable[[RunReport], Iterator[str]]] = {
 def print_arrays(report: RunReport, console: Console, how: str | None = None) -> None:
     """Print every array as `how` says, "table" or "heatmap"; or as a table where it fits and else as a heat map.
 
-    The losses of a fit are drawn above it.
+    The losses of a fit are drawn above it, and large weights are a line each unless `how` asks for more.
     """
     if report.losses:
         from convcalc.render.plot import curve_lines
@@ -186,6 +188,10 @@ def print_arrays(report: RunReport, console: Console, how: str | None = None) ->
             console.print(line, markup=False, no_wrap=True)
         console.print()
     for name, array in _shown(report).items():
+        if report.losses and how is None and array.size > _MOST_LEARNED:
+            low, high = number_text(array.min().item()), number_text(array.max().item())
+            console.print(f"{name}  {shape_text(array.shape)}, from {low} to {high}", markup=False)
+            continue
         chosen = how or ("table" if _fits(array, console.width) else "heatmap")
         if chosen == "table":
             _print_table(array, name, console)
