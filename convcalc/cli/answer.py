@@ -37,7 +37,7 @@ def give(question: Question, report: Report, *, explain: bool = False) -> None:
     print_diagnostics(report.diagnostics, quiet=question["quiet"] and report.answer is not None)
     if question["quiet"] and report.answer is None:
         raise UnsupportedOpError("-q prints one value, and there is none here")
-    _write(question, report, name, explain=explain)
+    write_report(question, report, name, explain=explain)
     _refuse(question, report, exceeded)
 
 
@@ -135,7 +135,8 @@ def value_path(question: Question) -> str | None:
     return "answer" if question["quiet"] else question["get"]
 
 
-def _write(question: Question, report: Report, name: str | None, *, explain: bool) -> None:
+def write_report(question: Question, report: Report, name: str | None, *, explain: bool = False) -> None:
+    """Print the report, or write it to --output, in the format that is asked for."""
     path = question["output"]
     if path is not None and path != "-":
         from convcalc.files import write_whole

@@ -24,6 +24,7 @@ from convcalc.errors import ConvcalcError, ExpressionError, Span, did_you_mean, 
 from convcalc.records import dataclass
 
 if TYPE_CHECKING:
+    from convcalc.analysis.report import Report
     from convcalc.executor.batches import Samples
     from convcalc.executor.kernels import Array
     from convcalc.executor.report import RunReport
@@ -107,6 +108,11 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         int | None,
         typer.Option("--threads", metavar="N", min=1, help="Cores to use; all if none.", show_default=False),
     ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option("--check", metavar="NAME|FILE", show_default=False,
+                     help="How far the answer is from another algorithm's, layer by layer, or from a saved output."),
+    ] = None,
     batch: Annotated[
         int | None,
         typer.Option("--batch", metavar="N", min=1, show_default=False,
@@ -143,7 +149,8 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     """Answer `run`."""
     # Arrays are large, and tracebacks of refused ones form cycles; the start is over.
     gc.enable()
-    choices = {"--layer": layer is not None, "--as-matrix": as_matrix, "--im2col": im2col, "--fit": fit is not None}
+    choices = {"--layer": layer is not None, "--as-matrix": as_matrix, "--im2col": im2col, "--fit": fit is not None,
+               "--check": check is not None}  # fmt: skip
     asked = [option for option, given in choices.items() if given]
     if len(asked) > 1:
         raise ExpressionError(f"{asked[0]} and {asked[1]} ask for different arrays; keep one of them")
@@ -177,6 +184,16 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         return
     from convcalc.nouns import word_spans
 
+    if check is not None:
+        from convcalc.cli.answer import write_report
+        from convcalc.executor.threads import threads as using_threads
+
+        noun = _noun(question, word_spans(question.words), weights or [], bias_values, seed, preparation)
+        with using_threads(threads):
+            found = _checked(noun, check, algorithm, seed=seed, flip=flip)
+        print_diagnostics(found.diagnostics, quiet=question["quiet"])
+        write_report(question, found, name)
+        return
     report = report_of(word_spans(question.words))
     print_diagnostics(report.diagnostics, quiet=question["quiet"])
     if report.written:
@@ -370,6 +387,33 @@ def _weights(texts: Sequence[str], seed: int) -> Any:
     if len(bare) > 1 or (bare and named):
         raise ExpressionError("several weights are given; name each: -w 0.weight=... -w 2.weight=...", field="weights")
     return bare[0] if bare else named or None
+
+
+def _checked(noun: Noun, check: str, algorithm: str | None, *, seed: int, flip: bool) -> Report:
+    """The answer to --check: an algorithm by its name, or else the file of a saved output."""
+    from convcalc.analysis.report import Diagnostic
+    from convcalc.arrays import is_array, read_array
+    from convcalc.errors import LayerError
+    from convcalc.executor.algorithms import forced
+    from convcalc.executor.check import check_algorithms, check_saved
+    from convcalc.executor.run import compute, flipped, prepare
+
+    x, notes = noun.array("random")
+    prepared = prepare(noun.program, x, noun.weights, bias=noun.bias, seed=seed)
+    prepared = flipped(prepared) if flip else prepared
+    if is_array(check):
+        saved = read_array(check, seed=seed)
+        found = check_saved(prepared, compute(prepared, algorithm=algorithm).output, saved, check)
+    else:
+        try:
+            with forced(algorithm), forced(check):
+                pass
+        except LayerError as error:
+            raise ExpressionError(f"--check or --algorithm: {error.message}; or a saved output: y.npy",
+                                  value=error.value) from None  # fmt: skip
+        found = check_algorithms(prepared, algorithm, check)
+    said = tuple(Diagnostic("note", note) for note in (*notes, *prepared.notes))
+    return replace(found, diagnostics=(*said, *found.diagnostics))
 
 
 def _named(layers: Mapping[str, Array], name: str) -> Array:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import field, replace
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -179,27 +179,51 @@ def compute(
         return _compute(ready, prepared.inputs if inputs is None else inputs, keep=keep, indices=indices)
 
 
-def _compute(prepared: Prepared, given: Mapping[str, Array], *, keep: bool, indices: bool) -> Result:
+class Computed(NamedTuple):
+    """Layers that have been computed as one: what went into the first and came out of the last."""
+
+    items: tuple[Resolved, ...]
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+
+
+def steps(prepared: Prepared, given: Mapping[str, Array], *, joined: bool = False) -> Iterator[Computed]:
+    """Compute layer by layer, or layers joined where that is faster.
+
+    A tensor is let go after its last use, so that nobody should hold on to what this gives.
+    """
     tensors = dict(given)
-    steps = prepared.steps(joined=not (keep or indices or direct_only([array.dtype for array in given.values()])))
-    uses = Counter(name for step in steps for name in step.inputs) + Counter(prepared.network.outputs)
-    kept, chosen = {}, {}
-    for step in steps:
-        item = step.items[0]
+    # The direct way is for those who want every layer done as it is written.
+    todo = prepared.steps(joined=joined and not direct_only([array.dtype for array in given.values()]))
+    uses = Counter(name for step in todo for name in step.inputs) + Counter(prepared.network.outputs)
+    for step in todo:
         inputs = tuple(tensors[name] for name in step.inputs)
         outputs = _compute_step(step, inputs)
         tensors.update(zip(step.outputs, outputs, strict=True))
+        for name in (*step.inputs, *step.outputs):
+            uses[name] -= name in step.inputs
+            if uses[name] <= 0:
+                tensors.pop(name, None)
+        yield Computed(step.items, inputs, outputs)
+        del inputs, outputs
+
+
+def _compute(prepared: Prepared, given: Mapping[str, Array], *, keep: bool, indices: bool) -> Result:
+    kept, chosen = {}, {}
+    wanted = prepared.network.outputs[0]
+    output = given.get(wanted)
+    for items, inputs, outputs in steps(prepared, given, joined=not (keep or indices)):
+        item = items[-1]
+        if wanted in item.node.outputs:
+            output = outputs[item.node.outputs.index(wanted)]
         if keep:
             kept[item.node.name] = prepared.shown(outputs[0])
         if indices and item.layer.kind == "maxpool":
             from convcalc.executor.pool import max_indices
 
             chosen[item.node.name] = prepared.shown(max_indices(item.layer, inputs[0]))  # type: ignore[arg-type]  # a kind has one class
-        for name in (*step.inputs, *step.outputs):
-            uses[name] -= name in step.inputs
-            if uses[name] <= 0:
-                tensors.pop(name, None)
-    output = tensors[prepared.network.outputs[0]]
+        del inputs, outputs  # nothing of a layer is held while the next is computed
+    assert output is not None
     return Result(prepared.shown(output), kept, chosen, prepared.weights, prepared.notes)
 
 

@@ -22,6 +22,8 @@ Array = npt.NDArray[Any]
 
 _TABLE_LINES = 40
 """An array of more lines is a heat map on a terminal."""
+_MARK = 16
+"""Columns that the words below a curve may take."""
 _MOST_LEARNED = 64
 """A learned weight of more numbers is a line on a terminal."""
 _MOST_PLANES = 4
@@ -184,7 +186,7 @@ def print_arrays(report: RunReport, console: Console, how: str | None = None) ->
         from convcalc.render.plot import curve_lines
 
         console.print("loss")
-        for line in curve_lines(report.losses, min(console.width, 72)):
+        for line in curve_lines(report.losses, min(console.width - _MARK, 72)):
             console.print(line, markup=False, no_wrap=True)
         console.print()
     for name, array in _shown(report).items():

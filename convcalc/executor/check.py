@@ -1,0 +1,97 @@
+"""How far two computations of a network are apart: by two algorithms, or one and an output that was saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from math import isfinite
+
+import numpy as np
+
+from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
+from convcalc.analysis.shapes import View, base_row
+from convcalc.errors import ShapeError
+from convcalc.executor.algorithms import forced
+from convcalc.executor.kernels import Array
+from convcalc.executor.run import Computed, Prepared, steps
+from convcalc.layers.base import shape_text
+
+COLUMNS = (
+    Column("error", "Error", "number", total=False, wide=True),
+    Column("scaled", "Of the largest", "number", total=False),
+    Column("relative", "Relative", "number", total=False),
+    Column("ulps", "Ulps", "number", total=False),
+)
+
+
+def apart(found: Array, wanted: Array) -> dict[str, float]:
+    """How far two arrays of one shape are apart at the worst element, in four ways.
+
+    `error`: the largest difference. `scaled`: the same in parts of the largest wanted element. `relative`: the largest
+    in parts of the wanted element itself, where that is not 0. `ulps`: the largest in units in the last place of the
+    larger of the two elements, in the coarser of their types. Equal infinities and two NaNs are not apart;
+    where only one is no number or infinite, all are infinite.
+
+    >>> apart(np.array([1.0, 2.0]), np.array([1.0, 2.0 + 2**-51]))["ulps"]
+    1.0
+    """
+    coarser = np.float32 if np.float32 in (found.dtype, wanted.dtype) else np.float64
+    a, b = (array.astype(np.float64) for array in (found, wanted))
+    with np.errstate(all="ignore"):
+        same = (a == b) | (np.isnan(a) & np.isnan(b))
+        error = np.where(same, 0.0, abs(a - b))
+        error[~same & ~(np.isfinite(a) & np.isfinite(b))] = np.inf
+        sizes = np.maximum(abs(a), abs(b))
+        ulp = np.spacing(np.where(np.isfinite(sizes), sizes, 1).astype(coarser)).astype(np.float64)
+        worst = error.max(initial=0.0)
+        finite = abs(b)[np.isfinite(b)]
+        return {
+            "error": float(worst),
+            "scaled": float(worst / finite.max(initial=0.0)) if worst else 0.0,
+            "relative": float(np.where(same | (b == 0), 0.0, error / abs(b)).max(initial=0.0)),
+            "ulps": float((error / ulp).max(initial=0.0)),
+        }
+
+
+def check_algorithms(prepared: Prepared, first: str | None, second: str) -> Report:
+    """Every layer's output by one algorithm (None: as the rule says) beside that by another, each on its own way.
+
+    What comes into a layer is what its own way gave, so that errors grow as they would. Raises `LayerError` for an
+    algorithm that there is not.
+    """
+    view = View(prepared.network, list(prepared.resolved))
+    ways = zip(_each(prepared, first), _each(prepared, second), strict=True)
+    rows = [(base_row(found.items[0], view), apart(found.outputs[0], wanted.outputs[0])) for found, wanted in ways]
+    return _report(rows, f"{first or 'auto'} is compared with {second}")
+
+
+def _each(prepared: Prepared, algorithm: str | None) -> Iterator[Computed]:
+    """The steps of a run, each computed with the algorithm, whatever another run does between them."""
+    running = steps(prepared, prepared.inputs)
+    while True:
+        with forced(algorithm):
+            step = next(running, None)
+        if step is None:
+            return
+        yield step
+
+
+def check_saved(prepared: Prepared, output: Array, saved: Array, name: str) -> Report:
+    """The output of a run beside one that was saved. Raises `ShapeError` when their shapes differ."""
+    if saved.shape != output.shape:
+        raise ShapeError(f"{name} is {shape_text(saved.shape)}, but the output is {shape_text(output.shape)}")
+    last = next(item for item in prepared.resolved if prepared.network.outputs[0] in item.node.outputs)
+    row = base_row(last, View(prepared.network, list(prepared.resolved)))
+    return _report([(row, apart(output, saved))], f"the output is compared with {name}")
+
+
+def _report(found: Sequence[tuple[Row, Mapping[str, float]]], note: str) -> Report:
+    """The rows with their values, and the worst of each; -q prints the ulps of the output."""
+    rows = tuple(replace(row, values={key: _value(value) for key, value in values.items()}) for row, values in found)
+    worst = {column.key: _value(max(values[column.key] for _, values in found)) for column in COLUMNS}
+    return Report("check", COLUMNS, rows, worst, rows[-1].values["ulps"], (Diagnostic("note", note),))
+
+
+def _value(number: float) -> Value:
+    """A number that JSON can hold."""
+    return number if isfinite(number) else str(number)
