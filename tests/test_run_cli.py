@@ -344,3 +344,16 @@ def test_the_loss_is_drawn_on_a_terminal():
         "     0  3  (logarithmic)",
         "",
     ]
+
+
+def test_a_profile_on_the_command_line(run):
+    out, err = run("2x3x16x16", "conv:8,k3", "relu", "--profile", "--threads", "1", "--format", "json")
+    document = json.loads(out)
+    assert [(layer["name"], layer["layer"]) for layer in document["layers"]] == [("0", "conv2d:8,k3 relu")]
+    assert {"seconds", "gflops", "of_matmul", "intensity", "bytes", "planned", "measured"} <= document["layers"][
+        0
+    ].keys()
+    assert document["totals"]["threads"] == 1
+    assert "the best of 5 runs, 1 thread, float64" in err
+    seconds = float(run("2x3x16x16", "conv:8,k3", "relu", "--profile", "-q").out)
+    assert 0 < seconds < 1

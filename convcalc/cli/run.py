@@ -108,6 +108,9 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         int | None,
         typer.Option("--threads", metavar="N", min=1, help="Cores to use; all if none.", show_default=False),
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Each layer's time, speed, bytes and memory, measured here.")
+    ] = False,
     check: Annotated[
         str | None,
         typer.Option("--check", metavar="NAME|FILE", show_default=False,
@@ -150,7 +153,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     # Arrays are large, and tracebacks of refused ones form cycles; the start is over.
     gc.enable()
     choices = {"--layer": layer is not None, "--as-matrix": as_matrix, "--im2col": im2col, "--fit": fit is not None,
-               "--check": check is not None}  # fmt: skip
+               "--check": check is not None, "--profile": profile}  # fmt: skip
     asked = [option for option, given in choices.items() if given]
     if len(asked) > 1:
         raise ExpressionError(f"{asked[0]} and {asked[1]} ask for different arrays; keep one of them")
@@ -184,13 +187,13 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         return
     from convcalc.nouns import word_spans
 
-    if check is not None:
+    if check is not None or profile:
         from convcalc.cli.answer import write_report
         from convcalc.executor.threads import threads as using_threads
 
         noun = _noun(question, word_spans(question.words), weights or [], bias_values, seed, preparation)
         with using_threads(threads):
-            found = _checked(noun, check, algorithm, seed=seed, flip=flip)
+            found = _measured(noun, check, algorithm, seed=seed, flip=flip)
         print_diagnostics(found.diagnostics, quiet=question["quiet"])
         write_report(question, found, name)
         return
@@ -389,19 +392,23 @@ def _weights(texts: Sequence[str], seed: int) -> Any:
     return bare[0] if bare else named or None
 
 
-def _checked(noun: Noun, check: str, algorithm: str | None, *, seed: int, flip: bool) -> Report:
-    """The answer to --check: an algorithm by its name, or else the file of a saved output."""
+def _measured(noun: Noun, check: str | None, algorithm: str | None, *, seed: int, flip: bool) -> Report:
+    """The answer to --profile; or to --check, an algorithm by its name or the file of a saved output."""
     from convcalc.analysis.report import Diagnostic
     from convcalc.arrays import is_array, read_array
     from convcalc.errors import LayerError
     from convcalc.executor.algorithms import forced
     from convcalc.executor.check import check_algorithms, check_saved
+    from convcalc.executor.profile import profile
     from convcalc.executor.run import compute, flipped, prepare
 
     x, notes = noun.array("random")
     prepared = prepare(noun.program, x, noun.weights, bias=noun.bias, seed=seed)
     prepared = flipped(prepared) if flip else prepared
-    if is_array(check):
+    if check is None:
+        with forced(algorithm):
+            found = profile(prepared)
+    elif is_array(check):
         saved = read_array(check, seed=seed)
         found = check_saved(prepared, compute(prepared, algorithm=algorithm).output, saved, check)
     else:

@@ -68,12 +68,19 @@ def _padded_problem(layer: Any, x: Shape, y: Shape) -> tuple[Problem, int]:
     return problem_of(layer, x, y), int(product(x))
 
 
+def algorithm_of(item: Resolved, dtype: np.dtype[Any]) -> str:
+    """By which algorithm a layer is computed: "direct" where there is no choice."""
+    if item.layer.kind != "conv":
+        return "direct"
+    return algorithm_for(_padded_problem(item.layer, item.inputs[0], item.outputs[0])[0], [dtype])
+
+
 def _derived(item: Resolved, dtype: np.dtype[Any]) -> int:
     """The numbers that are worked out once from a layer's weights and kept: Winograd's transforms and spectra."""
-    if item.layer.kind != "conv":
+    name = algorithm_of(item, dtype)
+    if name == "direct":
         return 0
     problem, _ = _padded_problem(item.layer, item.inputs[0], item.outputs[0])
-    name = algorithm_for(problem, [dtype])
     if name == "fft":
         return 2 * spectrum_elements(problem)
     if not name.startswith("winograd"):
@@ -121,7 +128,14 @@ def _gradients(item: Resolved) -> int:
 def plan(
     network: Network, resolved: Sequence[Resolved], dtype: str, *, keep: bool = False, copies: int | None = None
 ) -> Plan:
-    """The worst moment of a run in numbers of this type. With `keep` no tensor is let go.
+    """The worst moment of a run, as `moments` has them."""
+    return max(moments(network, resolved, dtype, keep=keep, copies=copies), key=lambda moment: moment.total)
+
+
+def moments(
+    network: Network, resolved: Sequence[Resolved], dtype: str, *, keep: bool = False, copies: int | None = None
+) -> list[Plan]:
+    """What is alive while each layer runs in numbers of this type. With `keep` no tensor is let go.
 
     With `copies` it is a step of training: every tensor is kept, has a gradient, and there are so many arrays of the
     size of each weight besides the weights themselves.
@@ -134,25 +148,34 @@ def plan(
         for item in resolved
         for shape in (*item.layer.parameters().values(), *item.layer.buffers().values())
     )
+    reads = {
+        name: max(
+            (
+                index
+                for index, item in enumerate(resolved)
+                if name in [tensors.storage.get(tensor) for tensor in (*item.node.inputs, *item.node.outputs)]
+            ),
+            default=-1,
+        )
+        for name in network.inputs
+    }
     training = copies is not None
     living = tensors.alive()
     if keep or training:
         living = [tensors.activations * (1 + training)] * len(resolved)
     weights = weights * (1 + (copies or 0)) + item_bytes * sum(_derived(item, kind) for item in resolved)
-    moments = [
-        Plan(
-            label(item.node),
-            alive,
-            weights,
-            item_bytes
-            * max(
-                WORKING.get(item.layer.kind, _other)(item.layer, item.inputs, item.outputs, kind),
-                _gradients(item) if training else 0,
-            ),
-        )
-        for item, alive in zip(resolved, living, strict=True)
-    ]
-    return max(moments, key=lambda moment: moment.total)
+    found, blocks = [], 0
+    for index, (item, alive) in enumerate(zip(resolved, living, strict=True)):
+        working = WORKING.get(item.layer.kind, _other)(item.layer, item.inputs, item.outputs, kind)
+        if algorithm_of(item, kind) != "direct":
+            # Blocks are kept for the next layer that works so; transforms of weights are made in double precision.
+            blocks = max(blocks, working)
+            working = 2 * _derived(item, kind) * 8 // item_bytes
+        working = max(working + blocks, _gradients(item) if training else 0)
+        # Who runs the network holds its inputs all the time.
+        held = 0 if keep or training else sum(tensors.sizes[name] for name, last in reads.items() if last < index)
+        found.append(Plan(label(item.node), alive + held, weights, item_bytes * working))
+    return found
 
 
 def need(planned: Plan, there: int = 0) -> None:
