@@ -129,7 +129,8 @@ def plan(
     network: Network, resolved: Sequence[Resolved], dtype: str, *, keep: bool = False, copies: int | None = None
 ) -> Plan:
     """The worst moment of a run, as `moments` has them."""
-    return max(moments(network, resolved, dtype, keep=keep, copies=copies), key=lambda moment: moment.total)
+    found = moments(network, resolved, dtype, keep=keep, copies=copies)
+    return max(found, key=lambda moment: moment.total, default=Plan("", 0, 0, 0))
 
 
 def moments(

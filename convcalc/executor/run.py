@@ -18,6 +18,7 @@ from convcalc.errors import ConvcalcError, ShapeError, did_you_mean
 from convcalc.executor.algorithms import direct_only, forced
 from convcalc.executor.fusion import Step, joined_steps, single_steps
 from convcalc.executor.kernels import Array, LayerWeights, kernel_of
+from convcalc.executor.model import computed_weights, constants, fixed_weights, is_model, typed_inputs
 from convcalc.executor.plan import need, plan
 from convcalc.executor.threads import threads as using_threads
 from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
@@ -37,7 +38,8 @@ class Result:
     """What a run gave. Arrays have the shapes that people see: without a batch, and without channels, unless given.
 
     `output` is what the network gives, `layers` what each layer gave (when asked to keep it), `indices` what each max
-    pooling chose, `weights` every weight that was used, by "name.parameter".
+    pooling chose, `weights` every weight that was used, by "name.parameter". `outputs` are all outputs by name, where
+    a model's file has several.
     """
 
     output: Array
@@ -45,13 +47,15 @@ class Result:
     indices: Mapping[str, Array] = field(default_factory=dict)
     weights: Mapping[str, Array] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    outputs: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A network with arrays for its inputs and weights, checked, so that it can be computed.
 
-    `drop_channels`: the kernel was given without an axis of outputs, so the result is shown without one.
+    `drop_channels`: the kernel was given without an axis of outputs, so the result is shown without one. `constants`
+    are tensors of a model's file that layers take as inputs.
     """
 
     network: Network
@@ -60,6 +64,7 @@ class Prepared:
     weights: Mapping[str, Array]
     notes: tuple[str, ...] = ()
     drop_channels: bool = False
+    constants: Mapping[str, Array] = field(default_factory=dict)
     _of_layers: dict[str, LayerWeights] = field(default_factory=dict, init=False)
     _steps: dict[bool, list[Step]] = field(default_factory=dict, init=False)
 
@@ -135,9 +140,18 @@ def prepare(
     """The network with its arrays: shapes settled, weights checked, missing ones drawn. As `run`, without running."""
     drop_channels = False
     notes: list[str] = []
-    if isinstance(network, Program) and type(network) is not Program and not isinstance(input, Mapping):
+    if isinstance(network, Program) and type(network) is not Program:
         # A model's file leaves nothing open that a weight could decide.
-        network = network.network(as_array(input, "the input").shape)
+        if isinstance(input, Mapping):
+            from convcalc.onnx_file import OnnxModel
+
+            if not isinstance(network, OnnxModel):
+                raise ShapeError("a chain has one input; give one array")
+            network = network.named_network({name: np.shape(array) for name, array in input.items()})
+        else:
+            network = network.network(as_array(input, "the input").shape)
+    if isinstance(network, Network) and is_model(network):
+        return _prepared_model(network, input, weights, seed)
     if isinstance(network, Network):
         notes += (note for note in network.notes if note != ONE_CHANNEL)
         arrays = _input_arrays(network, input)
@@ -179,6 +193,30 @@ def compute(
         return _compute(ready, prepared.inputs if inputs is None else inputs, keep=keep, indices=indices)
 
 
+def _prepared_model(
+    network: Network, input: npt.ArrayLike | Mapping[str, npt.ArrayLike], weights: GivenWeights | None, seed: int
+) -> Prepared:
+    """A network with tensors of its own: they keep their types. What it lacks is drawn as for any other."""
+    if weights is not None and not isinstance(weights, Mapping):
+        raise ShapeError("a model's file has its weights; give others by name, such as conv1.weight")
+    arrays = typed_inputs(network, _input_arrays(network, input, keep_types=True)) if network.inputs else {}
+    network = _with_batch_of(network, arrays)
+    resolved = resolve(network)
+    given = {key: np.asarray(value) for key, value in (weights or {}).items()}
+    dtype = str(next(iter(arrays.values())).dtype) if arrays else "float32"
+    need(plan(network, resolved, dtype), sum(array.nbytes for array in (*arrays.values(), *given.values())))
+    ready = fixed_weights(network, resolved, given)
+    unknown = [key for key in given if key not in ready]
+    if unknown:
+        raise ShapeError(f"no layer has a weight {unknown[0]}{did_you_mean(unknown[0], ready)}")
+    missing, drawn = _all_weights([item for item in resolved if not item.node.weights], {}, dtype, seed)
+    notes = [note for note in network.notes if note != ONE_CHANNEL]
+    if drawn:
+        notes.append(f"the weights of {', '.join(drawn)} are random, drawn from seed {seed}")
+    held = constants(network)
+    return Prepared(network, resolved, arrays, {**missing, **ready}, tuple(notes), constants=held)
+
+
 class Computed(NamedTuple):
     """Layers that have been computed as one: what went into the first and came out of the last."""
 
@@ -192,13 +230,19 @@ def steps(prepared: Prepared, given: Mapping[str, Array], *, joined: bool = Fals
 
     A tensor is let go after its last use, so that nobody should hold on to what this gives.
     """
-    tensors = dict(given)
-    # The direct way is for those who want every layer done as it is written.
-    todo = prepared.steps(joined=joined and not direct_only([array.dtype for array in given.values()]))
+    tensors = {**prepared.constants, **given}
+    computed = {item.node.name: computed_weights(prepared.network, item.node) for item in prepared.resolved}
+    # The direct way is for those who want every layer done as it is written; and weights must be there to be joined.
+    dtypes = [array.dtype for array in given.values()]
+    joined = joined and not any(computed.values()) and bool(dtypes) and not direct_only(dtypes)
+    todo = prepared.steps(joined=joined)
     uses = Counter(name for step in todo for name in step.inputs) + Counter(prepared.network.outputs)
     for step in todo:
         inputs = tuple(tensors[name] for name in step.inputs)
-        outputs = _compute_step(step, inputs)
+        if computed[step.items[0].node.name]:
+            outputs = _with_computed_weights(prepared, step.items[0], inputs, tensors)
+        else:
+            outputs = _compute_step(step, inputs)
         tensors.update(zip(step.outputs, outputs, strict=True))
         for name in (*step.inputs, *step.outputs):
             uses[name] -= name in step.inputs
@@ -210,12 +254,11 @@ def steps(prepared: Prepared, given: Mapping[str, Array], *, joined: bool = Fals
 
 def _compute(prepared: Prepared, given: Mapping[str, Array], *, keep: bool, indices: bool) -> Result:
     kept, chosen = {}, {}
-    wanted = prepared.network.outputs[0]
-    output = given.get(wanted)
+    wanted = dict.fromkeys(prepared.network.outputs)
+    found = {name: array for name, array in {**prepared.constants, **given}.items() if name in wanted}
     for items, inputs, outputs in steps(prepared, given, joined=not (keep or indices)):
         item = items[-1]
-        if wanted in item.node.outputs:
-            output = outputs[item.node.outputs.index(wanted)]
+        found.update(pair for pair in zip(item.node.outputs, outputs, strict=True) if pair[0] in wanted)
         if keep:
             kept[item.node.name] = prepared.shown(outputs[0])
         if indices and item.layer.kind == "maxpool":
@@ -223,8 +266,20 @@ def _compute(prepared: Prepared, given: Mapping[str, Array], *, keep: bool, indi
 
             chosen[item.node.name] = prepared.shown(max_indices(item.layer, inputs[0]))  # type: ignore[arg-type]  # a kind has one class
         del inputs, outputs  # nothing of a layer is held while the next is computed
-    assert output is not None
-    return Result(prepared.shown(output), kept, chosen, prepared.weights, prepared.notes)
+    shown = {name: prepared.shown(found[name]) for name in wanted}
+    output = shown[prepared.network.outputs[0]]
+    return Result(output, kept, chosen, prepared.weights, prepared.notes, shown)
+
+
+def _with_computed_weights(
+    prepared: Prepared, item: Resolved, inputs: tuple[Array, ...], tensors: Mapping[str, Array]
+) -> tuple[Array, ...]:
+    """The outputs of a layer whose weights are made by layers before it."""
+    shapes = {**item.layer.parameters(), **item.layer.buffers()}
+    computed = computed_weights(prepared.network, item.node)
+    weights = {key: tensors[name].reshape(shapes[key]) for key, name in computed.items()}
+    fixed = prepared.weights_of(item.node.name)
+    return compute_layer(item, inputs[: len(inputs) - len(computed)], {**fixed, **weights})
 
 
 def _compute_step(step: Step, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -281,7 +336,9 @@ def _program(network: Layer | Sequence[Layer] | str) -> Program:
     return parse_text(network)
 
 
-def _input_arrays(network: Network, given: npt.ArrayLike | Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+def _input_arrays(
+    network: Network, given: npt.ArrayLike | Mapping[str, npt.ArrayLike], *, keep_types: bool = False
+) -> dict[str, Array]:
     if not network.inputs:
         raise no_input()
     named: Mapping[str, npt.ArrayLike]
@@ -297,7 +354,7 @@ def _input_arrays(network: Network, given: npt.ArrayLike | Mapping[str, npt.Arra
     for name, wanted in network.inputs.items():
         if name not in named:
             raise ShapeError(f"the input {name} is missing")
-        array = as_array(named[name], f"the input {name}")
+        array = np.asarray(named[name]) if keep_types else as_array(named[name], f"the input {name}")
         fitting = _stretched(array, wanted.shape, batch_open=not wanted.batch_given)
         if fitting is None:
             raise ShapeError(f"the input {name} is {shape_text(array.shape)}, but the network takes {_taken(wanted)}")

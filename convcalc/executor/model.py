@@ -1,0 +1,68 @@
+"""The arrays of a network from a model's file: inputs of the file's types, weights as they lie in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convcalc.analysis.shapes import Resolved, located
+from convcalc.errors import ShapeError, UnsupportedOpError
+from convcalc.executor.kernels import Array
+from convcalc.layers.base import shape_text
+from convcalc.network import Network, Node
+
+
+def is_model(network: Network) -> bool:
+    """Whether a network comes from a file that says what its tensors are."""
+    return bool(network.constants or network.dtypes) or any(node.op for node in network.nodes)
+
+
+def typed_inputs(network: Network, arrays: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+    """The inputs in the types that the file gives them."""
+    return {name: np.asarray(array).astype(dtype_of(network, name), copy=False) for name, array in arrays.items()}
+
+
+def dtype_of(network: Network, name: str) -> np.dtype[Any]:
+    """NumPy's type of a tensor. Raises `UnsupportedOpError` for one that NumPy does not have."""
+    kind = network.dtypes.get(name, "float32")
+    try:
+        return np.dtype(kind)
+    except TypeError:
+        raise UnsupportedOpError(f"{name} is of type {kind}, which NumPy does not have") from None
+
+
+def fixed_weights(network: Network, resolved: Sequence[Resolved], given: Mapping[str, Array]) -> dict[str, Array]:
+    """Every weight that the file holds by "name.parameter", mapped and not copied; what is `given` takes its place.
+
+    Raises `ShapeError` for a given weight of another shape, or of no layer.
+    """
+    result: dict[str, Array] = {}
+    for item in resolved:
+        for parameter, shape in {**item.layer.parameters(), **item.layer.buffers()}.items():
+            key = f"{item.node.name}.{parameter}"
+            constant = network.constants.get(item.node.weights.get(parameter, ""))
+            if key in given:
+                if given[key].shape != shape:
+                    text = f"{parameter} is {shape_text(given[key].shape)}, but must be {shape_text(shape)}"
+                    raise located(ShapeError(text, field=parameter, value=given[key].shape), item.node)
+                result[key] = given[key]
+            elif constant is not None:
+                result[key] = constant.array().reshape(shape)
+    return result
+
+
+def computed_weights(network: Network, node: Node) -> dict[str, str]:
+    """The parameters of a node that other nodes compute, or that come in, and their tensors.
+
+    These stand at the end of the node's inputs, too.
+    """
+    return {key: tensor for key, tensor in node.weights.items() if tensor not in network.constants}
+
+
+def constants(network: Network) -> dict[str, Array]:
+    """The tensors of the file that nodes take as inputs, or that go out as they are."""
+    taken = {name for node in network.nodes for name in node.inputs} | set(network.outputs)
+    return {name: constant.array() for name, constant in network.constants.items() if name in taken}
