@@ -52,7 +52,8 @@ class Node:
     """A layer at its place: the names of the tensors that come in and go out.
 
     `span` and `spans` (by field) say where it was written, for errors. In a model that came from a file `weights` names
-    the tensor that each parameter and buffer is, and `op` is what the file calls the layer.
+    the tensor that each parameter and buffer is, `op` is what the file calls the layer,
+    and `attributes` are all that it says of it.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Node:
     spans: Mapping[str, Span] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     op: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

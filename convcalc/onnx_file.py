@@ -322,7 +322,7 @@ class _Reader:
                 self._opaque(node, scope, name, inputs, "")
                 return
             plan = self._plan(node, domain, scope, inputs, attributes, where)
-            self._emit(node, scope, name, plan, inputs)
+            self._emit(node, scope, name, plan, inputs, attributes)
         except UnsupportedOpError as error:
             self._opaque(node, scope, name, inputs, error.message)
         except LayerError as error:
@@ -607,7 +607,9 @@ class _Reader:
                 self.inside |= node.op_type in ("If", "Loop", "Scan")
         return bool(name) and (self.inside or name in self.taken)
 
-    def _emit(self, node: WireNode, scope: _Scope, name: str, plan: Plan, inputs: Sequence[str]) -> None:
+    def _emit(
+        self, node: WireNode, scope: _Scope, name: str, plan: Plan, inputs: Sequence[str], attributes: dict[str, Any]
+    ) -> None:
         """Add the layer, or the layers in a row, that a node is."""
         places = [place for place, tensor in enumerate(inputs) if tensor] if plan.data is None else plan.data
         data = [inputs[place] for place in places]
@@ -621,6 +623,9 @@ class _Reader:
         for tensor in data:
             if tensor in self.tensors or tensor in self.smalls:
                 self._constant(tensor, scale=True)
+        if node.op_type == "Dropout" and len(inputs) > 2 and inputs[2]:
+            known = self._values(inputs[2])
+            attributes = {**attributes, "training_mode": known is None or any(known.items)}
         layers = (plan.layer, *plan.then)
         for step, layer in enumerate(layers):
             last = step == len(layers) - 1
@@ -635,7 +640,10 @@ class _Reader:
                 self.shapes[tensor] = shape
                 self.dtypes[tensor] = kind
             whole = name if last else f"{name}/{layer.kind}"
-            self.nodes.append(Node(whole, bound, tuple(data), tuple(names), weights=weights, op=node.op_type))
+            made = Node(
+                whole, bound, tuple(data), tuple(names), weights=weights, op=node.op_type, attributes=attributes
+            )
+            self.nodes.append(made)
             data, weights = names[:1], {}
 
     def _output_names(self, node: WireNode, scope: _Scope, name: str, count: int) -> list[str]:

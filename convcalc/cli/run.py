@@ -300,7 +300,7 @@ def _noun(
     options = layer_options(question)
     # A weight alone is a convolution.
     program = program_of(rest, options) if rest or options or not (weights or text) else Program([], None, None)
-    if not (program.layers or weights) and (text or program.given):
+    if not (program.names_inputs or program.layers or weights) and (text or program.given):
         raise ExpressionError("there is no layer after the input; write one, such as conv:k3, or a kernel with -w")
     if text is None and program.given is not None:
         text = shape_text(program.given)

@@ -17,6 +17,7 @@ from convcalc.analysis.shapes import Resolved
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation
 from convcalc.executor.conv import convolution
 from convcalc.executor.kernels import Array, LayerWeights, Weights, kernel_of
+from convcalc.executor.onnx_nodes import NODES
 from convcalc.executor.threads import share
 from convcalc.layers.activation import Elementwise, ReLU
 from convcalc.layers.conv import Conv
@@ -92,6 +93,8 @@ def _run(item: Resolved, uses: Mapping[str, int], readers: Mapping[str, Resolved
 
 
 def _single(item: Resolved, weights: LayerWeights) -> Step:
+    if item.node.op in NODES:
+        return Step((item,), lambda inputs: NODES[item.node.op](item.layer, item.node.attributes, inputs, weights))
     return Step((item,), lambda inputs: kernel_of(item.layer)(item.layer, inputs, weights))
 
 

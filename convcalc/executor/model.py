@@ -14,6 +14,10 @@ from convcalc.executor.kernels import Array
 from convcalc.layers.base import shape_text
 from convcalc.network import Network, Node
 
+_TYPES = frozenset(
+    ("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+)
+
 
 def is_model(network: Network) -> bool:
     """Whether a network comes from a file that says what its tensors are."""
@@ -28,10 +32,10 @@ def typed_inputs(network: Network, arrays: Mapping[str, npt.ArrayLike]) -> dict[
 def dtype_of(network: Network, name: str) -> np.dtype[Any]:
     """NumPy's type of a tensor. Raises `UnsupportedOpError` for one that NumPy does not have."""
     kind = network.dtypes.get(name, "float32")
-    try:
-        return np.dtype(kind)
-    except TypeError:
-        raise UnsupportedOpError(f"{name} is of type {kind}, which NumPy does not have") from None
+    # What other packages add to NumPy's types has no arithmetic of its own here.
+    if kind not in _TYPES:
+        raise UnsupportedOpError(f"{name} is of type {kind}, which NumPy does not have")
+    return np.dtype(kind)
 
 
 def fixed_weights(network: Network, resolved: Sequence[Resolved], given: Mapping[str, Array]) -> dict[str, Array]:

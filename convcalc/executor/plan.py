@@ -92,7 +92,7 @@ def _derived(item: Resolved, dtype: np.dtype[Any]) -> int:
 
 def _conv_transpose(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> int:
     """The columns of every image, and the output before it is cropped and after."""
-    (x,), (y,) = inputs, outputs
+    x, y = inputs[0], outputs[0]
     return int(x[0] * y[1] * product(layer.kernel_size) * product(x[2:]) + 2 * product(y))
 
 

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from convcalc.analysis.shapes import Resolved, View, located, resolve
-from convcalc.errors import ConvcalcError, ShapeError, did_you_mean
+from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError, did_you_mean
 from convcalc.executor.algorithms import direct_only, forced
 from convcalc.executor.fusion import Step, joined_steps, single_steps
 from convcalc.executor.kernels import Array, LayerWeights, kernel_of
 from convcalc.executor.model import computed_weights, constants, fixed_weights, is_model, typed_inputs
+from convcalc.executor.onnx_nodes import refuse
 from convcalc.executor.plan import need, plan
 from convcalc.executor.threads import threads as using_threads
 from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
@@ -205,6 +206,11 @@ def _prepared_model(
     given = {key: np.asarray(value) for key, value in (weights or {}).items()}
     dtype = str(next(iter(arrays.values())).dtype) if arrays else "float32"
     need(plan(network, resolved, dtype), sum(array.nbytes for array in (*arrays.values(), *given.values())))
+    for item in resolved:
+        try:
+            refuse(item.node)
+        except UnsupportedOpError as error:
+            raise located(error, item.node) from None
     ready = fixed_weights(network, resolved, given)
     unknown = [key for key in given if key not in ready]
     if unknown:

@@ -1,0 +1,145 @@
+# ruff: noqa: T201  a table is printed
+"""Every operator case of the onnx package, computed: at that package's own tolerance, or left out for a stated reason.
+
+python tests/test_onnx_backend.py        prints the table: op, cases, passed, left out and why
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import onnx_cases
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from convcalc.cli import run_command_line
+from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError
+from convcalc.executor.run import compute, prepare, run
+from convcalc.onnx_file import OnnxModel, read_onnx
+
+NO_ELEMENTS = "of no elements is not defined"
+LEAST_PASSED = 1070
+"""Of 1,884 cases with onnx 1.23; fewer are a step back."""
+
+
+def compared(case):
+    """None when every output agrees in type and numbers, else why the case is left out. Fails where they differ."""
+    given, wanted = case.data_sets[0]
+    if not all(isinstance(value, np.ndarray | np.generic) for value in (*given, *wanted)):
+        return "sequences, optional tensors, and types that NumPy does not have"
+    try:
+        network = onnx_cases.network_of(case)
+    except ConvcalcError as error:
+        return f"not read: {error}"
+    names = [info.name for info in case.model.graph.input]
+    try:
+        prepared = prepare(network, {name: x for name, x in zip(names, given, strict=False) if name in network.inputs})
+        outputs = compute(prepared).outputs
+    except UnsupportedOpError as error:
+        return error.message
+    except ShapeError as error:
+        if not error.message.endswith(NO_ELEMENTS):
+            raise
+        return error.message
+    for name, array in zip(network.outputs, wanted, strict=True):
+        assert outputs[name].dtype == array.dtype, case.name
+        np.testing.assert_allclose(
+            outputs[name], array, rtol=case.rtol, atol=case.atol, err_msg=case.name, equal_nan=True
+        )
+    return None
+
+
+def table():
+    """For each op how many cases there are, how many passed, and why others were left out."""
+    found = defaultdict(Counter)
+    for case in onnx_cases.cases():
+        found[onnx_cases.op_of(case)][compared(case)] += 1
+    return found
+
+
+def test_every_case_passes_or_is_left_out_for_a_reason():
+    found = table()
+    assert sum(reasons[None] for reasons in found.values()) >= LEAST_PASSED
+
+
+# --- models on the command line -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Conv, Relu and a Gemm over what is left, with weights in the file."""
+    stream = np.random.default_rng(0)
+    arrays = {
+        "w": stream.normal(size=(4, 2, 3, 3)).astype(np.float32),
+        "b": stream.normal(size=4).astype(np.float32),
+        "m": stream.normal(size=(16, 3)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], name="conv"),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("Flatten", ["r"], ["f"], name="flat"),
+        helper.make_node("MatMul", ["f", "m"], ["y"], name="fc"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    path = tmp_path / "m.onnx"
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    path.write_bytes(made.SerializeToString())
+    return path, arrays
+
+
+def expected(x, arrays):
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+    conv = np.einsum("ncijhw,ochw->noij", windows, arrays["w"]) + arrays["b"].reshape(4, 1, 1)
+    return np.maximum(conv, 0).reshape(len(x), -1) @ arrays["m"]
+
+
+def test_a_model_is_run_with_its_own_weights(model, tmp_path, capsys):
+    path, arrays = model
+    x = np.random.default_rng(1).normal(size=(5, 2, 4, 4)).astype(np.float32)
+    result = run(OnnxModel(path, "m.onnx"), x)
+    np.testing.assert_allclose(result.output, expected(x, arrays), rtol=1e-5, atol=1e-5)
+    assert (result.output.dtype, result.notes) == (np.float32, ())
+    np.save(tmp_path / "x.npy", x)
+    command = ["run", str(tmp_path / "x.npy"), str(path), "-o", str(tmp_path / "y.npy")]
+    for batch in ([], ["--batch", "2"]):
+        assert run_command_line([*command, *batch]) == 0
+        np.testing.assert_allclose(np.load(tmp_path / "y.npy"), result.output, rtol=1e-5, atol=1e-5)
+    assert capsys.readouterr().err == ""
+
+
+def test_weights_are_mapped_and_can_be_replaced(model):
+    path, arrays = model
+    network = read_onnx(Path(path), "m", given={"x": (1, 2, 4, 4)})
+    x = np.ones((1, 2, 4, 4), np.float32)
+    prepared = prepare(network, x)
+    assert not prepared.weights["conv.weight"].flags.owndata
+    replaced = run(network, x, {"conv.bias": np.full(4, 100, np.float32)})
+    wanted = expected(x, {**arrays, "b": np.full(4, 100, np.float32)})
+    np.testing.assert_allclose(replaced.output, wanted.reshape(replaced.output.shape), rtol=1e-5)
+    with pytest.raises(ShapeError, match=r"no layer has a weight conv\.bais; did you mean 'conv\.bias'"):
+        run(network, x, {"conv.bais": np.zeros(4)})
+    with pytest.raises(ShapeError, match="bias is 3, but must be 4"):
+        run(network, x, {"conv.bias": np.zeros(3)})
+
+
+def main():
+    """Print the table."""
+    found = table()
+    for op, reasons in sorted(found.items()):
+        print(f"{op:44} {sum(reasons.values()):4} {reasons[None]:4}")
+        for reason, count in reasons.items():
+            if reason:
+                print(f"    {count:4}  {reason}")
+    print(sum(map(Counter.total, found.values())), "cases,", sum(reasons[None] for reasons in found.values()), "passed")
+
+
+if __name__ == "__main__":
+    main()
