@@ -79,7 +79,7 @@ def profile(prepared: Prepared, repeats: int = 5) -> Report:
         }
         first, last = base_row(items[0], view), base_row(items[-1], view)
         text = " ".join([first.layer, *(kind_of(item.layer).name for item in items[1:])])
-        rows.append(replace(first, layer=text, outputs=last.outputs, values=values))
+        rows.append(replace(first, source=text, outputs=last.outputs, values=values))
         flops_in_all += flops
         bytes_in_all += moved
     seconds = min(sum(second for _, second, _ in each) for each in times)
