@@ -17,7 +17,7 @@ _convcalc() {
             flops) values='--explain --backward --input-grad --convention --samples --speed --by --depth --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --batch --assume-sequential --lines --format -q --quiet --get --max --strict -o --output --help' ;;
             memory) values='--dtype --train --optimizer --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --batch --assume-sequential --lines --format -q --quiet --get --max --strict -o --output --help' ;;
             summary) values='--depth --by --dtype --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --batch --assume-sequential --lines --format -q --quiet --get --max --strict -o --output --help' ;;
-            compose) values='--explain -w --weights --verify --split --rank --error --always --seed --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --batch --assume-sequential --lines --format -q --quiet --get --max --strict -o --output --help' ;;
+            compose) values='--explain -w --weights --verify --split --rank --error --dtype --always --seed --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --batch --assume-sequential --lines --format -q --quiet --get --max --strict -o --output --help' ;;
             run) values='-w --weights --bias-values --seed --flip --layer --indices --as-matrix --im2col --fit --lr --steps --optimizer --algorithm --threads --profile --check --batch --resume --resize --crop --normalize --compare --heatmap --table --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --assume-sequential --lines --format -q --quiet --get -o --output --help' ;;
         esac
     else
@@ -28,6 +28,7 @@ _convcalc() {
             --convention) values='exact macs 2mac torch fvcore thop ptflops' ;;
             --dtype) values='float64 double float32 float float16 half bfloat16 float8 int64 int32 int16 int8 uint8 bool' ;;
             --optimizer) values='sgd momentum adam adamw' ;;
+            --dtype) values='float64 double float32 float float16 half bfloat16 float8 int64 int32 int16 int8 uint8 bool' ;;
             --optimizer) values='sgd momentum adam adamw' ;;
             -o|--output|-w|--weights|-w|--weights|--bias-values|--fit|--compare) _convcalc_files "$cur"; return ;;
             --to|-k|--kernel-size|-s|--stride|-p|--padding|-d|--dilation|-g|--groups|-c|--channels|--output-padding|--output-size|--input|--batch|--get|--max|--samples|--speed|--by|--depth|--depth|--by|--split|--rank|--error|--seed|--seed|--layer|--lr|--steps|--algorithm|--threads|--check|--batch|--resize|--crop|--normalize) return ;;
