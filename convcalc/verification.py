@@ -52,7 +52,7 @@ def verified(
     after = _run(one, x, arrays)
     scale = max(float(np.abs(before).max(initial=0)), 1e-300)
     apart = np.abs(after - before)
-    bound = made[-1].border if len(made) == 1 else _joint_border(made, apart.ndim - 2)
+    bound = made[0].border if len(made) == 1 and made[0].border else _joint_border(made, apart.ndim - 2)
     border = measured_border(apart > TOLERANCE * scale, bound)
     inside = _inside(apart, border)
     frame = apart.copy()

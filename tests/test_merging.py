@@ -286,6 +286,12 @@ def test_verify_says_that_the_input_is_too_small():
     assert "too small to have an inside" in notes(report)
 
 
+def test_verify_of_linear_layers_on_what_has_axes():
+    report = of("3x8x8 linear:4 linear:2", verify=True)
+    assert report.totals["merged"] == "linear:2,i8"
+    assert report.totals["difference_inside"] < 1e-12
+
+
 def test_verify_without_anything_to_merge():
     assert "nothing merges, so there is nothing to verify" in notes(of("conv:k3 relu", verify=True))
 
