@@ -1,4 +1,4 @@
-"""Eleven layers: convcalc's time over PyTorch's and onnxruntime's, at 1 and 2 threads, for batches of 1 and 8.
+"""Eleven layers and ResNet-50: convcalc's time over PyTorch's and onnxruntime's, for 1 and 2 threads, batches 1 and 8.
 
     python benchmarks/executor.py [--rounds 7] [--threads 1,2] [--batches 1,8] [--layers 64@56,...] [--cpu]
 
@@ -19,7 +19,9 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -52,6 +54,8 @@ CASES = {
 }
 GOALS = {"144@56 depthwise": 3.0}
 """The most that a layer's ratio may be, where it is not 2. Depthwise may take 5 at two threads and batch 1."""
+NETWORK = "ResNet-50"
+"""The case that is examples/resnet50.txt; it is no part of the geometric mean."""
 LEAST_SECONDS = 0.03
 """How long a process computes before it says its time."""
 
@@ -73,7 +77,11 @@ def convcalc_program(threads: int) -> Any:
 
     STAY.enter_context(using(threads))
 
-    def make(case: Case, batch: int) -> Any:
+    def make(case: Case | None, batch: int) -> Any:
+        if case is None:
+            image = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=np.float32)
+            network = prepare(network_text(), image)
+            return lambda: compute(network)
         if case.kind == "pool":
             layer: Any = MaxPool2d(case.kernel, case.stride, case.padding)
         elif case.kind == "convt":
@@ -104,7 +112,9 @@ def torch_program(threads: int) -> Any:
     torch.set_num_threads(threads)
     STAY.enter_context(torch.inference_mode())
 
-    def make(case: Case, batch: int) -> Any:
+    def make(case: Case | None, batch: int) -> Any:
+        if case is None:
+            return torch_network(batch)
         module = torch_module(case).eval()
         x = torch.randn(batch, case.channels, case.size, case.size)
         return lambda: module(x)
@@ -123,7 +133,11 @@ def onnxruntime_program(threads: int) -> Any:
     options.inter_op_num_threads = 1
     stream = np.random.default_rng(0)
 
-    def make(case: Case, batch: int) -> Any:
+    def make(case: Case | None, batch: int) -> Any:
+        if case is None:
+            session = onnxruntime.InferenceSession(network_model(batch), options, ["CPUExecutionProvider"])
+            image = stream.standard_normal((batch, 3, 224, 224), dtype=np.float32)
+            return lambda: session.run(None, {"input": image})
         fields: dict[str, Any] = {"strides": [case.stride] * 2, "pads": [case.padding] * 4}
         shape = [case.kernel] * 2
         first = (case.channels, case.out) if case.kind == "convt" else (case.out, case.channels // case.groups)
@@ -147,6 +161,94 @@ def onnxruntime_program(threads: int) -> Any:
     return make
 
 
+# --- the network, which all three are given by convcalc -------------------------------------------------------------
+
+
+def network_text() -> str:
+    """The lines of the example without comments and input."""
+    text = (Path(__file__).parent.parent / "examples" / "resnet50.txt").read_text(encoding="utf-8")
+    return " ".join(line for line in text.splitlines() if not line.startswith(("#", "input")))
+
+
+def network_nodes(batch: int) -> Any:
+    """The layers with the names of their tensors, in order."""
+    from convcalc import parse_network
+    from convcalc.analysis.shapes import resolve
+
+    return resolve(parse_network(f"{batch}x3x224x224 {network_text()}"))
+
+
+def torch_network(batch: int) -> Any:
+    """The same layers of torch.nn, called in the same order."""
+    import torch
+    from torch import nn
+
+    modules: list[Any] = []
+    nodes = network_nodes(batch)
+    for item in nodes:
+        layer = item.layer
+        if layer.kind == "conv":
+            pads = [before for before, _ in layer.padding]
+            modules.append(
+                nn.Conv2d(
+                    *layer.bound[:2], layer.kernel_size, layer.stride, pads, layer.dilation, layer.bound[2], layer.bias
+                )
+            )
+        elif layer.kind == "maxpool":
+            pads = [before for before, _ in layer.padding]
+            modules.append(nn.MaxPool2d(layer.kernel_size, layer.stride, pads))
+        elif layer.kind == "linear":
+            modules.append(nn.Linear(item.inputs[0][1], item.outputs[0][1]))
+        else:
+            plain = {"relu": nn.ReLU, "flatten": nn.Flatten, "adaptiveavgpool": partial(nn.AdaptiveAvgPool2d, 1)}
+            made = {**plain, "batchnorm": partial(nn.BatchNorm2d, item.inputs[0][1]), "add": lambda: torch.add}
+            modules.append(made[layer.kind]())
+    for module in modules:
+        if isinstance(module, nn.Module):
+            module.eval()
+    image = torch.randn(batch, 3, 224, 224)
+
+    def run() -> None:
+        tensors = {"input": image}
+        for item, module in zip(nodes, modules, strict=True):
+            tensors[item.node.outputs[0]] = module(*(tensors[name] for name in item.node.inputs))
+
+    return run
+
+
+def network_model(batch: int) -> bytes:
+    """The same as an ONNX model, weights drawn at random."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    stream = np.random.default_rng(0)
+    nodes, arrays = [], []
+    ops = {"conv": "Conv", "batchnorm": "BatchNormalization", "relu": "Relu", "maxpool": "MaxPool", "add": "Add",
+           "adaptiveavgpool": "GlobalAveragePool", "flatten": "Flatten", "linear": "Gemm"}  # fmt: skip
+    for item in network_nodes(batch):
+        layer, name = item.layer, item.node.name
+        fields: dict[str, Any] = {"transB": 1} if layer.kind == "linear" else {}
+        if layer.kind in ("conv", "maxpool"):
+            pads = [pair[side] for side in (0, 1) for pair in layer.padding]
+            fields = {"kernel_shape": layer.kernel_size, "strides": layer.stride, "pads": pads}
+        weights = {**layer.parameters(), **layer.buffers()}
+        weights.pop("num_batches_tracked", None)
+        for key, shape in weights.items():
+            drawn = stream.random(shape, np.float32) / max(np.prod(shape[1:]), 1) ** 0.5 + (key == "running_var")
+            arrays.append(numpy_helper.from_array(drawn.astype(np.float32), f"{name}.{key}"))
+        inputs = [*item.node.inputs, *(f"{name}.{key}" for key in weights)]
+        nodes.append(helper.make_node(ops[layer.kind], inputs, [item.node.outputs[0]], **fields))
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, (batch, 3, 224, 224))],
+        [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)],
+        arrays,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
 PROGRAMS = {"convcalc": convcalc_program, "torch": torch_program, "onnxruntime": onnxruntime_program}
 
 
@@ -158,7 +260,7 @@ def serve(name: str, threads: int, clock: Callable[[], float]) -> None:
     for line in sys.stdin:
         case, batch = json.loads(line)
         if line not in made:
-            made[line] = make(CASES[case], batch)
+            made[line] = make(CASES.get(case), batch)
             made[line]()
         run = made[line]
         run()
@@ -219,18 +321,22 @@ def measure(threads: int, batch: int, cases: list[str], rounds: int, others: lis
     print(f"{'':20}{'convcalc':>10}" + "".join(f"{name:>14}{'ratio':>7}" for name in others) + "   at most")
     ratios: dict[str, list[float]] = {name: [] for name in others}
     for case, measured in times.items():
+        if case == NETWORK:
+            print("-" * 20)
         line = f"{case:20}{median(measured['convcalc']) * 1e3:7.2f} ms"
         for name in others:
             ratio = median(a / b for a, b in zip(measured["convcalc"], measured[name], strict=True))
-            ratios[name].append(ratio)
+            if case != NETWORK:
+                ratios[name].append(ratio)
             line += f"{median(measured[name]) * 1e3:11.2f} ms{ratio:7.2f}"
         goal = 5.0 if case in GOALS and (threads, batch) == (2, 1) else GOALS.get(case, 2.0)
-        first = ratios[others[0]][-1]
-        print(f"{line}{goal:10.1f}{'' if first <= goal else '  above'}")
-    line = f"{'geometric mean':30}"
-    for name in others:
-        line += f"{'':14}{math.exp(sum(map(math.log, ratios[name])) / len(cases)):7.2f}"
-    print(f"{line}{1.0:10.1f}", flush=True)
+        if case == NETWORK:
+            print(line)
+        else:
+            print(f"{line}{goal:10.1f}{'' if ratios[others[0]][-1] <= goal else '  above'}")
+    if ratios[others[0]]:
+        means = (math.exp(sum(map(math.log, ratios[name])) / len(ratios[name])) for name in others)
+        print(f"{'geometric mean':30}" + "".join(f"{'':14}{mean:7.2f}" for mean in means) + f"{1.0:10.1f}", flush=True)
 
 
 def main() -> None:
@@ -239,7 +345,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--batches", default="1,8")
-    parser.add_argument("--layers", default=",".join(CASES), help="names or parts of names")
+    parser.add_argument("--layers", default=",".join((*CASES, NETWORK)), help="names or parts of names")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -250,7 +356,7 @@ def main() -> None:
     if all(map(find_spec, ("onnxruntime", "onnx"))):
         others.append("onnxruntime")
     parts = options.layers.split(",")
-    cases = [case for case in CASES if any(part in case for part in parts)]
+    cases = [case for case in (*CASES, NETWORK) if any(part in case for part in parts)]
     for threads in map(int, options.threads.split(",")):
         for batch in map(int, options.batches.split(",")):
             measure(threads, batch, cases, options.rounds, others, cpu=options.cpu)
