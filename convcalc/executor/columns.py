@@ -69,7 +69,7 @@ def im2col(
         finish(found, None, activation)
         np.copyto(result[block.first : block.last], found.reshape(channels, many, -1).swapaxes(0, 1))
 
-    share(work, blocks(images, sizes[0], depth * row, depth * row * channels, BLOCK_ELEMENTS * 2))
+    share(work, blocks(images, sizes[0], depth * row, depth * row * channels, BLOCK_ELEMENTS * 4))
 
 
 GROUPED_ELEMENTS = BLOCK_ELEMENTS * 10
