@@ -98,15 +98,27 @@ def _single(item: Resolved, weights: LayerWeights) -> Step:
     return Step((item,), lambda inputs: kernel_of(item.layer)(item.layer, inputs, weights))
 
 
+class _Scaled(LayerWeights):
+    """Weights whose `weight` is scaled when it is read: of the scaled one only what is derived from it stays."""
+
+    def __init__(self, weights: Weights, scale: Array) -> None:
+        super().__init__(weights)
+        self._scale = scale
+
+    def __getitem__(self, name: str) -> Array:
+        array = super().__getitem__(name)
+        return (array * self._scale).astype(array.dtype) if name == "weight" else array
+
+
 def _with_norm(layer: BatchNorm, weights: Weights, norm: Weights) -> LayerWeights:
     """The weights of the convolution and the batch norm after it: weight·scale, and (bias - mean)·scale + bias."""
-    dtype = weights["weight"].dtype
+    weight = weights["weight"]
     wide = {name: array.astype(np.float64) for name, array in norm.items()}
     scale = wide.get("weight", 1.0) / np.sqrt(wide["running_var"] + layer.eps)
     bias = (weights["bias"].astype(np.float64) if "bias" in weights else 0.0) - wide["running_mean"]
     bias = bias * scale + wide.get("bias", 0.0)
-    weight = weights["weight"] * scale.reshape(-1, *(1,) * (weights["weight"].ndim - 1))
-    return LayerWeights({"weight": weight.astype(dtype), "bias": bias.astype(dtype)})
+    scale = np.asarray(scale).reshape(-1, *(1,) * (weight.ndim - 1))
+    return _Scaled({"weight": weight, "bias": bias.astype(weight.dtype)}, scale)
 
 
 def in_place(layer: Elementwise) -> Activation:

@@ -76,7 +76,10 @@ def algorithm_of(item: Resolved, dtype: np.dtype[Any]) -> str:
 
 
 def _derived(item: Resolved, dtype: np.dtype[Any]) -> int:
-    """The numbers that are worked out once from a layer's weights and kept: Winograd's transforms and spectra."""
+    """The numbers that are worked out once from a layer's weights and kept: Winograd's transforms, spectra, or a copy.
+
+    The copy has the bias beside the weights, or the scale of a batch norm in them.
+    """
     name = algorithm_of(item, dtype)
     if name == "direct":
         return 0
@@ -84,7 +87,7 @@ def _derived(item: Resolved, dtype: np.dtype[Any]) -> int:
     if name == "fft":
         return 2 * spectrum_elements(problem)
     if not name.startswith("winograd"):
-        return 0
+        return problem.output[1] * (problem.depth + 1)
     tiles = tiles_of(problem.kernel_size, int(name.removeprefix("winograd")))
     points = product(per_axis(lambda outputs, taps: outputs + taps - 1, tiles, problem.kernel_size))
     return int(points * product(problem.output[1:2]) * problem.input[1] // problem.groups)
