@@ -16,6 +16,7 @@ from convcalc.analysis.shapes import Resolved, label
 from convcalc.errors import ResourceError
 from convcalc.executor.algorithms import algorithm_for
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Problem
+from convcalc.executor.columns import GROUPED_ELEMENTS
 from convcalc.executor.conv import COLUMN_LIMIT, problem_of
 from convcalc.executor.fourier import lengths, spectrum_elements
 from convcalc.executor.threads import thread_count
@@ -55,6 +56,13 @@ def _conv(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: 
     if name == "fft":
         # Of an image both transforms in and out, each laid out a second time, in double precision or less.
         return int(padded + busy * product(lengths(problem)) * 4 * (problem.input[1] + problem.output[1]))
+    if name == "grouped":
+        # The columns of as many groups as are taken together, their part of the padded input, and what comes of them.
+        columns = min(
+            GROUPED_ELEMENTS, problem.groups * problem.depth * problem.output[0] * product(problem.output[2:])
+        )
+        each = 1 + 1 / problem.taps + problem.output[1] / problem.groups / problem.depth
+        return int(padded + busy * columns * each)
     row = product(problem.output[3:]) * max(problem.depth * problem.groups, problem.output[1])
     return int(padded + busy * 4 * max(BLOCK_ELEMENTS, row))
 
