@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -161,3 +162,22 @@ def test_what_a_narrow_table_shows_it_shows_whole(width) -> None:
     last = next(line for line in lines if "16x32x32" in line)
     assert title in ("Output", "Params", "MACs", "Memory", "share")
     assert last.endswith({"Output": "16x32x32", "Params": "448", "MACs": "442.4 k", "share": "%"}[title])
+
+
+@pytest.mark.parametrize("width", [10, 40, 60])
+def test_long_names_leave_a_narrow_table_without_its_last_columns(width) -> None:
+    network = parse_text(f"3x32x32 conv:16,k3,p1,name={'block' * 10} relu").network()
+    stream = io.StringIO()
+    print_table(costs(network), Console(file=stream, width=width))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(line.startswith(("block" * 10)[:width]) for line in lines)
+
+
+def test_a_name_cannot_steer_the_terminal() -> None:
+    report = made("3x32x32 conv:16 relu")
+    named = replace(report, rows=(replace(report.rows[0], name="a\x07b\rc\x1bd"), *report.rows[1:]))
+    stream = io.StringIO()
+    print_table(named, Console(file=stream, width=80))
+    assert "abcd" in stream.getvalue()
+    assert not {"\x07", "\r", "\x1b"} & set(stream.getvalue())

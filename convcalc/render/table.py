@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
+from collections.abc import Sequence
+
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.segment import Segment, Segments
+from rich.style import Style
 from rich.text import Text
 
 from convcalc.analysis.report import Report
@@ -26,26 +28,56 @@ def print_table(report: Report, console: Console) -> None:
     lines = [*zip(*(_two_lines(title) for title in titles), strict=True), *rows, *([totals] if totals else [])]
     widths = [max(cell_len(line[index]) for line in lines) for index in range(len(titles))]
     shown = _columns_that_fit(report, widths, console.width)
-    table = Table(box=SIMPLE_HEAD, header_style="bold", show_footer=bool(totals), padding=(0, 1, 0, 0), show_edge=False)
-    for index in shown:
-        table.add_column(
-            titles[index],
-            footer=Text(totals[index]) if totals else "",
-            footer_style="bold",
-            justify="left" if index < 4 else "right",
-            style=_STYLES.get(index, ""),
-            min_width=widths[index],
-            no_wrap=True,
-            overflow="fold",
-        )
-    for item, row in zip(report.rows, rows, strict=True):
-        texts = [*row]
-        texts[_LAYER] = "\n".join(_folded(texts[_LAYER], widths[_LAYER]))
-        table.add_row(*(Text(texts[index]) for index in shown), style="bold" if item.header else None)
-    console.print(table)
+    console.print(Segments(_segments(report, rows, titles, totals, shown, widths)), end="")
     for name, text in summary_lines(report):
         gap = " " if cell_len(name) + cell_len(text) + 3 <= console.width else "\n    "
         console.print(Text.assemble("  ", (name, "dim"), gap, (text, "bold")))
+
+
+def _segments(
+    report: Report,
+    rows: Sequence[Sequence[str]],
+    titles: Sequence[str],
+    totals: Sequence[str],
+    shown: Sequence[int],
+    widths: Sequence[int],
+) -> list[Segment]:
+    """The lines of the table as rich prints them in the end.
+
+    Widths are known, so that nothing is left for rich's own table to find out; that takes longer than the costs do.
+    """
+    bold = Style(bold=True)
+    titled = [bold] * len(shown)
+    styles = [Style.parse(_STYLES.get(index, "none")) for index in shown]
+    across = Segment("─" * (sum(widths[index] for index in shown) + _GAP * (len(shown) - 1) + 1) + "\n")
+    found: list[Segment] = []
+
+    def add(cells: Sequence[str], styles: Sequence[Style]) -> None:
+        parts = [_lines_of(cells[index], widths[index] if index == _LAYER else None) for index in shown]
+        for line in range(max(map(len, parts))):
+            for index, part, style in zip(shown, parts, styles, strict=True):
+                text = part[line] if line < len(part) else ""
+                space = " " * (widths[index] - cell_len(text))
+                found.append(Segment(text + space if index < 4 else space + text, style))
+                found.append(Segment(" " * _GAP))
+            found[-1] = Segment(" \n")
+
+    deepest = max(title.count("\n") for title in titles)
+    add(["\n" * (deepest - title.count("\n")) + title for title in titles], titled)
+    found.append(across)
+    for item, row in zip(report.rows, rows, strict=True):
+        add(row, [style + bold for style in styles] if item.header else styles)
+    if totals:
+        found.append(Segment("\n"))
+        add(totals, titled)
+    return found
+
+
+def _lines_of(text: str, width: int | None) -> list[str]:
+    """The lines of a cell, folded if a width is given. No control code in a file's names reaches the terminal."""
+    if not text.isprintable():
+        text = "".join(letter for letter in text if letter.isprintable() or letter == "\n")
+    return text.split("\n") if width is None else _folded(text, width)
 
 
 def _two_lines(title: str) -> tuple[str, str]:
@@ -82,9 +114,10 @@ def _columns_that_fit(report: Report, widths: list[int], width: int) -> list[int
         if excess() <= 0:
             break
         shown.remove(index)
-    if excess() > 0 and len(widths) > 4:  # not even the last column fits; the narrower ones before it may
-        shown.remove(len(widths) - 1)
-        for index in range(4, len(widths) - 1):
+    last = len(widths) - 1
+    if excess() > 0 and last > 3 and last in shown:  # not even the last column fits; the narrower ones before it may
+        shown.remove(last)
+        for index in range(4, last):
             if index not in wide and widths[index] + _GAP <= -excess():
                 shown.append(index)
     widths[_LAYER] = min(whole, max(narrowest, narrowest - excess()))
