@@ -56,13 +56,17 @@ def _slides_by_one(problem: Problem) -> bool:
 
 
 def _winograd(tile: int) -> Algorithm:
-    """F(tile, r) for kernels of up to 5 taps an axis; beyond that rounding errors grow large."""
+    """F(tile, r) for kernels of up to 5 taps along each of two axes: with more, rounding errors grow large."""
 
     def compute(problem: Problem, x: Array, weight: Array, *rest: Any) -> None:
         winograd(problem, x, weight, *rest, tiles=tiles_of(problem.kernel_size, tile))
 
     return Algorithm(
-        lambda problem: _slides_by_one(problem) and max(problem.kernel_size) <= 5,
+        lambda problem: (
+            _slides_by_one(problem)
+            and max(problem.kernel_size) <= 5
+            and sum(taps > 1 for taps in problem.kernel_size) <= 2
+        ),
         lambda problem, weights: transformed_weight(
             weights["weight"], problem.groups, tiles_of(problem.kernel_size, tile)
         ),
