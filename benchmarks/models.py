@@ -7,6 +7,7 @@ The file is written with the onnx package (which the `test` extra has); torchinf
 other tools have an environment of their own; what cannot be installed is left out, and said so. Every round starts each
 program once, in an order that is turned round from one round to the next; ratios are medians of each round's ratio, so
 that what the machine does besides falls on both alike. `analysis` is reading and costing, often, in one process.
+The minimal apps are those of startup.py: they read nothing, and show what is left when typer and rich have started.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import venv
 from pathlib import Path
 from statistics import median
 
-from startup import ROOT, environment_with_wheel
+from startup import ROOT, environment_with_wheel, programs
 
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -137,6 +138,8 @@ def main() -> int:
             "convcalc, tsv": [*convcalc, "tsv"],
             "convcalc, table": [*convcalc, "table"],
         }
+        floors = programs(environment, folder)
+        commands |= {name: command for name, command in floors.items() if name.startswith("minimal app")}
         if has(tools, "onnx_tool"):
             commands["onnx-tool"] = [str(tools), "-c", ONNX_TOOL, str(model)]
         if has(tools, "torchinfo"):
@@ -163,14 +166,18 @@ def report(runs: dict[str, list[tuple[float, float]]]) -> bool:
     print(f"{len(runs['python -c pass'])} rounds, whole processes")
     for name, taken in runs.items():
         wall, held = median(wall for wall, _ in taken), max(held for _, held in taken)
-        print(f"{name:16} {wall * 1e3:8.1f} ms {held / 1e6:8.1f} MB")
+        print(f"{name:18} {wall * 1e3:8.1f} ms {held / 1e6:8.1f} MB")
     passed = True
     for (ours, other), least in RATIOS.items():
         if other in runs:
             ratio = median(slow[0] / fast[0] for fast, slow in zip(runs[ours], runs[other], strict=True))
             passed &= ratio >= least
             verdict = "kept" if ratio >= least else "PASSED"
-            print(f"{ours:16} {ratio:6.1f} times as fast as {other}; at least {least}: {verdict}")
+            print(f"{ours:18} {ratio:6.1f} times as fast as {other}; at least {least}: {verdict}")
+    for floor in [name for name in runs if name.startswith("minimal app")]:
+        for other in [name for name in ("onnx-tool", "torchinfo") if name in runs]:
+            ratio = median(slow[0] / fast[0] for fast, slow in zip(runs[floor], runs[other], strict=True))
+            print(f"{floor:18} {ratio:6.1f} times as fast as {other}, reading nothing")
     held = max(held for _, held in runs["convcalc, tsv"])
     print(f"memory of convcalc, tsv: {held / 1e6:.1f} MB; at most {MOST_MEMORY / 1e6:.0f}: "
           f"{'kept' if held <= MOST_MEMORY else 'PASSED'}")  # fmt: skip
