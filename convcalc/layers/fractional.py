@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
 from convcalc.layers.base import (
-    Cost,
-    Layer,
-    Saved,
     Shape,
     Sizes,
     axis_name,
@@ -21,12 +18,13 @@ from convcalc.layers.base import (
     spatial,
     spatial_input,
 )
+from convcalc.layers.pool import WindowMaxima
 from convcalc.records import dataclass
-from convcalc.tracing import per_axis, product
+from convcalc.tracing import per_axis
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class FractionalMaxPool(Layer):
+class FractionalMaxPool(WindowMaxima):
     """The largest element of windows at random places. Fields as PyTorch's FractionalMaxPool2d, 3d.
 
     (N, C, *sizes) -> (N, C, *output_size), or the sizes times output_ratio, rounded down; one of the two must be given.
@@ -82,22 +80,6 @@ class FractionalMaxPool(Layer):
                 )
         shape = (batch, channels, *output)
         return (shape, shape) if self.return_indices else (shape,)
-
-    def output_dtypes(self, dtype: str) -> tuple[str, ...]:
-        """The input's type, and int64 for the indices."""
-        return (dtype, "int64") if self.return_indices else (dtype,)
-
-    def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
-        """A window of K elements takes K - 1 comparisons; placing the windows is not counted."""
-        return Cost(other=F.window_comparisons(product(outputs[0]), self.kernel_size))
-
-    def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
-        """Each output's gradient is added to the place its maximum came from."""
-        return {"input": Cost(additions=product(outputs[0]))}
-
-    def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
-        """The input, and the index of each maximum."""
-        return ("input0", (outputs[0], "int64"))
 
 
 class FractionalMaxPool1d(FractionalMaxPool):

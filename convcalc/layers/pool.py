@@ -75,8 +75,31 @@ class WindowPool(Layer):
         return output
 
 
+class WindowMaxima(Layer):
+    """What layers that choose the largest element of each window have in common."""
+
+    kernel_size: tuple[int, ...]
+    return_indices: bool
+
+    def output_dtypes(self, dtype: str) -> tuple[str, ...]:
+        """The input's type, and int64 for the indices."""
+        return (dtype, "int64") if self.return_indices else (dtype,)
+
+    def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
+        """A window of K elements takes K - 1 comparisons; placing windows is not counted."""
+        return Cost(other=F.window_comparisons(product(outputs[0]), self.kernel_size))
+
+    def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
+        """Each output's gradient is added to the place its maximum came from."""
+        return {"input": Cost(additions=product(outputs[0]))}
+
+    def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
+        """The input, and the index of each maximum."""
+        return ("input0", (outputs[0], "int64"))
+
+
 @dataclass(frozen=True, init=False, eq=False, repr=False)
-class MaxPool(WindowPool):
+class MaxPool(WindowPool, WindowMaxima):
     """The largest element of each window. Fields as PyTorch's MaxPool1d, 2d, 3d; stride None is the kernel_size.
 
     (N, C, *sizes) -> (N, C, *sizes), twice with return_indices: the second output says where in its channel each
@@ -117,22 +140,6 @@ class MaxPool(WindowPool):
         batch, channels, sizes = spatial_input(self, inputs[0])
         output = (batch, channels, *self._output(sizes))
         return (output, output) if self.return_indices else (output,)
-
-    def output_dtypes(self, dtype: str) -> tuple[str, ...]:
-        """The input's type, and int64 for the indices."""
-        return (dtype, "int64") if self.return_indices else (dtype,)
-
-    def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
-        """A window of K elements takes K - 1 comparisons."""
-        return Cost(other=F.window_comparisons(product(outputs[0]), self.kernel_size))
-
-    def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
-        """Each output's gradient is added to the place its maximum came from."""
-        return {"input": Cost(additions=product(outputs[0]))}
-
-    def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
-        """The input, and the index of each maximum."""
-        return ("input0", (outputs[0], "int64"))
 
 
 class MaxPool1d(MaxPool):
