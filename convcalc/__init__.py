@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from convcalc.analysis.report import Column as Column, Diagnostic as Diagnostic, Report as Report, Row as Row
     from convcalc.analysis.shapes import shapes as shapes
     from convcalc.analysis.summary import summary as summary
-    from convcalc.composition import compose as compose
+    from convcalc.composition.compose import compose as compose
     from convcalc.errors import (
         BudgetError as BudgetError,
         ConvcalcError as ConvcalcError,
@@ -177,7 +177,7 @@ _WHERE = {
     "as_matrix": "executor.matrix",
     "BudgetError": "errors",
     "Column": "analysis.report",
-    "compose": "composition",
+    "compose": "composition.compose",
     "ConvcalcError": "errors",
     "costs": "analysis.costs",
     "Diagnostic": "analysis.report",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings, strategies as st
 
 from convcalc.analysis.fields import Reach, Window, members
-from convcalc.composition import compose
+from convcalc.composition.compose import compose
 from convcalc.errors import ConvcalcError, ExpressionError, ResourceError, ShapeError, UnsupportedOpError
 from convcalc.executor.run import run
 from convcalc.expressions import parse_text

@@ -8,7 +8,7 @@ import pytest
 from convcalc.analysis.costs import costs
 from convcalc.analysis.memory import memory
 from convcalc.analysis.shapes import shapes
-from convcalc.composition import compose
+from convcalc.composition.compose import compose
 from convcalc.errors import ConvcalcError
 from convcalc.executor.run import run
 from convcalc.expressions import parse_text

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
-from convcalc.composition import compose, padded_first
+from convcalc.composition.compose import compose, padded_first
+from convcalc.composition.geometry import links_of
+from convcalc.composition.verification import random_weights
 from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError
 from convcalc.executor.run import run
 from convcalc.expressions import parse_text
-from convcalc.geometry import links_of
 from convcalc.layers.base import shape_text
-from convcalc.verification import random_weights
 
 
 def of(text, weights=None, **options):
@@ -301,7 +301,7 @@ def test_all_padding_first_is_exact_everywhere():
     report, _, found = both(text)
     assert "with all padding first, conv2d:4,i3,k3,s2,p5+7" in notes(report)
     network = parse_text(text).network()
-    from convcalc.composition import _merger
+    from convcalc.composition.compose import _merger
 
     (made,) = _merger(network, links_of(network)).merge()
     first = parse_text(f"3x11x9 {' '.join(padded_first(made))}").network()

@@ -13,9 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convcalc.analysis.costs import costs
 from convcalc.cli import run_command_line
+from convcalc.composition.models import merge_model
 from convcalc.errors import ConvcalcError
 from convcalc.onnx_file import read_onnx
-from convcalc.onnx_merging import merge_model
 
 RANDOM = np.random.default_rng(0)
 

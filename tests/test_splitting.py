@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from convcalc.cli import run_command_line
-from convcalc.composition import compose
+from convcalc.composition.compose import compose
+from convcalc.composition.splitting import EXACT, WAYS, split
 from convcalc.errors import ConvcalcError
 from convcalc.executor.run import run
 from convcalc.expressions import parse_text
-from convcalc.splitting import EXACT, WAYS, split
 
 RANDOM = np.random.default_rng(0)
 

@@ -65,7 +65,8 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random numbers of --verify.")] = 0,
 ) -> None:  # fmt: skip
     """Answer `compose`."""
-    from convcalc.composition import as_type, compose
+    from convcalc.composition.compose import compose
+    from convcalc.composition.parameters import as_type
 
     given = _read(weights) if weights else None
     if split is None and (rank is not None or error is not None):
@@ -88,11 +89,11 @@ def VERB(  # noqa: N802  every verb's module has one of this name
 
     def analysis(network: Network) -> Report:
         if model is not None and given is None and split is None and not (explain or verify):
-            from convcalc.onnx_merging import merge_model
+            from convcalc.composition.models import merge_model
 
             return merge_model(Path(model), model, network, target, always=always)
         if split is not None:
-            from convcalc.splitting import split as split_layer
+            from convcalc.composition.splitting import split as split_layer
 
             report = split_layer(network, split, given, rank=rank, error=error, verify=verify, seed=seed)
         else:

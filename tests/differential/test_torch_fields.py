@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from convcalc.analysis.fields import Reach, axes_of, members  # noqa: E402  after torch is known to be there
 from convcalc.analysis.shapes import resolve  # noqa: E402
-from convcalc.composition import compose  # noqa: E402
+from convcalc.composition.compose import compose  # noqa: E402
 from convcalc.errors import ShapeError  # noqa: E402
 from convcalc.expressions import parse_text  # noqa: E402
 

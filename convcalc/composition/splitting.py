@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
 from convcalc.analysis.shapes import View, located
-from convcalc.composition import compose, informed, named
+from convcalc.composition.compose import compose
+from convcalc.composition.geometry import links_of
+from convcalc.composition.parameters import informed, named
 from convcalc.errors import ExpressionError, UnsupportedOpError
 from convcalc.expressions import expression_of
-from convcalc.geometry import links_of
 from convcalc.layers.base import shape_text
 from convcalc.layers.conv import Conv
 from convcalc.network import Network, Node
 from convcalc.tracing import product
 
 if TYPE_CHECKING:
-    from convcalc.composition import GivenWeights
+    from convcalc.composition.parameters import GivenWeights
 
 Array = NDArray[Any]
 Factors = Callable[[int], list[Array]]

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convcalc.analysis.report import Diagnostic, Value
+from convcalc.composition.geometry import Link, source_of
+from convcalc.composition.merging import Made
+from convcalc.composition.parameters import own_arrays
 from convcalc.executor.run import run
-from convcalc.geometry import Link, source_of
 from convcalc.layers.base import Pairs, axis_name
-from convcalc.merging import Made, own_arrays
 from convcalc.network import Input, Network
 from convcalc.tracing import product
 

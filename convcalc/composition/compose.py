@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 from convcalc import formulas as F
 from convcalc.analysis.fields import WINDOWS, Window, members
 from convcalc.analysis.report import Column, Diagnostic, Report, Value
-from convcalc.analysis.shapes import View, base_row, diagnose, label, located, need_layers
-from convcalc.errors import ExpressionError, ShapeError, UnsupportedOpError, did_you_mean
+from convcalc.analysis.shapes import View, base_row, diagnose, label, need_layers
+from convcalc.composition.geometry import START, Composed, Link, links_of, source_of
+from convcalc.composition.merging import Made, Merger, plain, stops_of, total, weights_of
+from convcalc.composition.parameters import doubts, informed, named, own_arrays
+from convcalc.errors import UnsupportedOpError
 from convcalc.expressions import expression_of
-from convcalc.geometry import START, Composed, Link, links_of, source_of
-from convcalc.layers.base import Layer, Shape, axis_name, shape_text
+from convcalc.layers.base import Shape, axis_name, shape_text
 from convcalc.layers.conv import Conv
 from convcalc.layers.pad import Pad1d, Pad2d, Pad3d
-from convcalc.merging import Made, Merger, misshaped, own_arrays, plain, stops_of, total, weights_of
 from convcalc.network import Network
 from convcalc.tracing import Step, recording
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from convcalc.composition.kernels import Array
+    from convcalc.composition.parameters import GivenWeights
 
-    Array = NDArray[Any]
-    GivenWeights = Mapping[str, ArrayLike] | Sequence[ArrayLike]
 
 _COLUMNS = (
     Column("kernel_size", "Kernel", "sizes"),
@@ -101,12 +101,12 @@ def compose(
     if not network.inputs:
         diagnostics.append(Diagnostic("note", "without an input, MACs are those of one output position, all channels"))
     if given is not None:
-        diagnostics += [Diagnostic("warning", text, name) for name, text in _doubts(links, given)]
+        diagnostics += [Diagnostic("warning", text, name) for name, text in doubts(links, given)]
     arrays = {} if given is None else _merged_arrays(made, given)
     if verify and not any(each.merges for each in made):
         diagnostics.append(Diagnostic("note", "nothing merges, so there is nothing to verify"))
     elif verify:
-        from convcalc.verification import verified, with_input
+        from convcalc.composition.verification import verified, with_input
 
         if not network.inputs:
             network = with_input(network, links, made)
@@ -335,90 +335,6 @@ def _verdict(each: Made) -> str:
     return "merging loses" if now > was else "merging saves" if now < was else "merging costs the same"
 
 
-# --- weights --------------------------------------------------------------------------------------------------------
-
-
-def named(network: Network, weights: GivenWeights) -> dict[str, Array]:
-    """The weights by "name.parameter", in float64. Raises `ShapeError` for one that no layer has."""
-    import numpy as np
-
-    if not isinstance(weights, Mapping):
-        takers = [node.name for node in network.nodes if isinstance(node.layer, Conv)]
-        if len(weights) > len(takers):
-            raise ShapeError(f"{len(weights)} weights are given, but {len(takers)} convolutions take one")
-        weights = {f"{name}.weight": array for name, array in zip(takers, weights, strict=False)}
-    known = [f"{node.name}.{name}" for node in network.nodes for name in _names(node.layer)]
-    for key in weights:
-        if key not in known:
-            raise ShapeError(f"no layer has a weight {key}{did_you_mean(key, known)}")
-    named = {}
-    for key, value in weights.items():
-        array = np.asarray(value)
-        if array.dtype.kind not in "biuf":
-            raise ShapeError(f"the weight {key} holds {array.dtype}, but must hold numbers")
-        if not np.isfinite(array).all():
-            raise ShapeError(f"the weight {key} holds NaN or infinity, and merging would spread it")
-        named[key] = array.astype(np.float64)
-    return named
-
-
-def _doubts(links: Sequence[Link], given: Mapping[str, Array]) -> Iterator[tuple[str, str]]:
-    """What to know about weights that hold no sensible numbers, as (layer, sentence)."""
-    import numpy as np
-
-    for link in links:
-        layer: Any = link.item.layer
-        start = f"{link.item.node.name}."
-        own = {key.removeprefix(start): value for key, value in given.items() if key.startswith(start)}
-        dead = int((own.get("running_var", np.ones(1)) == 0).sum())
-        if dead:
-            channels = "channel" if dead == 1 else "channels"
-            yield link.name, f"running_var is 0 in {dead} {channels}: eps alone decides what they are multiplied by"
-        least = float(np.finfo(np.float32).tiny)
-        small = sum(int(((array != 0) & (np.abs(array) < least)).sum()) for array in own.values())
-        if small:
-            yield link.name, f"{small} of its weights are denormal in float32, where they lose digits or become 0"
-        if layer.kind == "conv" and "weight" in own and own["weight"].ndim > link.rank + 1:
-            groups = layer.bound[2]
-            empty = sum(not part.any() for part in np.split(own["weight"], groups))
-            if empty:
-                what = f"{empty} of its {groups} groups" if groups > 1 else "its kernel"
-                yield link.name, f"the weights of {what} are all zeros: nothing of what comes in there goes out"
-
-
-def _names(layer: Layer) -> Sequence[str]:
-    """What a layer's parameters and buffers are called, before it is bound."""
-    if layer.kind in ("batchnorm", "syncbatchnorm", "instancenorm"):
-        return ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-    fields = ("in_channels", "in_features", "num_channels", "normalized_shape", "num_parameters")
-    return ("weight", "bias") if any(hasattr(layer, field) for field in fields) else ()
-
-
-def informed(network: Network, given: Mapping[str, Array]) -> Network:
-    """The network with what the weights decide: channels, the bias, and a kernel that was not written."""
-    nodes = []
-    for node in network.nodes:
-        layer: Any = node.layer
-        weight = given.get(f"{node.name}.weight")
-        if weight is not None and isinstance(layer, Conv):
-            rank = layer.rank or 0
-            if weight.ndim < rank:
-                raise located(misshaped("weight", weight, f"at least {rank} axes"), node)
-            shape = (1,) * (rank + 2 - weight.ndim) + weight.shape
-            groups = layer.groups if isinstance(layer.groups, int) else shape[0]
-            # A kernel is taken from the weight only when the text leaves it out.
-            written = node.span is None or "kernel_size" in node.spans
-            layer = replace(
-                layer,
-                in_channels=layer.in_channels or shape[1] * groups,
-                out_channels=layer.out_channels or shape[0],
-                kernel_size=layer.kernel_size if written else shape[2:],
-                bias=f"{node.name}.bias" in given,
-            )
-        nodes.append(replace(node, layer=layer))
-    return replace(network, nodes=tuple(nodes))
-
-
 def _merged_arrays(made: Sequence[Made], given: Mapping[str, Array]) -> dict[str, Array]:
     """The weights of the merged network, whose layers are named by their index."""
     arrays: dict[str, Array] = {}
@@ -434,24 +350,3 @@ def _merged_arrays(made: Sequence[Made], given: Mapping[str, Array]) -> dict[str
             found = own_arrays(each.kept, given)
         arrays |= {f"{each.node.name}.{parameter}": array for parameter, array in found.items()}
     return arrays
-
-
-FLOATS = ("float64", "float32", "float16")
-
-
-def as_type(arrays: Mapping[str, Array], dtype: str) -> dict[str, Array]:
-    """The arrays in another type of `FLOATS`. Raises `ShapeError` where a number does not fit into it."""
-    import numpy as np
-
-    if dtype not in FLOATS:
-        raise ExpressionError(f"--dtype is {dtype}, but must be one of {', '.join(FLOATS)}", value=dtype)
-    found = {}
-    for name, array in arrays.items():
-        with np.errstate(over="ignore"):
-            cast = array.astype(dtype)
-        if not np.isfinite(cast).all():
-            raise ShapeError(
-                f"{name} has numbers that do not fit into {dtype}; the largest is {np.abs(array).max():.3g}"
-            )
-        found[name] = cast
-    return found

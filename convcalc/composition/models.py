@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from convcalc.analysis.fields import Window, axes_of
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
 from convcalc.analysis.shapes import Resolved, View, label, located, resolve
+from convcalc.composition.geometry import JOINS, START, Link
+from convcalc.composition.merging import Made, Merger, total, weights_of
 from convcalc.errors import ConvcalcError, ModelFileError, ShapeError
 from convcalc.files import write_whole
-from convcalc.geometry import JOINS, START, Link
-from convcalc.merging import Made, Merger, total, weights_of
 from convcalc.network import Network
 from convcalc.onnx_wire import DATA_TYPES, Graph, Message, Model, Node, read_model
 

@@ -1,0 +1,356 @@
+"""Maps: linear layers in a row and side by side as one layer, a convolution or a matrix, and where it is exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from math import gcd
+from typing import TYPE_CHECKING, Any
+
+from convcalc import formulas as F
+from convcalc.analysis.fields import Window
+from convcalc.analysis.shapes import Resolved
+from convcalc.composition.geometry import START, Composed, aligned, followed
+from convcalc.composition.kernels import filled, flipped, flipped_some, in_a_row, side_by_side, state, swapped
+from convcalc.composition.parameters import complete
+from convcalc.composition.pieces import TRANSPARENT, Piece
+from convcalc.errors import UnsupportedOpError
+from convcalc.layers.base import Layer, Pairs, Shape, axis_name
+from convcalc.layers.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from convcalc.layers.linear import Linear
+from convcalc.records import dataclass
+from convcalc.tracing import product
+
+if TYPE_CHECKING:
+    from convcalc.composition.kernels import Array, Given, Kernel
+
+
+_CONVS: dict[int, type[Any]] = {1: Conv1d, 2: Conv2d, 3: Conv3d}
+_TRANSPOSED: dict[int, type[Any]] = {1: ConvTranspose1d, 2: ConvTranspose2d, 3: ConvTranspose3d}
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Linear layers as one, from the tensor `source`: what it does along each axis, its channels, and how its dense
+    weights are made.
+
+    `nodes` are the layers in it, in order, and `count` how many of them are more than handing on. `border` are the
+    outputs (before and after, per axis) that may differ from the layers', at most; `fallback` the same if zeros take
+    the place of the padding `mode`. `flat` are matrices behind a flatten, if any.
+    """
+
+    source: str
+    axes: tuple[Composed, ...]
+    channels: tuple[int, int]
+    groups: int
+    arrays: Callable[[Given], Kernel]
+    nodes: tuple[Resolved, ...] = ()
+    count: int = 0
+    joins: int = 0
+    bias: bool = False
+    mode: str = "zeros"
+    border: Pairs = ()
+    fallback: Pairs = ()
+    transposed: bool = False
+    padded: bool = False
+
+    @property
+    def rank(self) -> int:
+        """The spatial axes."""
+        return len(self.axes)
+
+    def handed_on(self, item: Resolved) -> Map:
+        """The same, through a layer that does nothing."""
+        return replace(self, nodes=(*self.nodes, item))
+
+    def turned(self) -> Map:
+        """A convolution of stride 1 as a transposed one, and the other way round."""
+        return replace(self, axes=tuple(axis.turned() for axis in self.axes), transposed=not self.transposed,
+                       arrays=partial(flipped, self.arrays))  # fmt: skip
+
+    def layer(self) -> Layer:
+        """The one layer. Raises `UnsupportedOpError` when there is none."""
+        windows = [axis.window or Window() for axis in self.axes]
+        if not self.transposed or all(axis.stride == 1 for axis in self.axes):
+            straight = self.turned() if self.transposed else self
+            windows = [axis.window or Window() for axis in straight.axes]
+            if min(min(window.before, window.after) for window in windows) >= 0:
+                return self._made(_CONVS[self.rank], windows, padding_mode=self.mode,
+                                  padding=tuple((window.before, window.after) for window in windows))  # fmt: skip
+            if any(axis.stride > 1 for axis in self.axes):
+                raise _no_layer()
+        return (self if self.transposed else self.turned())._up()
+
+    def _up(self) -> Layer:
+        windows = [axis.window or Window() for axis in self.axes]
+        extra = [max(-window.after, 0) for window in windows]
+        fits = all(more < max(window.stride, window.dilation) for more, window in zip(extra, windows, strict=True))
+        if min(window.before for window in windows) < 0 or not fits or self.mode != "zeros":
+            raise _no_layer()
+        return self._made(_TRANSPOSED[self.rank], windows, output_padding=tuple(extra),
+                          padding=tuple((window.before, max(window.after, 0)) for window in windows))  # fmt: skip
+
+    def _made(self, cls: type[Any], windows: Sequence[Window], **fields: Any) -> Layer:
+        layer: Layer = cls(*self.channels, groups=self.groups, bias=self.bias, **fields,
+                           kernel_size=tuple(window.kernel_size for window in windows),
+                           stride=tuple(window.stride for window in windows),
+                           dilation=tuple(window.dilation for window in windows))  # fmt: skip
+        return layer
+
+    def weights(self, layer: Layer, given: Given) -> dict[str, Array]:
+        """The one layer's weight and bias, as the layer has them."""
+        up = layer.kind == "convt"
+        weight, bias = (self if up == self.transposed else self.turned()).arrays(given)
+        every = tuple(slice(None, None, step) for step in layer.dilation)  # type: ignore[attr-defined]  # one of two classes
+        weight = weight[(slice(None), slice(None), *every)]
+        if up:
+            weight = swapped(weight, self.groups)
+        return state(weight, bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """Linear layers as one matrix product, after a flatten of the source or of what a `base` makes of it.
+
+    `features` are those that come out; `product` is None before the first matrix.
+    """
+
+    source: str
+    base: Map | None
+    flatten: Resolved | None
+    features: int
+    came: int
+    product: Callable[[Given], Kernel] | None = None
+    nodes: tuple[Resolved, ...] = ()
+    count: int = 0
+    bias: bool = False
+    joins: int = 0
+
+    def handed_on(self, item: Resolved) -> Matrix:
+        """The same, through a layer that does nothing."""
+        return replace(self, nodes=(*self.nodes, item))
+
+    def layer(self) -> Linear:
+        """The one matrix product."""
+        return Linear(self.came, self.features, self.bias)
+
+    def weights(self, layer: Layer, given: Given) -> dict[str, Array]:
+        """Its weight and bias."""
+        assert self.product is not None
+        return state(*self.product(given))
+
+
+def _no_layer() -> UnsupportedOpError:
+    return UnsupportedOpError("the one layer would need a padding that there is not")
+
+
+def start(source: str, channels: int, rank: int) -> Map:
+    """The map that changes nothing."""
+    none = ((0, 0),) * rank
+    return Map(source, (START,) * rank, (channels, channels), channels,
+               partial(filled, (channels, 1, *(1,) * rank), 1.0), border=none, fallback=none)  # fmt: skip
+
+
+def joined(first: Map, then: Piece, item: Resolved) -> Map:
+    """A map and a layer after it as one map. Raises `UnsupportedOpError` with the reason when they are none."""
+    strided = [window.transposed and window.stride > 1 for window in then.windows]
+    upwards = any(strided) or (first.transposed and any(axis.stride > 1 for axis in first.axes))
+    if first.transposed != upwards:
+        if any(axis.stride > 1 for axis in first.axes):
+            raise UnsupportedOpError("downsampling and upsampling meet there")
+        first = first.turned()
+    if upwards and any(not window.transposed and window.stride > 1 for window in then.windows):
+        raise UnsupportedOpError("upsampling and downsampling meet there")
+    turns = [window.transposed != upwards for window in then.windows]
+    weights: Callable[[Given], Kernel] = then.weights
+    windows = then.windows
+    if any(turns):
+        windows = tuple(_turned(window) if turns[index] else window for index, window in enumerate(windows))
+        weights = partial(flipped, weights)
+        if not all(turns):
+            weights = partial(flipped_some, then.weights, tuple(turns))
+    if upwards and first.bias and any(window.stride > 1 for window in windows) and not then.even:
+        raise UnsupportedOpError("the bias before it would come out as a pattern")
+    pads = any(map(any, then.pads))
+    if upwards and ((then.mode != "zeros" and pads) or first.mode != "zeros"):
+        raise UnsupportedOpError("padding that is not zeros has no place in a transposed convolution")
+    axes = tuple(followed(axis, window) or _lost() for axis, window in zip(first.axes, windows, strict=True))
+    groups = gcd(first.groups, then.groups)
+    mode = first.mode if first.padded and not pads else "zeros"
+    if not first.padded and pads and _pointwise(first):
+        mode = then.mode
+    borders = [
+        _border(first, then, windows, borders, mode, upwards=upwards) for borders in (first.border, first.fallback)
+    ]
+    made = replace(
+        first,
+        axes=axes,
+        channels=(first.channels[0], then.channels[1]),
+        groups=groups,
+        arrays=partial(in_a_row, first, windows, then, weights, groups),
+        nodes=(*first.nodes, item),
+        count=first.count + 1,
+        bias=first.bias or then.bias,
+        mode=mode,
+        border=borders[1] if pads and first.mode != "zeros" else borders[0],
+        fallback=_border(first, then, windows, first.fallback, "zeros", upwards=upwards),
+        padded=first.padded or pads,
+    )
+    made.layer()
+    return made
+
+
+def _pointwise(first: Map) -> bool:
+    """Whether each output reads its own place alone: then any padding may as well come before."""
+    return all(axis.extent == axis.stride == 1 and not axis.before and not axis.after for axis in first.axes)
+
+
+def _lost() -> Composed:
+    raise UnsupportedOpError("upsampling and downsampling meet there")
+
+
+def _turned(window: Window) -> Window:
+    last = window.dilation * (window.kernel_size - 1)
+    return replace(window, before=last - window.before, after=last - window.after, transposed=not window.transposed)
+
+
+def _border(first: Map, then: Piece, windows: Sequence[Window], borders: Pairs, mode: str, *, upwards: bool) -> Pairs:
+    """How many outputs at either end of each axis may differ between the layers and the one layer, at most."""
+    result = []
+    for axis, window in enumerate(windows):
+        so_far, ends = first.axes[axis], borders[axis]
+        if upwards:
+            spread = F.kernel_extent(window.kernel_size, window.dilation) - window.stride
+            crops = so_far.before > 0 or first.bias, so_far.after > 0 or first.bias
+            pair = [
+                max((end - 1) * window.stride + F.kernel_extent(window.kernel_size, window.dilation) - crop
+                    if end else 0, spread - crop if cropped else 0, uneven, 0)
+                for end, crop, cropped, uneven in zip(ends, (window.before, window.after), crops, then.uneven[axis],
+                                                      strict=True)
+            ]  # fmt: skip
+            result.append((pair[0], pair[1]))
+            continue
+        padding = [window.before, window.after]
+        same_mode = then.mode == mode
+        # Where the layer pads with zeros, the one layer has what a window beyond the outputs before would give:
+        # zero too, if there is no bias and such a window sees padding alone.
+        if same_mode and _pointwise(first) and (mode != "zeros" or not first.bias):
+            padding = [0, 0]
+        elif then.mode == "zeros" and not first.bias:
+            padding[0] *= ends[0] > 0 or so_far.extent > so_far.stride + so_far.before
+            padding[1] *= ends[1] > 0 or so_far.extent > so_far.after + 1
+        padding = [max(pair) for pair in zip(padding, then.uneven[axis], strict=True)]
+        result.append((
+            max(F.border_after(ends[0], padding[0], window.stride), 0),
+            max(F.border_after(ends[1], padding[1], window.stride), 0),
+        ))  # fmt: skip
+    return tuple(result)
+
+
+def summed(found: Sequence[Map | Matrix], item: Resolved) -> Map:
+    """Maps side by side, added or their channels joined, as one. Raises `UnsupportedOpError` with the reason."""
+    branches = [branch for branch in found if isinstance(branch, Map)]
+    if len(branches) < len(found):
+        raise UnsupportedOpError("its branches have no axes")
+    if len({branch.source for branch in branches}) > 1:
+        raise UnsupportedOpError("its branches do not begin at the same tensor")
+    if item.layer.kind == "mul":
+        raise UnsupportedOpError("its branches are multiplied")
+    concat = item.layer.kind == "concat"
+    if not concat and len({branch.channels[1] for branch in branches}) > 1:
+        raise UnsupportedOpError("one of its branches is repeated")
+    if item.inputs and len({shape[2:] for shape in item.inputs}) > 1:
+        raise UnsupportedOpError("one of its branches is repeated")
+    modes = {branch.mode for branch in branches if branch.padded} or {"zeros"}
+    if len(modes) > 1:
+        raise UnsupportedOpError(f"its branches pad in different ways ({', '.join(sorted(modes))})")
+    upwards = any(branch.transposed and any(axis.stride > 1 for axis in branch.axes) for branch in branches)
+    rank = branches[0].rank
+    if any(branch.transposed != upwards and any(axis.stride > 1 for axis in branch.axes) for branch in branches):
+        raise UnsupportedOpError("its branches move by different steps")
+    branches = [branch if branch.transposed == upwards else branch.turned() for branch in branches]
+    axes = tuple(aligned([branch.axes[axis] for branch in branches], axis_name(rank, axis)) for axis in range(rank))
+    groups = 1 if concat else gcd(*(branch.groups for branch in branches))
+    channels = sum(branch.channels[1] for branch in branches) if concat else branches[0].channels[1]
+
+    def most(pick: Callable[[Map], Pairs]) -> Pairs:
+        pairs = [pick(branch) for branch in branches]
+        return tuple(
+            (max(pair[axis][0] for pair in pairs), max(pair[axis][1] for pair in pairs)) for axis in range(rank)
+        )
+
+    nodes: dict[str, Resolved] = {each.node.name: each for branch in branches for each in branch.nodes}
+    made = Map(
+        branches[0].source,
+        axes,
+        (branches[0].channels[0], channels),
+        groups,
+        partial(side_by_side, branches, axes, groups, concat),
+        (*nodes.values(), item),
+        count=len([each for each in nodes.values() if each.layer.kind not in TRANSPARENT]),
+        joins=1,
+        bias=any(branch.bias for branch in branches),
+        mode=modes.pop(),
+        border=most(lambda branch: branch.border),
+        fallback=most(lambda branch: branch.fallback),
+        transposed=upwards,
+        padded=any(branch.padded for branch in branches),
+    )
+    made.layer()
+    return made
+
+
+def flattened(first: Map | Matrix, source: str, item: Resolved) -> Matrix | None:
+    """What a flatten of all axes but the batch begins; None for another flatten."""
+    layer: Any = item.layer
+    gone = item.outputs[0]
+    if layer.kind != "flatten" or len(gone) != 2 or isinstance(first, Matrix):
+        return None
+    return Matrix(source, first, item, gone[1], 0, nodes=(*first.nodes, item), count=first.count, joins=first.joins)
+
+
+def matrix_product(first: Matrix, own: Callable[[Given], Kernel], shape: Shape, given: Given) -> Kernel:
+    """The matrix of everything to here: what batch norm gives is a diagonal, which scales the rows."""
+    import numpy as np
+
+    weight, bias = own(given)
+    if first.product is not None:
+        before, shift = first.product(given)
+    elif first.base is not None and first.base.count:
+        before, shift = _matrix_of(first.base, shape, given)
+    else:
+        return weight, bias
+    if weight.ndim == 1:
+        result, passed = weight[:, None] * before, None if shift is None else weight * shift
+    else:
+        result, passed = weight @ before, None if shift is None else weight @ shift
+    if passed is not None:
+        bias = passed if bias is None else np.asarray(bias) + passed
+    return result, bias
+
+
+def _matrix_of(base: Map, shape: Shape, given: Given) -> Kernel:
+    """The matrix of the layers themselves, padding between them included, from what they make of each unit."""
+    import numpy as np
+
+    from convcalc.executor.run import compute_layer
+    from convcalc.limits import need_memory
+
+    count = int(product(shape[1:]))
+    out = int(product(base.nodes[-1].outputs[0][1:]))
+    need_memory(count * (out + 2 * count), "the matrix of the layers before a linear one")
+
+    weights_by_name = {item.node.name: complete(item, given) for item in base.nodes}
+
+    def through(x: Array) -> Array:
+        tensors = {base.source: x}
+        for item in base.nodes:
+            weights = weights_by_name[item.node.name]
+            inputs = tuple(tensors[name] for name in item.node.inputs)
+            tensors[item.node.outputs[0]] = compute_layer(item, inputs, weights)[0]
+        return tensors[base.nodes[-1].node.outputs[0]].reshape(len(x), -1)
+
+    shift = through(np.zeros((1, *shape[1:])))[0]
+    columns = through(np.eye(count).reshape(count, *shape[1:]))
+    return (columns - shift).T, shift if shift.any() else None
