@@ -80,12 +80,16 @@ WRITTEN_SUFFIXES = (".npy", ".npz", ".csv", ".png", ".pgm")
 def is_array(text: str) -> bool:
     """Whether a token is an array by its spelling: brackets, a named kernel, `ones:3x4`, or a file that holds one.
 
+    Several by name are, too: `a=a.npy,b=[1,2]`.
+
     >>> [is_array(text) for text in ("[[1,2]]", "sobel", "ones:3x4", "photo.png", "conv:k3", "3x4")]
     [True, True, True, True, False, False]
     """
     word, colon, _ = text.partition(":")
     if text.startswith("[") or word in MADE or (not colon and (word in NAMED or word in ALIASES)):
         return True
+    if "=" in text:
+        return all(name and is_array(value) for name, value in _named_parts(text))
     return is_folder(text) or _suffix(_split_key(text)[0]) in _READERS
 
 
@@ -129,6 +133,27 @@ def read_array(text: str, *, seed: int = 0) -> Array:
     raise ModelFileError(
         f"cannot tell what array {name} holds; its name should end in .npy, .npz, .csv or an image's suffix", span=span
     )
+
+
+def named_texts(text: str) -> dict[str, str]:
+    """The texts of arrays by name, of text such as a=a.npy,b=1x10; what has no name is called "".
+
+    Raises `ExpressionError` for a name that is given twice.
+
+    >>> named_texts("a=a.npy,b=[1,2]"), named_texts("x.npy")
+    ({'a': 'a.npy', 'b': '[1,2]'}, {'': 'x.npy'})
+    """
+    named: dict[str, str] = {}
+    for name, value in _named_parts(text):
+        if name in named:
+            raise ExpressionError(f"the input {name} is given twice; keep one of them", field="input", value=value)
+        named[name] = value
+    return named
+
+
+def _named_parts(text: str) -> list[tuple[str, str]]:
+    parts = (part.rpartition("=") for part in _NEXT_NAME.split(text))
+    return [(name, value) for name, _, value in parts]
 
 
 def map_array(path: str | Path) -> Array:
@@ -201,6 +226,7 @@ def read_weights(texts: Sequence[str], *, seed: int = 0) -> tuple[dict[str, Arra
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf(?:inity)?|nan)", re.IGNORECASE)
 _MOST_AXES = 8
+_NEXT_NAME = re.compile(r",(?=[^,=\[\]]+=)")
 
 
 def parse_array(text: str) -> Array:

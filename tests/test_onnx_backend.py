@@ -130,6 +130,66 @@ def test_weights_are_mapped_and_can_be_replaced(model):
         run(network, x, {"conv.bias": np.zeros(3)})
 
 
+@pytest.fixture
+def two_by_two(tmp_path):
+    """Two inputs, the second of whole numbers, and two outputs: rows of x, and their sums."""
+    nodes = [
+        helper.make_node("Gather", ["x", "i"], ["y"], name="rows"),
+        helper.make_node("ReduceSum", ["y"], ["z"], name="sums", keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3]),
+            helper.make_tensor_value_info("i", TensorProto.INT64, ["m"]),
+        ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("y", "z")],
+    )
+    path = tmp_path / "m.onnx"
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    path.write_bytes(made.SerializeToString())
+    return path
+
+
+def test_a_model_of_several_inputs_and_outputs(two_by_two, tmp_path, capsys):
+    x, rows = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([1, 1, 0])
+    np.savez(tmp_path / "in.npz", x=x, i=rows)
+    np.save(tmp_path / "x.npy", x)
+    out = tmp_path / "out.npz"
+    named = f"x={tmp_path / 'x.npy'},i=[1,1,0]"
+    for given in (
+        [str(two_by_two), "--input", named],
+        [named, str(two_by_two)],
+        [str(tmp_path / "in.npz"), str(two_by_two)],
+    ):
+        assert run_command_line(["run", *given, "-o", str(out)]) == 0
+        with np.load(out) as found:
+            assert set(found) == {"y", "z"}
+            np.testing.assert_array_equal(found["y"], x[rows])
+            np.testing.assert_array_equal(found["z"], x[rows].sum())
+        out.unlink()
+    assert capsys.readouterr().err == ""
+    assert run_command_line(["run", str(two_by_two), "--input", named, "--get", "outputs.z"]) == 0
+    assert capsys.readouterr().out == "27.0\n"
+    assert run_command_line(["run", str(two_by_two), "--input", named, "-o", str(tmp_path / "y.npy")]) == 0
+    assert "y.npy holds y alone; an .npz file would hold y, z" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("x=ones:2x3", "dimension m of input i (m) is open; give it: --input i=1"),
+        ("x=ones:2x3,x=ones:2x3", "the input x is given twice; keep one of them"),
+        ("ones:2x3", "m.onnx has 2 inputs, x, i; name the one that is meant"),
+        ("x=ones:2x3,j=[1]", "m.onnx has no input j"),
+    ],
+)
+def test_inputs_that_do_not_fit(given, message, two_by_two, capsys):
+    assert run_command_line(["run", str(two_by_two), "--input", given]) in (1, 2)
+    assert message in capsys.readouterr().err
+
+
 def main():
     """Print the table."""
     found = table()

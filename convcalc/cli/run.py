@@ -43,6 +43,8 @@ Examples:
   convcalc run x.csv conv:k1x2,nobias --fit y.csv --lr 0.03 --steps 20
   convcalc run x.npy maxpool:2,indices @p maxunpool:2,@p.1  a pooling undone
   convcalc run photos/ net.txt -w w.npz --resize 224x224 --batch 8 -o y.npy
+  convcalc run model.onnx --input ids=ids.npy,mask=ones:1x128 -o y.npz
+  convcalc run inputs.npz model.onnx -o y.npz               inputs by name
 
 Arrays, of the input, weights and targets: nested lists; files (.npy, .npz,
 file.npz:name, .csv, .tsv, images); ones:3x4, zeros:, arange:, random: (from
@@ -238,7 +240,7 @@ def _report(
     from convcalc.executor.report import RunReport
     from convcalc.executor.run import compute, flipped, prepare
 
-    x, notes = noun.array("ones" if as_matrix else "arange" if im2col else "random")
+    x, notes = noun.inputs("ones" if as_matrix else "arange" if im2col else "random")
     prepared = prepare(noun.program, x, noun.weights, bias=noun.bias, seed=seed)
     # The windows have nothing of the weights.
     notes += [] if im2col else prepared.notes
@@ -270,6 +272,13 @@ def _report(
         result = compute(prepared, keep=layer is not None, indices=indices)
         output = result.output if layer is None else _named(result.layers, layer)
         others = {f"indices.{name}": array for name, array in result.indices.items()}
+        if layer is None and len(result.outputs) > 1:
+            others |= {f"outputs.{name}": array for name, array in result.outputs.items()}
+            first = next(iter(result.outputs))
+            same = f"outputs.{first}"
+            path = question["output"] or ""
+            if question["format_name"] is None and path.lower().endswith((".npy", ".csv", ".png", ".pgm")):
+                notes.append(f"{path} holds {first} alone; an .npz file would hold {', '.join(result.outputs)}")
     if compare is not None:
         from convcalc.executor.compare import difference
 
@@ -340,6 +349,21 @@ class Noun:
 
         return is_folder(self.text)
 
+    def inputs(self, made: str) -> tuple[Array | dict[str, Array], list[str]]:
+        """The input, or a model's inputs by name: from a=a.npy,b=1x10, or an .npz file of several arrays."""
+        from convcalc.arrays import named_texts, read_arrays
+
+        named = named_texts(self.text) if self.program.names_inputs else {"": self.text}
+        if "" in named:
+            if self.program.names_inputs and self.text.lower().endswith(".npz"):
+                arrays = read_arrays(self.text)
+                if len(arrays) > 1:
+                    return arrays, []
+            return self.array(made)
+        found = {name: replace(self, text=text).array(made) for name, text in named.items()}
+        notes = {note: None for _, notes in found.values() for note in notes}
+        return {name: array for name, (array, _) in found.items()}, list(notes)
+
     def array(self, made: str) -> tuple[Array, list[str]]:
         """The input; one that is made in this way, where there is only a shape. And what is to be said about it."""
         from convcalc.arrays import is_array, read_array
@@ -402,7 +426,7 @@ def _measured(noun: Noun, check: str | None, algorithm: str | None, *, seed: int
     from convcalc.executor.profile import profile
     from convcalc.executor.run import compute, flipped, prepare
 
-    x, notes = noun.array("random")
+    x, notes = noun.inputs("random")
     prepared = prepare(noun.program, x, noun.weights, bias=noun.bias, seed=seed)
     prepared = flipped(prepared) if flip else prepared
     if check is None:
@@ -482,12 +506,13 @@ def _write(question: Question, report: RunReport, name: str | None, how: str | N
 
 
 def _write_array(path: str, report: RunReport, inputs: Sequence[str]) -> None:
-    """Write the output and what goes with it; learned weights under the names that -w reads them by."""
+    """Write the output and what goes with it; learned weights and a model's outputs under their own names."""
     from convcalc.arrays import write_array, write_arrays
 
     if report.same and path.lower().endswith(".npz"):
-        weights = {name.removeprefix("weights."): array for name, array in report.others.items()}
-        write_arrays(path, weights, inputs=inputs)
+        group = report.same.partition(".")[0]
+        named = {name.removeprefix(f"{group}."): array for name, array in report.others.items()}
+        write_arrays(path, named, inputs=inputs)
     else:
         write_array(path, report.output, others=report.others, inputs=inputs)
 
