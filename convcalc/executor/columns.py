@@ -17,7 +17,7 @@ from convcalc.executor.blocks import (
     slab,
     taps_view,
 )
-from convcalc.executor.kernels import Array
+from convcalc.executor.kernels import Array, parts_of, sums_of_products
 from convcalc.executor.threads import scratch, share
 from convcalc.tracing import ceil_div, product
 
@@ -33,7 +33,7 @@ def pointwise(
     def work(block: Block) -> None:
         for image in range(block.first, block.last):
             part = result[image, :, block.start : block.stop]
-            np.matmul(weight, flat[image, :, block.start : block.stop], out=part)
+            _multiply(weight, flat[image, :, block.start : block.stop], part)
             finish(part, column, activation)
 
     share(work, blocks(x.shape[0], flat.shape[2], sum(weight.shape), weight.size, BLOCK_ELEMENTS * 4))
@@ -60,12 +60,12 @@ def im2col(
         columns[depth:] = 1
         if many == 1:
             part = result[block.first, :, block.start * row : block.stop * row]
-            np.matmul(weight, columns, out=part)
+            _multiply(weight, columns, part)
             finish(part, None, activation)
             return
         # Images beside each other in the columns: one product, which reads the weights once.
         found = scratch("found", (channels, columns.shape[1]), x.dtype)
-        np.matmul(weight, columns, out=found)
+        _multiply(weight, columns, found)
         finish(found, None, activation)
         np.copyto(result[block.first : block.last], found.reshape(channels, many, -1).swapaxes(0, 1))
 
@@ -74,6 +74,12 @@ def im2col(
 
 GROUPED_ELEMENTS = BLOCK_ELEMENTS * 10
 """Numbers of columns of many groups: calls cost more than what does not fit in the cache."""
+
+
+def _multiply(weight: Array, columns: Array, out: Array) -> None:
+    """Into `out`, with room of this thread's where sums are made in parts."""
+    in_parts = parts_of(weight.shape[-1]) > 1
+    sums_of_products(weight, columns, out, scratch("part", out.shape, out.dtype) if in_parts else None)
 
 
 class _Part(NamedTuple):
@@ -120,7 +126,7 @@ def grouped(
         np.copyto(laid.reshape(shape), view.reshape(shape))
         columns[:, :, inside * problem.taps :] = 1
         found = scratch("found", (*place.shape[:3], length), x.dtype)
-        np.matmul(weight[part.first : part.last], columns, out=found)
+        _multiply(weight[part.first : part.last], columns, found)
         if strides is None:
             np.copyto(place, found.reshape(place.shape))
         else:

@@ -46,7 +46,7 @@ Working = Callable[[Any, Sequence[Shape], Sequence[Shape], "np.dtype[Any]"], int
 
 def _conv(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> int:
     """Blocks of each thread; done directly, the columns of as many images as are laid out at once, and products."""
-    problem, padded = _padded_problem(layer, inputs[0], outputs[0])
+    problem, padded = padded_problem(layer, inputs[0], outputs[0])
     name = algorithm_for(problem, [dtype])
     if name == "direct":
         columns = problem.input[1] * problem.taps * product(problem.output[2:])
@@ -67,7 +67,7 @@ def _conv(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: 
     return int(padded + busy * 4 * max(BLOCK_ELEMENTS, row))
 
 
-def _padded_problem(layer: Any, x: Shape, y: Shape) -> tuple[Problem, int]:
+def padded_problem(layer: Any, x: Shape, y: Shape) -> tuple[Problem, int]:
     """The convolution in numbers, and the elements of the copy that other padding than zeros takes."""
     if layer.padding_mode == "zeros":
         return problem_of(layer, x, y), 0
@@ -80,7 +80,7 @@ def algorithm_of(item: Resolved, dtype: np.dtype[Any]) -> str:
     """By which algorithm a layer is computed: "direct" where there is no choice."""
     if item.layer.kind != "conv":
         return "direct"
-    return algorithm_for(_padded_problem(item.layer, item.inputs[0], item.outputs[0])[0], [dtype])
+    return algorithm_for(padded_problem(item.layer, item.inputs[0], item.outputs[0])[0], [dtype])
 
 
 def _derived(item: Resolved, dtype: np.dtype[Any]) -> int:
@@ -91,7 +91,7 @@ def _derived(item: Resolved, dtype: np.dtype[Any]) -> int:
     name = algorithm_of(item, dtype)
     if name == "direct":
         return 0
-    problem, _ = _padded_problem(item.layer, item.inputs[0], item.outputs[0])
+    problem, _ = padded_problem(item.layer, item.inputs[0], item.outputs[0])
     if name == "fft":
         return 2 * spectrum_elements(problem)
     if not name.startswith("winograd"):
