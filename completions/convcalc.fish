@@ -207,7 +207,7 @@ complete -c convcalc -n '__convcalc_verb run' -l fit -r -F -d 'Learn the weights
 complete -c convcalc -n '__convcalc_verb run' -l lr -x -d 'With --fit: the rate of learning'
 complete -c convcalc -n '__convcalc_verb run' -l steps -x -d 'With --fit: how many steps'
 complete -c convcalc -n '__convcalc_verb run' -l optimizer -x -a 'sgd momentum adam adamw' -d 'With --fit: sgd, momentum, adam or adamw; sgd if none'
-complete -c convcalc -n '__convcalc_verb run' -l algorithm -x -d 'How to convolve: auto, direct, pointwise, im2col, grouped, winograd2, winograd4, fft'
+complete -c convcalc -n '__convcalc_verb run' -l algorithm -x -d 'How to convolve: direct, pointwise, im2col, grouped, kn2row, winograd2, winograd4, fft'
 complete -c convcalc -n '__convcalc_verb run' -l threads -x -d 'Cores to use; all if none'
 complete -c convcalc -n '__convcalc_verb run' -l profile -d 'Each layer\'s time, speed, bytes and memory, measured here'
 complete -c convcalc -n '__convcalc_verb run' -l check -x -d 'How far the answer is from another algorithm\'s, layer by layer, or from a saved output'

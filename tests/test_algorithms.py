@@ -184,6 +184,11 @@ def problem_of(layer, shape):
         (Conv2d(144, 144, 3, padding=1, groups=144), (1, 144, 56, 56), "grouped"),
         (Conv2d(100, 100, 5, padding=2), (1, 100, 64, 64), "winograd4"),
         (Conv2d(16, 16, 31, padding=15), (1, 16, 64, 64), "fft"),
+        (Conv2d(64, 16, 3, padding=2, dilation=2), (1, 64, 56, 56), "kn2row"),
+        (Conv2d(64, 3, 3, padding=1), (1, 64, 64, 64), "kn2row"),
+        (Conv2d(32, 3, 9, padding=4), (1, 32, 64, 64), "fft"),
+        (Conv2d(128, 32, 3, padding=2, dilation=2), (1, 128, 7, 7), "kn2row"),
+        (Conv2d(128, 32, 3, padding=2, dilation=2), (8, 128, 7, 7), "im2col"),
     ],
 )
 def test_the_rule(layer, shape, wanted):

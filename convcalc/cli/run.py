@@ -104,7 +104,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     algorithm: Annotated[
         str | None,
         typer.Option("--algorithm", metavar="NAME", show_default=False,
-                     help="How to convolve: auto, direct, pointwise, im2col, grouped, winograd2, winograd4, fft."),
+                     help="How to convolve: direct, pointwise, im2col, grouped, kn2row, winograd2, winograd4, fft."),
     ] = None,
     threads: Annotated[
         int | None,

@@ -16,6 +16,7 @@ from convcalc.executor import columns
 from convcalc.executor.blocks import Activation, Problem
 from convcalc.executor.fourier import fft, fft_macs, spectrum_elements, weight_spectrum
 from convcalc.executor.kernels import Array, Weights, derived
+from convcalc.executor.kn2row import kn2row, taps_first, widths
 from convcalc.executor.threads import share
 from convcalc.executor.winograd import tiles_of, transformed_weight, winograd
 from convcalc.tracing import ceil_div, per_axis, product
@@ -89,6 +90,12 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         columns.grouped,
         "the same for many groups in one call, such as depthwise",
     ),
+    "kn2row": Algorithm(
+        lambda problem: set(problem.stride) == {1} and problem.groups == 1 and problem.taps > 1,
+        lambda problem, weights: taps_first(weights["weight"]),
+        kn2row,
+        "tap by tap, on the input as it lies: nothing is laid out",
+    ),
     "winograd2": _winograd(2),
     "winograd4": _winograd(4),
     "fft": Algorithm(
@@ -106,6 +113,8 @@ COPY = 50
 """What a number laid out costs, in multiply-adds of a matrix product."""
 READ = 24
 """What a weight costs that a product reads, beside its multiply-adds."""
+LEAST_ROWS = 8
+"""A matrix product of fewer rows takes as long as of so many."""
 
 
 def choose(problem: Problem) -> str:
@@ -117,6 +126,8 @@ def choose(problem: Problem) -> str:
     if _is_pointwise(problem) and (problem.output[0] == 1 or product(problem.output[2:]) >= 64):
         return "pointwise"
     costs = {"im2col": _columns_cost(problem)}
+    if ALGORITHMS["kn2row"].fits(problem):
+        costs["kn2row"] = _taps_cost(problem)
     for name, tile in (("winograd2", 2), ("winograd4", 4)):
         if ALGORITHMS[name].fits(problem):
             costs[name] = _winograd_cost(problem, tile)
@@ -131,13 +142,21 @@ def _columns_cost(problem: Problem) -> float:
     return problem.macs * (1 + COPY / channels_out) + problem.depth * channels_out * READ
 
 
+def _taps_cost(problem: Problem) -> float:
+    """Multiply-adds of kn2row, whose rows have ends computed in vain, and its additions: as dear as laying out."""
+    channels_out = problem.output[1]
+    in_vain = product(widths(problem)) / product(problem.output[3:]) * max(LEAST_ROWS / channels_out, 1)
+    weights = problem.depth * channels_out * problem.output[0]  # read again for every image
+    return problem.macs * in_vain * (1 + COPY / problem.input[1]) + weights * READ
+
+
 def _winograd_cost(problem: Problem, tile: int) -> float:
     """Multiply-adds of the products, of the transforms of tiles in and out, and what else it does in the same unit."""
     tiles = tiles_of(problem.kernel_size, tile)
     count = problem.output[0] * product(per_axis(ceil_div, problem.output[2:], tiles))
     points = product(per_axis(lambda outputs, taps: outputs + taps - 1, tiles, problem.kernel_size))
     channels, channels_out = problem.input[1], problem.output[1]
-    products = points * channels * channels_out * (count + READ)
+    products = points * channels * max(channels_out, LEAST_ROWS) * (count + READ)
     transforms = count * points * (channels * (points + COPY) + channels_out * product(tiles))
     return float(products + transforms)
 
