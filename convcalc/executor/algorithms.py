@@ -147,7 +147,7 @@ def _taps_cost(problem: Problem) -> float:
     channels_out = problem.output[1]
     in_vain = product(widths(problem)) / product(problem.output[3:]) * max(LEAST_ROWS / channels_out, 1)
     weights = problem.depth * channels_out * problem.output[0]  # read again for every image
-    return problem.macs * in_vain * (1 + COPY / problem.input[1]) + weights * READ
+    return float(problem.macs * in_vain * (1 + COPY / problem.input[1]) + weights * READ)
 
 
 def _winograd_cost(problem: Problem, tile: int) -> float:
