@@ -8,7 +8,9 @@ says what shapes come out of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,9 @@ from convcalc.errors import (
 from convcalc.expressions import Program
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.layers.opaque import Opaque
+from convcalc.layers.reshape import Moved
 from convcalc.network import Constant, Input, Network, Node
-from convcalc.onnx_ops import FLOATING, OPS, Call, Plan
+from convcalc.onnx_ops import FLOATING, OPS, RECURRENT, Call, Plan
 from convcalc.onnx_wire import (
     Attribute,
     Function,
@@ -140,12 +143,13 @@ class _Reader:
         self.sizes: dict[str, int] = {}
         self.constants: dict[str, Constant] = {}
         self.nodes: list[Node] = []
-        self.names: dict[str, None] = {}
+        self.names: dict[str, int] = {}
         self.notes: list[str] = []
         self.warnings: list[str] = []
         self.read = 0
         self.folded = 0
         self.calls: list[tuple[str, str, str]] = []
+        self.left_out: list[tuple[str, str, bool]] = []
         self.taken: set[str] | None = None
         self.inside = False
         self.opset = self._opset(model)
@@ -179,6 +183,8 @@ class _Reader:
 
     def network(self) -> Network:
         """The network of the main graph."""
+        if not (self.graph.nodes or self.graph.outputs):
+            raise self.wrong("its graph has no nodes and no outputs")
         scope = _Scope("", self.opset)
         scope.infos = {info.name: info for info in (*self.graph.value_infos, *self.graph.outputs)}
         self._initializers(scope, self.graph)
@@ -193,6 +199,7 @@ class _Reader:
             if found in self.tensors or found in self.smalls:
                 self._constant(found, scale=False)
             outputs.append(found)
+        self._forget_unlearned()
         dtypes = {name: dtype for name, dtype in self.dtypes.items() if dtype != "float32"}
         return Network(
             inputs,
@@ -235,16 +242,18 @@ class _Reader:
     def _inputs(self, scope: _Scope) -> dict[str, Input]:
         infos = [info for info in self.graph.inputs if info.name not in scope.names]
         known = [info.name for info in infos]
-        for name in self.given:
+        for name in self.given if known else ():
             if name and name not in known:
                 raise ExpressionError(
-                    f"{self.file} has no input {name}{did_you_mean(name, known)}; it has {', '.join(known) or 'none'}",
+                    f"{self.file} has no input {name}{did_you_mean(name, known)}; it has {', '.join(known)}",
                     field="input",
                 )
+        if not known and (self.given or self.batch is not None):
+            raise ExpressionError(f"{self.file} has no inputs; leave out the shape and the batch", field="input")
         if "" in self.given and len(known) != 1:
             raise ExpressionError(
                 f"{self.file} has {len(known)} inputs, {', '.join(known)}; name the one that is meant, such as"
-                f" --input {known[0] if known else 'x'}={shape_text(self.given[''])}",
+                f" --input {known[0]}={shape_text(self.given[''])}",
                 field="input",
             )
         return {info.name: self._input(self._define(scope, info.name, "input"), info) for info in infos}
@@ -338,13 +347,19 @@ class _Reader:
             raise ModelFileError(f"{where}: its attributes and inputs do not fit together ({error})") from None
 
     def _name(self, node: WireNode, scope: _Scope) -> str:
-        """The node's name, made if it has none, and told from others of the same name."""
-        wanted = scope.prefix + (node.name or f"{node.op_type}_{self.read - 1}")
-        name, count = wanted, 1
+        """The node's name, made if it has none, and told from others of the same name.
+
+        PyTorch's newer exporter notes the modules apart from the name; then they become a part of it, as its older
+        exporter writes them.
+        """
+        scopes = node.metadata(_SCOPES) if node.metadata_extents else ""
+        name = f"{_modules(scopes)}/{node.op_type}" if scopes else node.name or f"{node.op_type}_{self.read - 1}"
+        wanted = name = scope.prefix + name
+        mark = "_" if scopes else "."
         while name in self.names:
-            name = f"{wanted}.{count}"
-            count += 1
-        self.names[name] = None
+            count = self.names[wanted] = self.names[wanted] + 1
+            name = f"{wanted}{mark}{count}"
+        self.names[name] = 0
         return name
 
     def _input_name(self, given: str, where: str, scope: _Scope) -> str:
@@ -620,9 +635,18 @@ class _Reader:
                 self._constant(tensor, scale=not key.startswith("running_"), least=0)
             else:
                 data.append(tensor)
-        for tensor in data:
-            if tensor in self.tensors or tensor in self.smalls:
-                self._constant(tensor, scale=True)
+        unlearned = _unlearned(node.op_type, [self._is_constant(tensor) for tensor in inputs])
+        for place in places:
+            self._constant(inputs[place], scale=place not in unlearned)
+        state = node.op_type in RECURRENT
+        self.left_out += [
+            (tensor, name, state)
+            for place, tensor in enumerate(inputs)
+            if (place not in places or (state and place))
+            and tensor not in weights.values()
+            and tensor not in self.smalls
+            and self.dtypes.get(tensor) in FLOATING
+        ]
         if node.op_type == "Dropout" and len(inputs) > 2 and inputs[2]:
             known = self._values(inputs[2])
             attributes = {**attributes, "training_mode": known is None or any(known.items)}
@@ -669,15 +693,53 @@ class _Reader:
 
         `least` is how many elements a parameter has.
         """
-        if name in self.constants:
-            return
         tensor = self.tensors.get(name)
-        small = self.smalls.get(name)
-        if tensor is not None:
-            parameter = scale and tensor.dtype in FLOATING and tensor.elements >= least
+        parameter = scale and tensor is not None and tensor.dtype in FLOATING and tensor.elements >= least
+        known = self.constants.get(name)
+        if known is not None:
+            known.parameter |= parameter
+        elif tensor is not None:
             self.constants[name] = Constant(tuple(tensor.dims), tensor.dtype, tensor, parameter=parameter)
-        elif small is not None:
+        elif name in self.smalls:
+            small = self.smalls[name]
+            assert small is not None
             self.constants[name] = Constant(small.shape, small.dtype, small.items, parameter=False)
+
+    def _forget_unlearned(self) -> None:
+        """Take constants from the parameters that serve only what layers leave out: sizes, and states of zeros.
+
+        An initial state is a parameter only where it is learned; PyTorch writes the zeros of one that is not.
+        """
+        if not self.left_out:
+            return
+        makers = {tensor: node for node in self.nodes for tensor in node.outputs}
+        takers: dict[str, set[str]] = {}
+        for node in self.nodes:
+            for tensor in (*node.inputs, *node.weights.values()):
+                takers.setdefault(tensor, set()).add(node.name)
+        idle: dict[str, bool] = {}
+        passed = {taker for _, taker, state in self.left_out if state}
+        for tensor, _, state in self.left_out:
+            stack = [tensor]
+            while stack:
+                name = stack.pop()
+                maker = makers.get(name)
+                if name in self.constants:
+                    idle[name] = state or idle.get(name, False)
+                elif maker is not None and maker.name not in passed and isinstance(maker.layer, Moved):
+                    passed.add(maker.name)
+                    stack += maker.inputs
+        for name, state in idle.items():
+            if takers.get(name, passed) <= passed and not (state and self._holds_more_than_zeros(name)):
+                self.constants[name].parameter = False
+
+    def _holds_more_than_zeros(self, name: str) -> bool:
+        tensor = self.tensors.get(name)
+        try:
+            numbers = None if tensor is None else tensor.numbers()
+        except ModelFileError:  # values in a file that is not there
+            return True
+        return numbers is None or any(numbers)
 
     def _opaque(self, node: WireNode, scope: _Scope, name: str, inputs: Sequence[str], why: str) -> None:
         """Add a layer whose cost is unknown, with the shapes that the file tells.
@@ -694,8 +756,9 @@ class _Reader:
             dtypes.append((info and info.dtype) or "float32")
         if len(shapes) < len(node.outputs):
             shapes = []
+        unlearned = _unlearned(node.op_type, [self._is_constant(tensor) for tensor in inputs])
         for place, tensor in enumerate(inputs):
-            self._constant(tensor, scale=place not in _NOT_LEARNED.get(node.op_type, ()))
+            self._constant(tensor, scale=place not in unlearned)
         op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         names = self._output_names(node, scope, name, len(node.outputs))
         for tensor, dtype in zip(names, dtypes, strict=True):
@@ -710,8 +773,39 @@ class _Reader:
         self.nodes.append(Node(name, layer, tuple(filter(None, inputs)), tuple(names), op=op))
 
 
-_NOT_LEARNED = {"BatchNormalization": (3, 4), "Resize": (1, 2, 3), "Upsample": (1,)}
-"""Places of inputs that hold floats which nothing learns."""
+_SCOPES = "pkg.torch.onnx.name_scopes"
+"""The key under which PyTorch's exporter notes the modules that a node is in, as Python prints a list."""
+
+
+@lru_cache(maxsize=1)
+def _modules(scopes: str) -> str:
+    """The modules as a path: each by its attribute's name, and what has a number after its container.
+
+    The last one is the node's own name and is left out.
+
+    >>> _modules("['', 'features', 'features.1', 'features.1.0', 'features.1.0.conv', 'conv2d_3']")
+    '/features/features.1/features.1.0/conv'
+    """
+    path, before, called = "", "", ""
+    for module in re.findall(r"'([^']*)'", scopes)[1:-1]:
+        own = module.removeprefix(f"{before}.") if before else module
+        called = f"{called}.{own}" if called and own[:1].isdigit() else own
+        path += f"/{called}"
+        before = module
+    return path
+
+
+_UNLEARNED: Mapping[str, Sequence[int]] = {
+    "BatchNormalization": (3, 4), "Resize": (1, 2, 3), "Upsample": (1,), "Clip": (1, 2), "Pow": (1,), "Mod": (1,),
+    "Scatter": (2,), "ScatterElements": (2,), "ScatterND": (2,),
+    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), (0, 1)),
+}  # fmt: skip
+"""Places of inputs whose floats are no weight, scale or bias, in whatever they hold."""
+
+
+def _unlearned(op: str, constant: Sequence[bool]) -> Sequence[int]:
+    """The places of such inputs of a node. Where a product has two constant factors, the second is the weight."""
+    return (0,) if op in ("MatMul", "Gemm") and all(constant[:2]) else _UNLEARNED.get(op, ())
 
 
 def _domain(domain: str) -> str:

@@ -6,6 +6,7 @@ says which inputs are data and which are the layer's weights. What cannot be map
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -89,7 +90,7 @@ class Call:
     def number(self, name: str, default: float) -> float:
         """An attribute that is a number."""
         value = self._attribute(name, float, "number")
-        return default if value is None else float(value)
+        return default if value is None else shortest(value)
 
     def text(self, name: str, default: str) -> str:
         """An attribute that is a text."""
@@ -102,7 +103,8 @@ class Call:
 
     def numbers(self, name: str) -> list[float] | None:
         """An attribute that is numbers, or None."""
-        return self._listed(name, float)
+        found = self._listed(name, float)
+        return None if found is None else [shortest(value) for value in found]
 
     def _listed(self, name: str, kind: type) -> list[Any] | None:
         value = self._attribute(name, list, "list")
@@ -143,6 +145,25 @@ class Call:
         """Say that this form of the op has no layer."""
         raise UnsupportedOpError(f"{self.op} {what}, which convcalc does not know")
 
+
+def shortest(value: float) -> float:
+    """The number of the fewest digits that is the same in float32, where that is what a file holds.
+
+    >>> shortest(9.999999747378752e-06), shortest(1 / 3), shortest(6.0)
+    (1e-05, 0.3333333333333333, 6.0)
+    """
+    stored = struct.pack("<f", value) if abs(value) < _LARGEST else b""
+    if not stored or struct.unpack("<f", stored)[0] != value:
+        return float(value)
+    for digits in (6, 7, 8):
+        short = float(f"{value:.{digits}g}")
+        if struct.pack("<f", short) == stored:
+            return short
+    return float(value)
+
+
+_LARGEST = 3e38
+"""Larger numbers stay as they are: of fewer digits they might not be in float32's range."""
 
 Op = Callable[[Call], "Layer | Plan"]
 
@@ -345,7 +366,7 @@ def _attention(call: Call) -> Plan:
 def _batch_norm(call: Call) -> Plan:
     training = call.integer("training_mode") or any(call.outputs[1:])
     layer = (_class("batchnormtraining") if training else _batch_norm_class())(
-        call.shape(1)[0], call.number("epsilon", 1e-5), 1 - call.number("momentum", 0.9)
+        call.shape(1)[0], call.number("epsilon", 1e-5), round(1 - call.number("momentum", 0.9), 9)
     )
     return Plan(layer, (0,), {"weight": 1, "bias": 2, "running_mean": 3, "running_var": 4})
 
@@ -472,7 +493,8 @@ def _clip(call: Call) -> Plan:
     limits: list[Any] = []
     for place, name in ((1, "min"), (2, "max")):
         if call.has(place):
-            limits.append(call.values(place, "limits")[0])
+            limit = call.values(place, "limits")[0]
+            limits.append(shortest(limit) if isinstance(limit, float) else limit)
         else:
             limits.append(call.number(name, 0.0) if name in call.attributes else None)
     low, high = limits
@@ -494,7 +516,7 @@ def _softmax(call: Call) -> Layer | Plan:
 
 def _dropout(call: Call) -> Plan:
     ratio = call.values(1, "ratio")[0] if call.has(1) and call.small(call.inputs[1]) else call.number("ratio", 0.5)
-    return Plan(_class("dropoutmask" if any(call.outputs[1:]) else "dropout")(float(ratio)), (0,))
+    return Plan(_class("dropoutmask" if any(call.outputs[1:]) else "dropout")(shortest(ratio)), (0,))
 
 
 # --- element by element ---------------------------------------------------------------------------------------------
@@ -603,6 +625,8 @@ def _slice(call: Call) -> Plan:
         steps = call.values(4, "steps") if call.has(4) else None
     starts, ends = starts or [], ends or []
     axes = list(range(len(starts))) if axes is None else axes
+    # Exporters write the largest number there is for "to the end".
+    ends = [min(end, shape[_axis(axis, shape)]) for end, axis in zip(ends, axes, strict=False)]
     return Plan(_class("slice")(tuple(starts), tuple(ends), tuple(_axis(axis, shape) for axis in axes),
                                 tuple(steps or [1] * len(starts))), (0,))  # fmt: skip
 
@@ -649,7 +673,7 @@ def _pad(call: Call) -> Plan:
         pairs[axis] = pair
     value = call.number("value", 0.0)
     if call.has(2) and call.small(call.inputs[2]):
-        value = float(call.values(2, "value")[0])
+        value = shortest(float(call.values(2, "value")[0]))
     name = {"edge": "replicate", "wrap": "circular"}.get(mode, mode)
     if rank in (3, 4, 5) and pairs[:2] == [(0, 0), (0, 0)]:
         return Plan(_class("pad", rank - 2)(tuple(pairs[2:]), name, value), (0,))
@@ -762,6 +786,9 @@ def _einsum(call: Call) -> Layer:
     return layer
 
 
+RECURRENT = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn"}
+
+
 def _recurrent(kind: str) -> Op:
     def op(call: Call) -> Plan:
         if call.has(7):
@@ -798,7 +825,7 @@ OPS: dict[str, Op] = {
     "GlobalAveragePool": _plain("globalavgpool"), "GlobalMaxPool": _plain("globalmaxpool"),
     "Gemm": _gemm, "MatMul": _plain("matmul"), "MatMulInteger": _matmul_integer, "QLinearMatMul": _qlinear_matmul,
     "Einsum": _einsum, "Attention": _attention,
-    "LSTM": _recurrent("lstm"), "GRU": _recurrent("gru"), "RNN": _recurrent("rnn"),
+    **{op: _recurrent(kind) for op, kind in RECURRENT.items()},
     "BatchNormalization": _batch_norm, "InstanceNormalization": _instance_norm, "LayerNormalization": _layer_norm,
     "GroupNormalization": _group_norm, "RMSNormalization": _rms_norm, "LRN": _lrn,
     "Relu": _plain("relu"), "Sigmoid": _plain("sigmoid"), "Tanh": _plain("tanh"), "Softplus": _plain("softplus"),

@@ -673,7 +673,8 @@ class Attribute(Message):
 class Node(Message):
     """One op: what it is called, what comes in and goes out by name, and its attributes, decoded when asked for."""
 
-    __slots__ = ("_attributes", "attribute_extents", "domain", "inputs", "name", "op_type", "outputs", "overload")
+    __slots__ = ("_attributes", "attribute_extents", "domain", "inputs", "metadata_extents", "name", "op_type",
+                 "outputs", "overload")  # fmt: skip
     FIELDS: ClassVar[Fields] = {
         1: _many("inputs", _STRING),
         2: _many("outputs", _STRING),
@@ -682,12 +683,14 @@ class Node(Message):
         5: _many("attribute_extents", _EXTENT),
         7: _one("domain", _STRING),
         8: _one("overload", _STRING),
+        9: _many("metadata_extents", _EXTENT),
     }
     inputs: list[str]
     outputs: list[str]
     name: str
     op_type: str
     attribute_extents: list[tuple[int, int]]
+    metadata_extents: list[tuple[int, int]]
     domain: str
     overload: str
 
@@ -704,6 +707,16 @@ class Node(Message):
                 raise self.file.wrong(start, f"{self.op_type} {self.name} has a second attribute {attribute.name}")
             self._attributes[attribute.name] = attribute
         return self._attributes
+
+    def metadata(self, key: str) -> str:
+        """What the file notes of the node under a key, or nothing. Only that is read: exporters note much."""
+        wanted = key.encode()
+        for start, end in self.metadata_extents:
+            fields = {number: (first, second) for number, wire, first, second, _ in self.file.fields(start, end)
+                      if wire == 2}  # fmt: skip
+            if 1 in fields and self.file.bytes_of(*fields[1]) == wanted:
+                return self.file.text(*fields[2]) if 2 in fields else ""
+        return ""
 
 
 class Graph(Message):

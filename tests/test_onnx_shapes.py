@@ -120,6 +120,33 @@ def test_a_bias_that_is_computed_comes_in_as_a_tensor():
     assert report.rows[0].inputs == ((1, 3, 8, 8), (4,))
 
 
+def test_what_is_no_weight_scale_or_bias_is_no_parameter():
+    """Places, the left factor of a product of constants, updates, limits, and comparisons."""
+    nodes = [
+        op("MatMul", "places w", "table"),
+        op("ScatterND", "table where fills", "mask"),
+        op("Greater", "mask limits", "above"),
+        op("Where", "above x mask", "y"),
+    ]
+    weights = [initializer("places", 2, 3), initializer("w", 3, 5), integers("ones", [1]), initializer("fills", 1, 5),
+               helper.make_tensor("where", TensorProto.INT64, [1, 1], [1]), initializer("limits", 5)]  # fmt: skip
+    assert costs(read(chain(*nodes, inputs={"x": [2, 5]}, weights=weights))).totals["params"] == 15
+
+
+@pytest.mark.parametrize(("value", "params"), [(0.0, 0), (0.5, 32)])
+def test_an_initial_state_is_a_parameter_where_it_is_learned(value, params):
+    """PyTorch writes one constant of zeros, which both states of an LSTM are expanded from."""
+    nodes = [
+        op("Constant", "", "size", value_ints=[1, 3, 32]),
+        op("Expand", "state size", "hidden"),
+        op("Expand", "state size", "cell"),
+        helper.make_node("LSTM", ["x", "wi", "wh", "", "", "hidden", "cell"], ["y"], hidden_size=32),
+    ]
+    weights = [initializer("wi", 1, 128, 8), initializer("wh", 1, 128, 32), initializer("state", 1, 1, 32, value=value)]
+    report = costs(read(chain(*nodes, inputs={"x": [5, 3, 8]}, weights=weights)))
+    assert report.totals["params"] == 128 * 40 + params
+
+
 # --- where others are wrong -----------------------------------------------------------------------------------------
 
 
@@ -240,6 +267,47 @@ def test_the_branch_of_a_known_condition_takes_its_place(condition, wanted):
         op("If", "c", "y", then_branch=then, else_branch=other),
     ]
     assert answer(chain(*nodes, inputs={"x": [1, 4, 8, 8]})) == wanted
+
+
+# --- names and numbers ----------------------------------------------------------------------------------------------
+
+
+def scoped(node, *modules):
+    """A node as PyTorch's newer exporter writes it: the modules apart from the name."""
+    node.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="a long text")
+    node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=str(["", *modules, "own"]))
+    return node
+
+
+def test_modules_that_a_file_notes_apart_nest_as_others():
+    nodes = [
+        scoped(op("Relu", "x", "a"), "stem", "stem.0"),
+        scoped(op("Relu", "a", "b"), "stem", "stem.0"),
+        scoped(op("Relu", "b", "c"), "stem", "stem.0", "stem.0.act"),
+        scoped(op("Relu", "c", "d"), "blocks.3", "blocks.3.act"),
+        scoped(op("Relu", "d", "y")),
+    ]
+    network = read(chain(*nodes, inputs={"x": [1, 4]}))
+    assert [node.name for node in network.nodes] == [
+        "/stem/stem.0/Relu", "/stem/stem.0/Relu_1", "/stem/stem.0/act/Relu", "/blocks.3/act/Relu", "/Relu",
+    ]  # fmt: skip
+    rows = costs(network, by="module", depth=1).rows
+    assert [(row.name, row.layers) for row in rows] == [("/stem", 3), ("/blocks.3/act/Relu", 0), ("/Relu", 0)]
+
+
+def test_numbers_have_as_few_digits_as_float32_needs():
+    parts = [initializer(name, 8) for name in ("w", "b", "mean", "var")]
+    nodes = [op("BatchNormalization", "x w b mean var", "a", epsilon=1e-3, momentum=0.97), op("Elu", "a", alpha=1 / 3)]
+    network = read(chain(*nodes, inputs={"x": [1, 8, 4, 4]}, weights=parts))
+    norm, elu = (node.layer for node in network.nodes)
+    assert (norm.eps, norm.momentum, np.float32(elu.alpha), elu.alpha) == (1e-3, 0.03, np.float32(1 / 3), 0.33333334)
+
+
+def test_the_end_of_a_slice_is_the_end_of_its_axis():
+    numbers = [integers("start", [0]), integers("end", [(1 << 63) - 1]), integers("axis", [1]), integers("step", [2])]
+    network = read(chain(op("Slice", "x start end axis step"), inputs={"x": [1, 7]}, weights=numbers))
+    assert network.nodes[0].layer.ends == (7,)
+    assert shapes(network).answer == (1, 4)
 
 
 # --- what is not known ----------------------------------------------------------------------------------------------
@@ -485,6 +553,53 @@ def test_a_document(tmp_path, capsys):
     assert run_command_line(["flops", str(path)]) == 1
     assert "dimension batch of input x" in capsys.readouterr().err
     assert resolve(read_network([str(path)], input_shape="3x8x8"))
+
+
+def two_inputs(tmp_path):
+    path = tmp_path / "two.onnx"
+    path.write_bytes(chain(op("Add", "a b"), inputs={"a": ["n", 4], "b": ["n", 1]}).SerializeToString())
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "said"),
+    [
+        (["a=3x4", "b=3x1"], 0, "3x4\n"),
+        (["a=3x4,b=3x1"], 0, "3x4\n"),
+        (["a=3x4", "a=3x4"], 2, "error: the input a is given twice"),
+        (["3x4", "3x1"], 2, "error: --input is given 2 times, 3x4 and 3x1; keep one of them, or for a model with"),
+        (["a=3x4", "3x1"], 2, "error: --input is given 2 times"),
+        (["3x4"], 2, "has 2 inputs, a, b; name the one that is meant, such as --input a=3x4"),
+    ],
+)
+def test_the_option_input_may_be_repeated(given, status, said, tmp_path, capsys):
+    from convcalc.cli import run_command_line
+
+    words = [word for text in given for word in ("--input", text)]
+    assert run_command_line(["shape", two_inputs(tmp_path), *words, "-q"]) == status
+    output = capsys.readouterr()
+    assert said in (output.err if status else output.out)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "more", "sentence"),
+    [
+        ([op("Constant", "", value_floats=[1.0])], {"y": None}, {}, "the model computes nothing: what it gives stands"),
+        ([], {}, {}, "m.onnx: its graph has no nodes and no outputs"),
+        ([op("Constant", "", value_floats=[1.0])], {"y": None}, {"x": (3,)}, "m.onnx has no inputs; leave out"),
+        ([op("Constant", "", value_floats=[1.0])], {"y": None}, {"": (3,)}, "m.onnx has no inputs; leave out"),
+    ],
+)
+def test_a_model_without_inputs(nodes, outputs, more, sentence):
+    with pytest.raises(ConvcalcError) as caught:
+        costs(read_onnx(model(nodes, {}, outputs).SerializeToString(), "m.onnx", given=more))
+    assert sentence in str(caught.value)
+
+
+def test_a_model_that_makes_its_own_tensors_needs_no_input():
+    told = [helper.make_tensor_value_info("a", TensorProto.FLOAT, [2, 3])]
+    nodes = [op("RandomNormal", "", "a", shape=[2, 3]), op("Relu", "a")]
+    assert answer(chain(*nodes, inputs={}, value_infos=told)) == (2, 3)
 
 
 # --- the receptive field --------------------------------------------------------------------------------------------

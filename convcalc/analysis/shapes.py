@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from convcalc import formulas
 from convcalc.analysis.report import Diagnostic, Report, Row, Value
-from convcalc.errors import ConvcalcError, ExpressionError, ShapeError, UnsupportedOpError
+from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, ShapeError, UnsupportedOpError
 from convcalc.layers import kind_of
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.layers.opaque import Opaque
@@ -62,7 +62,7 @@ def resolve(network: Network, *, explain: bool = False, partial: bool = False) -
 
     With `partial`, layers of unknown shapes are resolved as such; without it they are an `UnsupportedOpError`.
     """
-    if not network.inputs and not network.constants:
+    if not network.inputs and not network.constants and all(node.inputs for node in network.nodes):
         raise no_input()
     shapes = {name: given.shape for name, given in network.inputs.items()}
     shapes |= {name: constant.shape for name, constant in network.constants.items()}
@@ -244,8 +244,10 @@ def diagnose(network: Network, resolved: list[Resolved]) -> tuple[Diagnostic, ..
 
 
 def need_layers(network: Network) -> None:
-    """Raise `ExpressionError` for a network of an input alone."""
+    """Raise `ExpressionError` for a network of an input alone, `ModelFileError` for a file of constants alone."""
     if not network.nodes:
+        if network.outputs and all(name in network.constants for name in network.outputs):
+            raise ModelFileError("the model computes nothing: what it gives stands in its file")
         raise ExpressionError("there is no layer after the input; write one, such as conv:64,k3")
 
 

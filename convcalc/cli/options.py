@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from convcalc.errors import ExpressionError
+
 FORMATS = ("table", "plain", "tsv", "csv", "json", "jsonl", "markdown")
 
 _LAYER = "A layer by options"
@@ -56,7 +58,8 @@ LAYER_OPTIONS = (
     Shared("ceil_mode", "--ceil-mode", "Let the last window of a pool stick out.", _LAYER, bool | None),
 )
 NETWORK_OPTIONS = (
-    Shared("input_shape", "--input", "The input's shape, such as 3x224x224.", _NETWORK, metavar="SHAPE"),
+    Shared("input_shape", "--input", "The input's shape, such as 3x224x224; of a model with several: NAME=SHAPE, "
+           "each by its own --input.", _NETWORK, list[str] | None, "SHAPE"),
     Shared("batch", "--batch", "Samples at once.", _NETWORK, int | None, "N"),
     Shared("assume_sequential", "--assume-sequential",
            "For PyTorch's text: every container calls its modules in printed order.", _NETWORK, bool),
@@ -107,8 +110,9 @@ def verb(shared: Sequence[Shared] = SHARED) -> Callable[[Callable[..., None]], C
         names = [option.name for option in shared]
 
         def command(words: list[str] | None = None, **values: Any) -> None:
-            question = Question(words or [], {name: values.pop(name) for name in names})
-            function(question, **values)
+            options = {name: values.pop(name) for name in names}
+            options["input_shape"] = _one_input(options.get("input_shape") or [])
+            function(Question(words or [], options), **values)
 
         parameters = [_WORDS, *own, *(option.parameter() for option in shared)]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
@@ -116,6 +120,17 @@ def verb(shared: Sequence[Shared] = SHARED) -> Callable[[Callable[..., None]], C
         return command
 
     return make
+
+
+def _one_input(given: Sequence[str]) -> str | None:
+    """All that --input was given, as x=1x3x224x224,y=1x10. Raises `ExpressionError` for several without names."""
+    if len(given) > 1 and not all("=" in text for text in given):
+        raise ExpressionError(
+            f"--input is given {len(given)} times, {' and '.join(given)}; keep one of them, or for a model with"
+            " several inputs name each, such as --input x=1x3x224x224 --input y=1x10",
+            field="input",
+        )
+    return ",".join(given) or None
 
 
 class _ExamplesFirst:
