@@ -47,13 +47,25 @@ class Constant:
         return numpy.array(self.value, self.dtype).reshape(self.shape)
 
 
+class Unsaid:
+    """A field of a layer that its text leaves out: what it is taken as, what else it may be, and the layer then."""
+
+    __slots__ = ("field", "layer", "other", "taken")
+
+    def __init__(self, field: str, taken: str, other: str, layer: Layer) -> None:
+        self.field = field
+        self.taken = taken
+        self.other = other
+        self.layer = layer
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """A layer at its place: the names of the tensors that come in and go out.
 
-    `span` and `spans` (by field) say where it was written, for errors. In a model that came from a file `weights` names
-    the tensor that each parameter and buffer is, `op` is what the file calls the layer,
-    and `attributes` are all that it says of it.
+    `span` and `spans` (by field) say where it was written, for errors, and `unsaid` what its text leaves out. In a
+    model that came from a file `weights` names the tensor that each parameter and buffer is, `op` is what the file
+    calls the layer, and `attributes` are all that it says of it.
     """
 
     name: str
@@ -65,6 +77,7 @@ class Node:
     weights: Mapping[str, str] = field(default_factory=dict)
     op: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    unsaid: tuple[Unsaid, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +120,11 @@ class Network:
             return cls({}, tuple(nodes), (current,))
         given = Input((1 if batch is None else batch, *input), batch_given=batch is not None)
         return cls({"input": given}, tuple(nodes), (current,))
+
+    @property
+    def reads_nothing(self) -> bool:
+        """Whether nothing reads an input: parameters alone can be asked for then."""
+        return not any("input" in node.inputs for node in self.nodes)
 
     def with_batch(self, batch: int) -> Network:
         """The same network on so many samples. Raises `ExpressionError` when the input's shape has a batch already."""

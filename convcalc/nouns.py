@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import errno
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -291,8 +292,8 @@ def _read_text(
 
 
 def _is_printed(text: str) -> bool:
-    """Whether PyTorch printed a text; its reader is loaded only for one of several lines."""
-    if "\n" not in text.strip() or ")" not in text:
+    """Whether PyTorch printed a text; its reader is loaded only for one that has several lines or looks like a call."""
+    if ")" not in text or ("\n" not in text.strip() and not re.match(r"\s*[A-Z]\w*\(", text)):
         return False
     from convcalc.torch_text import looks_printed
 

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from convcalc.analysis.costs import costs
+from convcalc.analysis.memory import memory
 from convcalc.analysis.report import Report
 from convcalc.analysis.shapes import shapes
 from convcalc.analysis.summary import summary
@@ -113,15 +114,26 @@ def test_attention_owns_what_is_not_printed() -> None:
     report = costs(network(ENCODER, (10, 8)))
     assert report.totals["params"] == ENCODER_PARAMS
     assert "params" not in report.partial
-    assert report.status == "partial"
-    assert "note: in_proj of MultiheadAttention (self_attn) is not printed" in said(report)
 
 
-def test_attention_is_costed_in_printed_order() -> None:
-    report = costs(network(ENCODER, (10, 8), sequential=True))
+def test_pytorchs_encoder_is_wired_as_its_code_does() -> None:
+    report = costs(network(ENCODER, (10, 8)))
     projections, products = 10 * 8 * 32, 2 * 10 * 10 * 8
     assert report.totals["macs"] == projections + products + 2 * 10 * 8 * 2048
     assert (report.status, report.rows[-1].outputs) == ("complete", ((10, 8),))
+    assert [row.name for row in report.rows if row.kind == "add"] == ["add1", "add2"]
+    # 2 heads of 10 x 10 scores: 1,600 products, a scale each, 1,320 additions, and 48 operations for each softmax of 10
+    assert said(report).splitlines() == [
+        "note: num_heads is not printed and taken as 1; 2 gives 4,080 FLOPs",
+        "note: activation is not printed and taken as relu; gelu gives 102,400 FLOPs",
+    ]
+
+
+def test_in_proj_of_an_attention_elsewhere_is_taken_as_the_usual_one() -> None:
+    inner = "\n".join(ENCODER.splitlines()[1:4])
+    report = costs(network(f"Net(\n{inner}\n)", (10, 8)))
+    assert report.totals["params"] == 3 * 8 * 8 + 3 * 8 + 8 * 8 + 8
+    assert "note: in_proj of MultiheadAttention (self_attn) is not printed" in said(report)
 
 
 def test_of_recurrent_modules_and_embeddings_the_parameters_are_known() -> None:
@@ -134,11 +146,11 @@ def test_of_recurrent_modules_and_embeddings_the_parameters_are_known() -> None:
 
 
 def test_unknown_modules_are_named_and_stop_what_follows() -> None:
-    text = CHAIN.replace("ReLU(inplace=True)", "StochasticDepth(p=0.1, mode=row)")
+    text = CHAIN.replace("ReLU(inplace=True)", "Mystery(p=0.1, mode=row)")
     report = costs(network(text))
-    assert "warning: not known, and counted nowhere: StochasticDepth (1.act)" in said(report)
+    assert "warning: not known, and counted nowhere: Mystery (1.act)" in said(report)
     assert [row.outputs for row in report.rows][1:3] == [((8, 16, 16),), ()]
-    assert report.rows[2].layer == "StochasticDepth(p=0.1, mode=row)"
+    assert report.rows[2].layer == "Mystery(p=0.1, mode=row)"
     assert {"params", "macs"} <= report.partial
 
 
@@ -150,7 +162,8 @@ def test_unknown_modules_are_named_and_stop_what_follows() -> None:
         ("Embedding(3, 0)", "Embedding"),
         ("Conv2d(3, 4, kernel_size=(1, 1), stride=(1, 1), style=odd)", "Conv2d"),  # not PyTorch's
         ("Linear(nonsense of somebody)", "Linear"),
-        ("ParameterList(  (0): Parameter containing: [torch.float32 of size 3])", "ParameterList"),
+        ("Mystery[custom]", "Mystery"),
+        ("<lambda>", "<lambda>"),
         ("MultiheadAttention()", "MultiheadAttention"),
     ],
 )
@@ -171,7 +184,7 @@ def test_a_size_that_is_not_printed_leaves_the_shape_unknown() -> None:
     ("layer", "size", "found"),
     [
         ("AvgPool2d(kernel_size=3, stride=2, padding=0)", 32,
-         ["0 (avgpool): ceil_mode is not printed and taken as false; true gives 3x16x16"]),
+         ["ceil_mode is not printed and taken as false; true gives 3x16x16"]),
         ("AvgPool2d(kernel_size=2, stride=2, padding=0)", 32, []),
         ("MaxPool2d(kernel_size=3, stride=2, padding=0, dilation=1, ceil_mode=False)", 32, []),
     ],
@@ -194,21 +207,28 @@ def test_attributes_that_pytorch_adds() -> None:
     assert report.totals["params"] == 3 * 4 * 9 + 4 + 8 + 16
 
 
-def test_a_parametrised_module_may_own_more() -> None:
-    text = """Sequential(
+@pytest.mark.parametrize(
+    ("makes", "params", "partial"),
+    [("_WeightNorm", 16 + 4, set()), ("_SpectralNorm", 16, set()), ("_Orthogonal", 16, set()),
+     ("Symmetric", 16, {"params"})],
+)  # fmt: skip
+def test_a_parametrised_module(makes: str, params: int, partial: set[str]) -> None:
+    text = f"""Sequential(
   (0): ParametrizedLinear(
     in_features=3, out_features=4, bias=True
     (parametrizations): ModuleDict(
       (weight): ParametrizationList(
-        (0): _WeightNorm()
+        (0): {makes}()
       )
     )
   )
 )"""
     report = costs(network(text, (3,)))
-    assert report.totals["params"] == 16
-    assert report.partial == {"params"}
-    assert "ParametrizedLinear (0) may own" in said(report)
+    assert report.totals["params"] == params
+    assert report.partial & {"params"} == partial
+    assert report.totals["macs"] == 12
+    assert f"warning: what it costs to make the weights anew is not counted: {makes} (0)" in said(report)
+    assert ("may own some" in said(report)) == bool(partial)
 
 
 def test_wrappers_are_seen_through() -> None:
@@ -223,7 +243,14 @@ def test_wrappers_are_seen_through() -> None:
     [
         (CHAIN, True),
         ("\n\n" + CHAIN, True),
-        ("Sequential()", False),
+        ("Sequential()", True),
+        ("LSTM(4, 8)\n", True),
+        ("Mystery(width=3)", True),
+        ("ReLU(inplace=True)", False),
+        ("Conv4d(3, 64, kernel_size=(7, 7))", False),
+        ("INFO: built\n" + CHAIN, True),
+        ("\x1b[32mINFO\x1b[0m model = " + CHAIN, True),
+        (CHAIN.replace("\n", "\r\n").replace("  ", "\t"), True),
         ("Conv2d(3, 64, kernel_size=(7, 7))\nReLU()", False),
         ("conv:64,k3\nrelu\n", False),
         ("# Sequential(\nrelu\n", False),
@@ -237,10 +264,10 @@ def test_what_looks_printed(text: str, printed: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "line"),
     [
-        (")\nNet(\n  (a): ReLU()\n)", "this line is no module, such as Sequential(", 1),
+        ("Net", "this line is no module, such as Sequential(", 1),
         ("Net(\n  (a): ReLU()", "Net( is not closed; the text ends too early", 1),
         ("Net(\n  (a): Block(\n    (b): ReLU()\n", "Block( is not closed; the text ends too early", 2),
-        (CHAIN + "done", "the model has ended before this line; one model is read at a time", 11),
+        (CHAIN + CHAIN, "the model has ended before this line; one model is read at a time", 11),
         ("Sequential(\n  (0): ReLU()\n  (0): ReLU()\n)", "two modules are named 0", 3),
         ("Sequential(\n  (0-1): 5 x ReLU()\n)", "5 modules need a name such as (0-4)", 2),
         ("ModuleList(\n  (0-999999998): 999999999 x ReLU()\n)",
@@ -255,6 +282,157 @@ def test_a_text_that_is_wrong(text: str, message: str, line: int) -> None:
     assert caught.value.message == message
     assert caught.value.span is not None
     assert caught.value.span.source.line_number == line
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "note"),
+    [
+        ("", "", []),
+        (">>> import torch\n>>> model\n", "", ["2 lines before or after the printed model not read"]),
+        ("model: ", "\n$ \n", ["1 line before or after the printed model not read"]),
+    ],
+)
+def test_what_stands_around_a_model_is_stepped_over(before: str, after: str, note: list[str]) -> None:
+    report = costs(network(f"{before}\x1b[1m{CHAIN}\x1b[0m{after}"))
+    assert report.totals["params"] == 8 * 3 * 9 + 8 + 16 + 5130
+    assert [item.message for item in report.diagnostics] == note
+
+
+@pytest.mark.parametrize(
+    ("text", "params", "known"),
+    [
+        ("LSTM(4, 8)", 4 * 8 * (4 + 8 + 2), True),
+        ("Sequential()", 0, True),
+        ("ModuleList()", 0, True),
+        ("Embedding(10, 3)", 30, True),
+        ("torch.nn.modules.container.Sequential()", 0, True),
+        ("Mystery(width=3)", None, False),
+    ],
+)
+def test_a_module_on_one_line(text: str, params: int | None, known: bool) -> None:
+    report = costs(PrintedModel(text, "model").network())
+    assert report.totals["params"] == params
+    assert ("params" not in report.partial) == known
+
+
+def test_torchscript_says_what_to_print_instead() -> None:
+    text = "Sequential(\n  original_name=Sequential\n  (0): Conv2d(original_name=Conv2d)\n)"
+    with pytest.raises(ConvcalcError, match="TorchScript prints no sizes; print the model that this was made of"):
+        network(text)
+
+
+def test_parameters_in_lists_are_counted() -> None:
+    text = """Net(
+  (scales): ParameterList(
+      (0): Parameter containing: [torch.float32 of size 3x4]
+      (1): Tensor containing: [torch.float32 of size 7]
+      (2): Parameter containing: [torch.cuda.FloatTensor of size 5 (GPU 0)]
+      (3): Parameter containing: [torch.float32 of size ]
+      (4): Object of type: int
+  )
+  (none): None
+  (act): ReLU()
+)"""
+    report = costs(network(text))
+    assert report.totals["params"] == 12 + 5 + 1
+    assert [row.name for row in report.rows] == ["scales.0", "scales.1", "scales.2", "scales.3", "act"]
+    assert network(text, sequential=True).nodes[-1].inputs == ("input",)
+
+
+def test_without_an_input_parameters_are_known() -> None:
+    for text in (CHAIN, BLOCKS):
+        found = PrintedModel(text, "model").network()
+        report = costs(found)
+        assert report.totals["params"] == costs(network(text)).totals["params"]
+        assert report.totals["macs"] is None
+        assert report.status == "partial"
+        assert said(report).splitlines()[-1] == (
+            "warning: there is no input, so shapes and costs are not known; --input 3x224x224 gives one"
+        )
+        assert summary(found).totals["parameters"] == 4 * int(str(report.totals["params"]))
+
+
+RESIDUAL = """\
+Net(
+  (stem): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+  (block): Block(
+    (conv1): Conv2d(8, 16, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
+    (conv2): Conv2d(16, 16, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+    (shortcut): Sequential(
+      (0): Conv2d(8, 16, kernel_size=(1, 1), stride=(2, 2))
+    )
+  )
+  (drop): Dropout(p=0.1, inplace=False)
+  (fc): Linear(in_features=16, out_features=10, bias=True)
+)
+"""
+
+
+def test_a_shortcut_reads_what_came_into_its_block() -> None:
+    report = costs(network(RESIDUAL, sequential=True))
+    macs = 1024 * 3 * 8 * 9 + 256 * (8 * 16 * 9 + 16 * 16 * 9 + 8 * 16) + 160
+    assert report.totals["macs"] == macs
+    assert report.rows[-1].outputs == ((10,),)
+    assert said(report).splitlines()[:2] == [
+        "note: a mean over 16x16 is assumed before fc, which needs 16 numbers",
+        "note: block.shortcut.0 does not fit after the module before: what came into a container around is taken",
+    ]
+    assert report.partial == {"params"}
+
+
+def test_what_does_not_fit_in_printed_order_is_named_and_stops_what_follows() -> None:
+    report = costs(network(RESIDUAL.replace("(0): Conv2d(8,", "(0): Conv2d(24,"), sequential=True))
+    assert {"params", "macs"} <= report.partial
+    assert report.totals["macs"] == 1024 * 3 * 8 * 9 + 256 * (8 * 16 * 9 + 16 * 16 * 9)
+    assert "block.shortcut.0 does not take the 16x16x16 that come in printed order (in_channels is 24, but" in said(
+        report
+    )
+
+
+def test_squeeze_and_excitation_multiplies_what_came() -> None:
+    text = """Sequential(
+  (0): SqueezeExcitation(
+    (avgpool): AdaptiveAvgPool2d(output_size=1)
+    (fc1): Conv2d(32, 8, kernel_size=(1, 1), stride=(1, 1))
+    (fc2): Conv2d(8, 32, kernel_size=(1, 1), stride=(1, 1))
+    (activation): SiLU(inplace=True)
+    (scale_activation): Sigmoid()
+  )
+)"""
+    report = costs(network(text, (32, 7, 7)))
+    assert (report.status, report.rows[-1].outputs, report.totals["macs"]) == ("complete", ((32, 7, 7),), 512)
+
+
+@pytest.mark.parametrize(
+    ("text", "verb", "notes"),
+    [
+        ("Hardswish()", memory, ["inplace is not printed and taken as false; true writes over its input"]),
+        ("Hardswish()", costs, []),
+        ("Hardswish()", shapes, []),
+        ("MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)", memory,
+         ["return_indices is not printed and taken as false; true gives 2 outputs"]),
+        ("MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)\n  (2): ReLU()", memory, []),
+        ("LayerNorm((3, 8, 8), eps=1e-05, elementwise_affine=True)", costs,
+         ["bias is not printed and taken as true; false gives 192 parameters"]),
+        ("LayerNorm((3, 8, 8), eps=1e-05, elementwise_affine=True, bias=True)", costs, []),
+        ("LayerNorm((3, 8, 8), eps=1e-05, elementwise_affine=False)", costs, []),
+        ("Upsample(scale_factor=2.0, mode='bilinear')", memory, []),
+        ("AvgPool2d(kernel_size=3, stride=1, padding=1)", costs, []),
+    ],
+)  # fmt: skip
+def test_what_is_not_printed_is_said_by_the_verb_that_it_concerns(text: str, verb, notes: list[str]) -> None:
+    report = verb(
+        network(f"Sequential(\n  (0): Conv2d(3, 3, kernel_size=(1, 1), stride=(1, 1))\n  (1): {text}\n)", (3, 8, 8))
+    )
+    assert [item.message for item in report.diagnostics] == notes
+
+
+def test_equal_layers_say_once_what_is_not_printed() -> None:
+    lines = "".join(f"  ({index}): Hardswish()\n" for index in range(3))
+    report = memory(network(f"Sequential(\n{lines})"))
+    assert [(item.layer, item.message) for item in report.diagnostics] == [
+        ("0 (hardswish)", "inplace is not printed and taken as false; true writes over its input, and so for 2 more")
+    ]
 
 
 def test_lists_of_lists_do_not_explode() -> None:

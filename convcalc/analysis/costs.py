@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
 from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, located, need_layers, resolve, rule
+from convcalc.analysis.unsaid import other_cost
 from convcalc.errors import ConvcalcError
 from convcalc.layers.base import Cost, choice, whole
 from convcalc.network import Network
@@ -66,7 +67,7 @@ def costs(
         rows.append(base_row(item, view, values, reasons, steps))
     totals = total(columns, rows)
     partial = parts(columns, rows) | ({"params"} if network.hidden else set())
-    diagnostics = [*diagnose(network, resolved)]
+    diagnostics = [*diagnose(network, resolved, other_cost)]
     if convention != "exact":
         diagnostics.append(Diagnostic("note", f"FLOPs by the convention of {convention}"))
     _time(totals, samples, speed, backward=backward)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from convcalc.analysis.costs import needs_gradient, parts, total
 from convcalc.analysis.report import Column, Report, Value
 from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, need_layers, resolve
+from convcalc.analysis.unsaid import other_memory
 from convcalc.layers.base import choice
 from convcalc.network import Network
 from convcalc.tracing import product
@@ -113,7 +114,7 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
         tuple(rows),
         totals,
         answer,
-        diagnose(network, resolved),
+        diagnose(network, resolved, other_memory),
         partial=frozenset(partial),
     )
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from convcalc import formulas
 from convcalc.analysis.report import Diagnostic, Report, Row, Value
+from convcalc.analysis.unsaid import Effect, other_shape, unsaid
 from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, ShapeError, UnsupportedOpError
 from convcalc.layers import kind_of
 from convcalc.layers.base import Layer, Shape, shape_text
@@ -62,7 +63,8 @@ def resolve(network: Network, *, explain: bool = False, partial: bool = False) -
 
     With `partial`, layers of unknown shapes are resolved as such; without it they are an `UnsupportedOpError`.
     """
-    if not network.inputs and not network.constants and all(node.inputs for node in network.nodes):
+    fed = network.inputs or network.constants or any(not node.inputs for node in network.nodes)
+    if not (fed or (partial and network.reads_nothing)):
         raise no_input()
     shapes = {name: given.shape for name, given in network.inputs.items()}
     shapes |= {name: constant.shape for name, constant in network.constants.items()}
@@ -226,9 +228,12 @@ def rule(method: Callable[..., object]) -> str:
     return " ".join((words[:1].lower() + words[1:] if words[1:2].islower() or words[1:2] == " " else words).split())
 
 
-def diagnose(network: Network, resolved: list[Resolved]) -> tuple[Diagnostic, ...]:
-    """What to know about the network whatever was asked: how the input was read, and each layer's warnings."""
+def diagnose(network: Network, resolved: list[Resolved], effect: Effect = other_shape) -> tuple[Diagnostic, ...]:
+    """What to know about the network: how the input was read, each layer's warnings, and what was left out of its text
+    where that has this effect on what was asked.
+    """
     found = [Diagnostic("note", note) for note in network.notes]
+    found += unsaid(resolved, effect)
     found += [Diagnostic("warning", text) for text in network.warnings]
     spatial = False
     for item in resolved:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convcalc.analysis.shapes import Resolved, View, located, resolve
+from convcalc.analysis.unsaid import other_values, unsaid
 from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError, did_you_mean
 from convcalc.executor.algorithms import direct_only, forced
 from convcalc.executor.fusion import Step, joined_steps, single_steps
@@ -166,6 +167,7 @@ def prepare(
         network, given, drop_channels = _settle(program, x, weights, bias)
         arrays = {"input": x.reshape(network.inputs["input"].shape)}
     resolved = resolve(network)
+    notes += (f"layer {item.layer}: {item.message}" for item in unsaid(resolved, other_values))
     dtype = _float_type(arrays.values())
     need(plan(network, resolved, str(dtype)), sum(array.nbytes for array in (*arrays.values(), *given.values())))
     ready, drawn = _all_weights(resolved, given, dtype, seed)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import inspect
 import random
 import warnings
+from dataclasses import replace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from convcalc.analysis.costs import costs  # noqa: E402  after torch is known to be there
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402  after torch is known to be there
+
+from convcalc.analysis.costs import costs  # noqa: E402
 from convcalc.analysis.memory import memory  # noqa: E402
-from convcalc.layers import LAYERS  # noqa: E402
+from convcalc.analysis.shapes import shapes  # noqa: E402
+from convcalc.layers import LAYERS, find_kind  # noqa: E402
+from convcalc.network import tensor_names  # noqa: E402
 from convcalc.torch_text import PrintedModel  # noqa: E402
 
 nn = torch.nn
@@ -80,6 +85,77 @@ def test_every_class_as_it_prints(name: str) -> None:
         wanted = tuple(model(torch.zeros(given_to(name))).shape)
     assert report.rows[-1].outputs == (wanted,)
     assert report.status == "complete"
+
+
+OTHER_VALUES = {
+    bool: lambda value: not value, int: lambda value: value + 1, float: lambda value: value + 0.25,
+}  # fmt: skip
+SPECIAL = {
+    "padding_mode": "circular", "mode": "bilinear", "approximate": "tanh", "padding": 1, "stride": 3, "dilation": 2,
+    "divisor_override": 7, "align_corners": True, "recompute_scale_factor": True, "end_dim": 2, "start_dim": 2,
+    "output_size": 2, "kernel_size": 3, "in_channels": 4, "num_features": 4, "num_channels": 4,
+    "normalized_shape": (8, 8), "lower": 0.2, "in_features": 8,
+    "unflattened_size": (4, 1), "num_parameters": 4, "dim": 1, "groups": 4, "size": 4,
+}  # fmt: skip
+NO_FIELDS = ("device", "dtype", "args", "kwargs", "_random_samples", "process_group", "min_value", "max_value", "init")
+"""What changes no answer, or is another name for what does."""
+LEFT_OUT = {
+    "ceil_mode", "count_include_pad", "divisor_override", "align_corners", "recompute_scale_factor", "inplace",
+    "return_indices", "bias",
+}  # fmt: skip
+"""What some classes do not print; bias of an instance norm that has no weights."""
+
+
+def variations() -> list[tuple[str, str]]:
+    return [
+        (name, field)
+        for name in class_names()
+        if not name.startswith(NOT_PRINTED)
+        for field in inspect.signature(getattr(nn, name)).parameters
+        if field not in NO_FIELDS
+    ]
+
+
+@pytest.mark.parametrize(("name", "field"), variations())
+def test_what_a_class_prints_and_what_it_leaves_out(name: str, field: str) -> None:
+    """An argument that changes the text changes the layer; one that does not is said by the verbs that it concerns."""
+    cls = getattr(nn, name)
+    parameters = inspect.signature(cls).parameters
+    given = {key: ARGUMENTS[key] for key, one in parameters.items() if one.default is inspect.Parameter.empty}
+    if name.startswith("Upsampl") and field != "size":
+        given["scale_factor"] = 2.0
+    if field == "align_corners":
+        given["mode"] = "bilinear"
+    plain = parameters[field].default
+    value = SPECIAL[field] if field in SPECIAL else OTHER_VALUES.get(type(plain), lambda _: 1)(plain)
+    if name.startswith("LPPool") and field == "norm_type":
+        value = 3.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            one, other = cls(**given), cls(**{**given, field: value})
+        except ValueError:
+            assert (name[:-2], field) == ("ConvTranspose", "padding_mode")  # zeros alone
+            return
+    found, rank = find_kind(name)
+    made_here = found.layer_class(rank)(**{**given, field: value})
+    text = f"Sequential(\n  (0): {other!r}\n)"
+    network = PrintedModel(text, "model").network(given_to(name))
+    node = network.nodes[0]
+    if repr(one) != repr(other):
+        assert node.layer == made_here
+        return
+    same = type(node.layer)(**{**given, field: value}) == node.layer
+    assert same or field in LEFT_OUT
+    outputs = tensor_names(node.name, made_here)
+    for verb, key in ((costs, "flops"), (memory, "activations"), (shapes, None)):
+        taken = verb(network)
+        there = verb(replace(network, nodes=(replace(node, layer=made_here, outputs=outputs, unsaid=()),)))
+        if key is None:
+            changes = taken.answer != there.answer
+        else:
+            changes = any(taken.totals[name] != there.totals[name] for name in (key, "params") if name in taken.totals)
+        assert any(item.message.startswith(f"{field} is not printed") for item in taken.diagnostics) == changes
 
 
 @pytest.mark.parametrize(
@@ -157,3 +233,25 @@ def test_random_models(seed: int) -> None:
     if not any(word in text for word in ("Somebodys", "ModuleList", "Multihead")):
         assert report.status == "complete"
         assert report.rows[-1].outputs[0] == tuple(model(torch.zeros(1, 8, 8, 8)).shape[1:])
+
+
+@pytest.mark.parametrize("given", [{}, {"norm_first": True}, {"activation": "gelu"}, {"bias": False}])
+def test_an_encoder_costs_what_torch_counts(given: dict[str, object]) -> None:
+    layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True, **given)
+    model = nn.Sequential(nn.Linear(6, 16), nn.TransformerEncoder(layer, 3, nn.LayerNorm(16), False), nn.Linear(16, 2))
+    # In training mode, so that torch does not take its fused kernel, which its counter does not know.
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 10, 6))
+    report = costs(PrintedModel(str(model), "model").network((10, 6)))
+    assert report.totals["params"] == sum(parameter.numel() for parameter in model.parameters())
+    assert report.totals["macs"] == counter.get_total_flops() // 2
+    assert (report.status, report.rows[-1].outputs) == ("complete", ((10, 2),))
+
+
+@pytest.mark.parametrize("parametrize", ["weight_norm", "spectral_norm", "orthogonal"])
+def test_parametrised_modules_own_what_torch_counts(parametrize: str) -> None:
+    model = nn.Sequential(getattr(torch.nn.utils.parametrizations, parametrize)(nn.Conv2d(3, 4, 3)), nn.ReLU())
+    report = costs(PrintedModel(str(model), "model").network((3, 8, 8)))
+    assert report.totals["params"] == sum(parameter.numel() for parameter in model.parameters())
+    assert report.totals["macs"] == 6 * 6 * 4 * 27
+    assert "params" not in report.partial
