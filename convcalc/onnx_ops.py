@@ -686,27 +686,47 @@ def _resize(call: Call) -> Plan:
     scales, sizes = _scales(call)
     axes = [_axis(axis, shape) for axis in call.integers("axes") or range(len(shape))]
     output = list(shape)
+    part: dict[int, tuple[float, float]] = {}
+    if call.text("coordinate_transformation_mode", "") == "tf_crop_and_resize":
+        region = call.values(1, "region")
+        part = dict(zip(axes, zip(region[: len(axes)], region[len(axes) :], strict=True), strict=True))
+    policy = call.text("keep_aspect_ratio_policy", "stretch")
     if sizes is not None:
-        policy = call.text("keep_aspect_ratio_policy", "stretch")
         if policy != "stretch":
             pick = min if policy == "not_larger" else max
             scale = pick(size / shape[axis] for axis, size in zip(axes, sizes, strict=True))
+            scales = [scale] * len(axes)
             sizes = [floor(scale * shape[axis] + 0.5) for axis in axes]
         for axis, size in zip(axes, sizes, strict=True):
             output[axis] = size
     elif scales is not None:
-        region = (
-            call.values(1, "region") if call.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" else []
-        )
-        for place, (axis, scale) in enumerate(zip(axes, scales, strict=True)):
-            part = region[place + len(axes)] - region[place] if region else 1
-            output[axis] = floor(shape[axis] * part * scale)
+        for axis, scale in zip(axes, scales, strict=True):
+            start, end = part.get(axis, (0.0, 1.0))
+            output[axis] = floor(shape[axis] * (end - start) * scale)
     else:
         raise ModelFileError(f"{call.where}: neither sizes nor scales are given")
     upsampled = _upsampled(call, mode, output, scales if sizes is None else None)
     if upsampled is not None:
         return Plan(upsampled, (0,))
-    return Plan(_class("resize")(tuple(output), {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)), (0,))
+    factors = None
+    if sizes is None or policy != "stretch":
+        factors = [1.0] * len(shape)
+        for axis, scale in zip(axes, scales or (), strict=True):
+            factors[axis] = scale
+    old = call.op == "Upsample" or call.opset < 11
+    layer = _class("resize")(
+        tuple(output),
+        {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode),
+        "asymmetric" if old else call.text("coordinate_transformation_mode", "half_pixel"),
+        "floor" if old else call.text("nearest_mode", "round_prefer_floor"),
+        None if factors is None else tuple(factors),
+        bool(call.integer("antialias")),
+        bool(call.integer("exclude_outside")),
+        call.number("cubic_coeff_a", -0.75),
+        tuple(part.get(axis, (0.0, 1.0)) for axis in range(len(shape))) if part else None,
+        call.number("extrapolation_value", 0.0),
+    )
+    return Plan(layer, (0,))
 
 
 def _upsampled(call: Call, mode: str, output: Sequence[int], scales: Sequence[float] | None) -> Layer | None:
@@ -722,7 +742,8 @@ def _upsampled(call: Call, mode: str, output: Sequence[int], scales: Sequence[fl
         name, corners = "nearest", None
     elif mode in names and names[mode][rank - 1] and where in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         name, corners = names[mode][rank - 1], where == "align_corners"
-        if call.integer("antialias") or (mode == "cubic" and call.number("cubic_coeff_a", -0.75) != -0.75):
+        own = call.integer("exclude_outside") or call.number("cubic_coeff_a", -0.75) != -0.75
+        if call.integer("antialias") or (mode == "cubic" and own):
             return None
         # PyTorch has no rule of its own for a single output element, nor for corners at a given scale.
         if (where == "pytorch_half_pixel" and 1 in output[2:]) or (corners and scales is not None):

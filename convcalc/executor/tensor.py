@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from convcalc.executor.kernels import Array, Weights, kernel
+from convcalc.executor.resample import resized
 from convcalc.layers.tensor import (
     Cast,
     DepthToSpace,
@@ -15,6 +16,7 @@ from convcalc.layers.tensor import (
     Gather,
     GatherElements,
     PadAxes,
+    Resize,
     Shaped,
     Slice,
     SpaceToDepth,
@@ -115,3 +117,17 @@ def space_to_depth(layer: SpaceToDepth, inputs: tuple[Array, ...], weights: Weig
     x = inputs[0].reshape(batch, channels, height // size, size, width // size, size)
     x = x.transpose((0, 3, 5, 1, 2, 4) if layer.mode == "DCR" else (0, 1, 3, 5, 2, 4))
     return (x.reshape(batch, channels * size**2, height // size, width // size),)
+
+
+@kernel(Resize)
+def resize(layer: Resize, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """Axis after axis, in the input's type: whole numbers are rounded, and held to what the type can be."""
+    (x,) = inputs
+    wide = x.astype(np.result_type(x.dtype, np.float32), copy=False) if layer.mode != "nearest" else x
+    for axis, size in enumerate(x.shape):
+        if layer.changes(axis, size):
+            wide = resized(layer, wide, axis)
+    if x.dtype.kind in "iu" and wide.dtype != x.dtype:
+        limits = np.iinfo(x.dtype)
+        wide = np.clip(np.rint(wide), limits.min, limits.max)
+    return (wide.astype(x.dtype, copy=False),)

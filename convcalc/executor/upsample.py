@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import floor
+from functools import partial
 
 import numpy as np
 
 from convcalc.executor.adaptive import averages, averages_gradient
 from convcalc.executor.kernels import Array, Gradients, Weights, floats, gradient, kernel
+from convcalc.executor.resample import Taps, cubic_curve, linear_curve, taps, weighted
 from convcalc.layers.upsample import Upsample
 
 
@@ -19,7 +20,7 @@ def _ratio(layer: Upsample, axis: int, size: int, output: int) -> float:
     return 1 / factors[axis if len(factors) > 1 else 0]
 
 
-def _taps(layer: Upsample, axis: int, size: int, output: int) -> tuple[Array, Array]:
+def _taps(layer: Upsample, axis: int, size: int, output: int) -> Taps:
     """The input elements that each output element is made of, and their weights: (output, taps) both."""
     places = np.arange(output)
     ratio = _ratio(layer, axis, size, output)
@@ -33,22 +34,8 @@ def _taps(layer: Upsample, axis: int, size: int, output: int) -> tuple[Array, Ar
     else:
         centres = (places + 0.5) * ratio - 0.5
     if layer.mode == "bicubic":
-        return _cubic_taps(centres, size)
-    centres = np.maximum(centres, 0.0)
-    lower = np.minimum(centres.astype(np.int64), size - 1)
-    share = np.clip(centres - lower, 0, 1)
-    return np.stack([lower, np.minimum(lower + 1, size - 1)], 1), np.stack([1 - share, share], 1)
-
-
-def _cubic_taps(centres: Array, size: int) -> tuple[Array, Array]:
-    """Four neighbours with Keys's cubic weights, a = −0.75 (Keys, Cubic convolution interpolation, 1981)."""
-    a = -0.75
-    first = np.array([floor(centre) for centre in centres])
-    share = centres - first
-    near = [((a + 2) * d - (a + 3)) * d * d + 1 for d in (share, 1 - share)]
-    far = [((a * d - 5 * a) * d + 8 * a) * d - 4 * a for d in (1 + share, 2 - share)]
-    sources = np.clip(first[:, None] + np.arange(-1, 3), 0, size - 1)
-    return sources, np.stack([far[0], near[0], near[1], far[1]], 1)
+        return taps(centres, size, partial(cubic_curve, -0.75), 2)
+    return taps(np.maximum(centres, 0.0), size, linear_curve, 1)
 
 
 @kernel(Upsample)
@@ -63,13 +50,7 @@ def upsample(layer: Upsample, inputs: tuple[Array, ...], weights: Weights) -> tu
         if sources.shape[1] == 1:
             x = x.take(sources[:, 0], axis=2 + axis)
             continue
-        x = floats(x)
-        column = (-1, *(1,) * (x.ndim - 3 - axis))
-        parts = (
-            x.take(source, axis=2 + axis) * share.reshape(column).astype(x.dtype)
-            for source, share in zip(sources.T, shares.T, strict=True)
-        )
-        x = np.asarray(sum(parts))
+        x = weighted(floats(x), 2 + axis, sources, shares)
     return (x,)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import Any
 
 from convcalc.errors import ShapeError
@@ -380,13 +381,22 @@ class SpaceToDepth(Moved):
 
 
 NEIGHBOURS = {"nearest": 0, "linear": 2, "cubic": 4}
+COORDINATES = (
+    "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", "tf_crop_and_resize",
+)  # fmt: skip
+NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Resize(Moved):
     """Any axes at other sizes: ONNX's Resize to `shape`, the batch included. mode is nearest, linear or cubic.
 
-    An interpolated element is a weighted sum of 2 (linear) or 4 (cubic) neighbours along each axis that changes.
+    An interpolated element is a weighted sum of 2 (linear) or 4 (cubic) neighbours along each axis that changes; with
+    `antialias` of so many more as the axis shrinks. `coordinates` says which place of the input an output element is
+    at, `nearest` which neighbour is next to it, `cubic` is a of Keys's cubic weights. `scales` are the factors that
+    the sizes were rounded down from (None: the sizes decide). `region` is the part of each axis that is kept, from 0
+    to 1, and `value` what stands outside of the input (tf_crop_and_resize). With `exclude_outside` neighbours outside
+    weigh nothing; else they are as the edge.
 
     >>> Resize((1, 8, 10, 10), "linear").cost([(1, 8, 5, 5)], [(1, 8, 10, 10)]).macs
     3200
@@ -395,10 +405,35 @@ class Resize(Moved):
     kind = "resize"
     shape: tuple[int, ...]
     mode: str = "nearest"
+    coordinates: str = "half_pixel"
+    nearest: str = "round_prefer_floor"
+    scales: tuple[float, ...] | None = None
+    antialias: bool = False
+    exclude_outside: bool = False
+    cubic: float = -0.75
+    region: tuple[tuple[float, float], ...] | None = None
+    value: float = 0.0
 
     def __post_init__(self) -> None:
         self._set(shape=_integers("shape", self.shape, 0))
         choice("mode", self.mode, tuple(NEIGHBOURS))
+        choice("coordinates", self.coordinates, COORDINATES)
+        choice("nearest", self.nearest, NEAREST)
+        for field in ("scales", "region"):
+            given = getattr(self, field)
+            if given is not None and len(given) != len(self.shape):
+                raise refused(field, given, f"one for each of {len(self.shape)} axes")
+        if self.scales is not None and not all(scale > 0 for scale in self.scales):
+            raise refused("scales", self.scales, "larger than 0")
+
+    def scale(self, axis: int, size: int) -> float:
+        """Output elements for each of so many input elements of an axis."""
+        return self.scales[axis] if self.scales is not None else self.shape[axis] / size
+
+    def changes(self, axis: int, size: int) -> bool:
+        """Whether anything is done along an axis of this size."""
+        kept = self.region is None or self.region[axis] == (0, 1)
+        return self.shape[axis] != size or not kept or self.scale(axis, size) != 1
 
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
         """The shape. Raises `ShapeError` for another number of axes."""
@@ -408,8 +443,15 @@ class Resize(Moved):
         return (self.shape,)
 
     def _macs(self, before: Shape, after: Shape) -> int:
-        changed = sum(a != b for a, b in zip(before, after, strict=True))
-        return int(product(after)) * NEIGHBOURS[self.mode] ** changed if NEIGHBOURS[self.mode] and changed else 0
+        reached = [self._reach(axis, size) for axis, size in enumerate(before) if after[axis] != size]
+        return int(product((*after, *reached))) if NEIGHBOURS[self.mode] and reached else 0
+
+    def _reach(self, axis: int, size: int) -> int:
+        """How many neighbours an element is made of along an axis."""
+        neighbours = NEIGHBOURS[self.mode]
+        if not self.antialias or self.scale(axis, size) >= 1:
+            return neighbours
+        return 2 * ceil(neighbours / 2 / self.scale(axis, size))
 
     def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
         """A dot product of each output element's neighbours with their weights; nearest neighbours are copied."""

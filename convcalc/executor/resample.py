@@ -1,0 +1,108 @@
+"""Axes at other sizes: every output element a weighted sum of a few input elements along one axis after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from convcalc.executor.kernels import Array
+from convcalc.layers.tensor import Resize
+
+Curve = Callable[[Array], Array]
+"""The weight of a neighbour by how far it is away."""
+Taps = tuple[Array, Array]
+"""The input elements that each output element is made of, and their weights: (output, taps) both."""
+
+
+def linear_curve(distance: Array) -> Array:
+    """1 at 0, down to 0 at 1 on both sides."""
+    return np.maximum(1 - np.abs(distance), 0)
+
+
+def cubic_curve(a: float, distance: Array) -> Array:
+    """Keys's cubic weights (Cubic convolution interpolation for digital image processing, 1981, equation 4)."""
+    d = np.abs(distance)
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return np.where(d <= 1, near, np.where(d < 2, far, 0))
+
+
+def taps(
+    centres: Array, size: int, curve: Curve, reach: int, *, shrink: float = 1.0, exclude_outside: bool = False
+) -> Taps:
+    """The neighbours of each centre and their weights, out of an axis of this size.
+
+    `reach` is how far the curve goes on each side; with `shrink` below 1 it is wider by 1 / shrink, against aliasing.
+    Neighbours outside are as the edge, or weigh nothing.
+    """
+    first = int(np.floor(-reach / shrink)) + 1
+    places = (np.ceil(centres).astype(np.int64) - 1)[:, None] + np.arange(first, 2 - first)
+    shares = curve((places - centres[:, None]) * shrink)
+    if exclude_outside:
+        shares = np.where((places >= 0) & (places < size), shares, 0)
+    if exclude_outside or shrink < 1:
+        total = shares.sum(axis=1, keepdims=True)
+        shares = shares / np.where(total == 0, 1, total)
+    return np.clip(places, 0, size - 1), shares
+
+
+def weighted(x: Array, axis: int, sources: Array, shares: Array) -> Array:
+    """The sum of each output element's neighbours along an axis, times their weights."""
+    column = (-1, *(1,) * (x.ndim - 1 - axis))
+    parts = (
+        x.take(source, axis=axis) * share.reshape(column).astype(x.dtype)
+        for source, share in zip(sources.T, shares.T, strict=True)
+    )
+    return np.asarray(sum(parts))
+
+
+def centres_of(layer: Resize, axis: int, size: int) -> Array:
+    """Which place of the input each output element of an axis is at, by the formulas of ONNX's Resize."""
+    output = layer.shape[axis]
+    scale = layer.scale(axis, size)
+    # The length that the factor gives, before it is rounded down to whole elements.
+    length = scale * size
+    places = np.arange(output, dtype=np.float64)
+    if layer.coordinates == "asymmetric":
+        return places / scale
+    if layer.coordinates == "align_corners":
+        return places * ((size - 1) / (length - 1)) if length != 1 else places * 0
+    if layer.coordinates == "tf_crop_and_resize":
+        start, end = layer.region[axis] if layer.region is not None else (0.0, 1.0)
+        if output > 1:
+            return start * (size - 1) + places * ((end - start) * (size - 1) / (output - 1))
+        return places + 0.5 * (start + end) * (size - 1)
+    if layer.coordinates == "pytorch_half_pixel" and output == 1:
+        return places
+    centres = (places + 0.5) / scale - 0.5
+    if layer.coordinates == "half_pixel_symmetric":
+        centres += size / 2 * (1 - output / length)
+    return centres
+
+
+NEAREST: dict[str, Callable[[Array], Array]] = {
+    "round_prefer_floor": lambda centres: np.ceil(centres - 0.5),
+    "round_prefer_ceil": lambda centres: np.floor(centres + 0.5),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
+
+
+def resized(layer: Resize, x: Array, axis: int) -> Array:
+    """An array with one axis at its new size."""
+    size = x.shape[axis]
+    centres = centres_of(layer, axis, size)
+    if layer.mode == "nearest":
+        places = NEAREST[layer.nearest](centres).astype(np.int64)
+        x = x.take(np.clip(places, 0, size - 1), axis=axis)
+    else:
+        curve, reach = (linear_curve, 1) if layer.mode == "linear" else (partial(cubic_curve, layer.cubic), 2)
+        shrink = min(layer.scale(axis, size), 1.0) if layer.antialias else 1.0
+        found = taps(centres, size, curve, reach, shrink=shrink, exclude_outside=layer.exclude_outside)
+        x = weighted(x, axis, *found)
+    if layer.coordinates == "tf_crop_and_resize":
+        outside = ((centres < 0) | (centres > size - 1)).reshape(-1, *(1,) * (x.ndim - 1 - axis))
+        x = np.where(outside, np.asarray(layer.value, x.dtype), x)
+    return x
