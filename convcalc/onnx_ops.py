@@ -139,7 +139,11 @@ class Call:
 
     def given(self) -> list[int]:
         """The places of all inputs that are given."""
-        return [place for place in range(len(self.inputs)) if self.inputs[place]]
+        return self.given_of(*range(len(self.inputs)))
+
+    def given_of(self, *places: int) -> list[int]:
+        """Those of these places whose inputs are given."""
+        return [place for place in places if self.has(place)]
 
     def refuse(self, what: str) -> NoReturn:
         """Say that this form of the op has no layer."""
@@ -246,12 +250,16 @@ def _conv(call: Call) -> Plan:
 
 
 def _conv_integer(call: Call) -> Plan:
-    return Plan(_conv_layer(call, call.shape(1), bias=False), (0,), {"weight": 1}, dtypes=("int32",))
+    if call.has(3) and not call.has(2):
+        call.refuse("with a zero point for the weights alone")
+    layer = _conv_layer(call, call.shape(1), bias=False)
+    return Plan(layer, call.given_of(0, 2, 3), {"weight": 1}, dtypes=("int32",))
 
 
 def _qlinear_conv(call: Call) -> Plan:
     weights = {"weight": 3, "bias": 8} if call.has(8) else {"weight": 3}
-    return Plan(_conv_layer(call, call.shape(3), bias=call.has(8)), (0,), weights, dtypes=call.dtypes[7:8])
+    layer = _conv_layer(call, call.shape(3), bias=call.has(8))
+    return Plan(layer, (0, 1, 2, 4, 5, 6, 7), weights, dtypes=call.dtypes[7:8])
 
 
 def _conv_transpose(call: Call) -> Plan:
@@ -310,17 +318,21 @@ def _max_pool(call: Call) -> Plan:
 
 def _average_pool(call: Call) -> Plan:
     window, ceil, padding = _pool(call)
-    if set(window.dilation) != {1}:
-        return Plan(_class("windowpool")("mean", window.kernel, window.stride, padding, window.dilation, ceil))
     counted = bool(call.integer("count_include_pad"))
+    if set(window.dilation) != {1}:
+        geometry = (window.kernel, window.stride, padding, window.dilation)
+        return Plan(_class("windowpool")("mean", *geometry, ceil, count_include_pad=counted))
     return Plan(_widened(_class("avgpool", window.rank)(window.kernel, window.stride, 0, ceil, counted), padding))
 
 
 def _lp_pool(call: Call) -> Plan:
     window, ceil, padding = _pool(call)
-    if set(window.dilation) != {1} or any(map(any, padding)) or window.rank > 2:
-        return Plan(_class("windowpool")("lp", window.kernel, window.stride, padding, window.dilation, ceil))
-    return Plan(_class("lppool", window.rank)(call.integer("p", 2), window.kernel, window.stride, ceil))
+    power = call.integer("p", 2)
+    # PyTorch takes no absolute values, and scales the sum of a window that sticks out.
+    same = power % 2 == 0 and not ceil
+    if not same or set(window.dilation) != {1} or any(map(any, padding)) or window.rank > 2:
+        return Plan(_class("windowpool")("lp", window.kernel, window.stride, padding, window.dilation, ceil, power))
+    return Plan(_class("lppool", window.rank)(power, window.kernel, window.stride, ceil))
 
 
 def _max_unpool(call: Call) -> Plan:
@@ -345,11 +357,13 @@ def _gemm(call: Call) -> Plan:
 
 
 def _matmul_integer(call: Call) -> Plan:
-    return Plan(_class("matmul")(), (0, 1), dtypes=("int32",))
+    if call.has(3) and not call.has(2):
+        call.refuse("with a zero point for the second factor alone")
+    return Plan(_class("matmul")(), call.given_of(0, 1, 2, 3), dtypes=("int32",))
 
 
 def _qlinear_matmul(call: Call) -> Plan:
-    return Plan(_class("matmul")(), (0, 3), dtypes=call.dtypes[7:8])
+    return Plan(_class("matmul")(), (0, 3, 1, 2, 4, 5, 6, 7), dtypes=call.dtypes[7:8])
 
 
 def _attention(call: Call) -> Plan:
@@ -402,8 +416,7 @@ def _group_norm(call: Call) -> Plan:
     groups = call.integer("num_groups", 1)
     if call.opset < 21:
         # Before opset 21 there is a scale for each group, not for each channel.
-        layer = _class("groupnorm")(groups, None, call.number("epsilon", 1e-5), False)
-        return Plan(layer, (0,))
+        return Plan(_class("groupnorm")(groups, None, call.number("epsilon", 1e-5), False))
     layer = _class("groupnorm")(groups, call.shape(0)[1], call.number("epsilon", 1e-5))
     return Plan(layer, (0,), {"weight": 1, "bias": 2})
 
@@ -535,7 +548,7 @@ def _where(call: Call) -> Plan:
 
 
 def _trilu(call: Call) -> Plan:
-    return Plan(_class("function")("trilu"), (0,))
+    return Plan(_class("function")("trilu"))
 
 
 def _cast(call: Call) -> Plan:
@@ -545,11 +558,16 @@ def _cast(call: Call) -> Plan:
 
 def _quantize(call: Call) -> Plan:
     dtype = call.dtypes[2] if call.has(2) else DATA_TYPES.get(call.integer("output_dtype", 2), ("uint8", 8))[0]
-    return Plan(_class("quantize")(dtype), (0, 1))
+    return _quantized(call, dtype, back=False)
 
 
 def _dequantize(call: Call) -> Plan:
-    return Plan(_class("quantize")(call.dtypes[1], True), (0, 1))
+    kind = call.integer("output_dtype")
+    return _quantized(call, DATA_TYPES[kind][0] if kind in DATA_TYPES else call.dtypes[1], back=True)
+
+
+def _quantized(call: Call, dtype: str, *, back: bool) -> Plan:
+    return Plan(_class("quantize")(dtype, back, call.integer("axis", 1), call.integer("block_size")))
 
 
 def _join(kind: str) -> Op:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ class Case(NamedTuple):
     op: str
     attributes: dict[str, Any]
     inputs: list[np.ndarray | None]
-    fixed: dict[int, np.ndarray] = {}
+    fixed: Mapping[int, np.ndarray] = MappingProxyType({})
     outputs: tuple[str, ...] = ("float32",)
     opset: int = 21
     tolerance: float = 1e-5
@@ -64,7 +65,7 @@ def theirs(case: Case) -> list[np.ndarray] | None:
     try:
         session = onnxruntime.InferenceSession(model_of(case), options, providers=["CPUExecutionProvider"])
         return session.run(None, given_of(case))
-    except Exception:  # noqa: BLE001  onnxruntime has many classes for what it refuses
+    except Exception:  # it has many classes for what it refuses
         return None
 
 
@@ -109,14 +110,155 @@ def resize(draw: random.Random, stream: np.random.Generator) -> Case:
     return Case("Resize", attributes, [normal(stream, *shape)], {3: np.array(wanted, np.int64)}, opset=19)
 
 
+def scatter(draw: random.Random, stream: np.random.Generator) -> Case:
+    rank = draw.randint(1, 3)
+    shape = tuple(draw.randint(1, 5) for _ in range(rank))
+    reduction = draw.choice(["none", "add", "mul", "max", "min"])
+    dtype = draw.choice(["float32", "float64", "int32"])
+    x = (10 * normal(stream, *shape)).astype(dtype)
+    if draw.random() < 0.5:
+        axis = draw.randint(-rank, rank - 1)
+        places_shape = list(shape)
+        # Of several for one place the last one stands nowhere: without a reduction each comes once.
+        places_shape[axis] = draw.randint(1, shape[axis])
+        order = np.argsort(stream.random((*places_shape[: axis % rank], shape[axis], *places_shape[axis % rank + 1 :])),
+                           axis=axis).take(range(places_shape[axis]), axis=axis)  # fmt: skip
+        places = order - shape[axis] * (stream.random(order.shape) < 0.3)
+        updates = (10 * normal(stream, *places_shape)).astype(dtype)
+        attributes = {"axis": axis, "reduction": reduction}
+        return Case("ScatterElements", attributes, [x, places, updates], outputs=(dtype,), opset=18)
+    depth = draw.randint(1, rank)
+    every = np.stack(np.unravel_index(stream.permutation(int(np.prod(shape[:depth]))), shape[:depth]), axis=-1)
+    places = every[: draw.randint(1, len(every))]
+    updates = (10 * normal(stream, len(places), *shape[depth:])).astype(dtype)
+    return Case("ScatterND", {"reduction": reduction}, [x, places, updates], outputs=(dtype,), opset=18)
+
+
+def gather(draw: random.Random, stream: np.random.Generator) -> Case:
+    shape = tuple(draw.randint(1, 4) for _ in range(draw.randint(2, 4)))
+    shared = draw.randint(0, len(shape) - 1)
+    depth = draw.randint(1, len(shape) - shared)
+    lead = (*shape[:shared], *(draw.randint(1, 3) for _ in range(draw.randint(0, 2))))
+    sizes = np.array(shape[shared : shared + depth])
+    places = (stream.random((*lead, depth)) * sizes).astype(np.int64) - sizes * (stream.random((*lead, depth)) < 0.3)
+    return Case("GatherND", {"batch_dims": shared}, [normal(stream, *shape), places])
+
+
+def trilu(draw: random.Random, stream: np.random.Generator) -> Case:
+    shape = tuple(draw.randint(1, 5) for _ in range(draw.randint(2, 4)))
+    place = [np.array(draw.randint(-6, 6))] if draw.random() < 0.7 else []
+    return Case("Trilu", {"upper": draw.randint(0, 1)}, [normal(stream, *shape), *place])
+
+
+def lp_pool(draw: random.Random, stream: np.random.Generator) -> Case:
+    rank = draw.randint(1, 3)
+    kernel = [draw.randint(1, 3) for _ in range(rank)]
+    spread = [draw.randint(1, 2) for _ in range(rank)]
+    attributes = {
+        "p": draw.randint(1, 3), "kernel_shape": kernel, "strides": [draw.randint(1, 3) for _ in range(rank)],
+        "pads": [draw.randint(0, size // 2) for size in kernel] * 2, "dilations": spread,
+    }  # fmt: skip
+    shape = (draw.randint(1, 2), draw.randint(1, 3), *(draw.randint(5, 9) for _ in range(rank)))
+    return Case("LpPool", attributes, [normal(stream, *shape)], opset=18)
+
+
+def average_pool(draw: random.Random, stream: np.random.Generator) -> Case:
+    case = lp_pool(draw, stream)
+    attributes = {**case.attributes, "count_include_pad": draw.randint(0, 1)}
+    del attributes["p"]
+    return case._replace(op="AveragePool", attributes=attributes, opset=19)
+
+
+def max_unpool(draw: random.Random, stream: np.random.Generator) -> Case:
+    """What MaxPool gives, places in the whole tensor, back to where it was."""
+    rank = draw.randint(1, 3)
+    kernel = [draw.randint(1, 3) for _ in range(rank)]
+    pooled = (draw.randint(1, 2), draw.randint(1, 3), *(draw.randint(1, 4) for _ in range(rank)))
+    whole = (*pooled[:2], *(size * k for size, k in zip(pooled[2:], kernel, strict=True)))
+    x = normal(stream, *whole)
+    pool = Case("MaxPool", {"kernel_shape": kernel, "strides": kernel}, [x], outputs=("float32", "int64"))
+    return Case("MaxUnpool", dict(pool.attributes), list(ours(pool)), opset=11)
+
+
+def max_pool(draw: random.Random, stream: np.random.Generator) -> Case:
+    case = lp_pool(draw, stream)
+    del case.attributes["p"]
+    case.attributes["storage_order"] = draw.randint(0, 1)
+    return case._replace(op="MaxPool", outputs=("float32", "int64"), opset=12)
+
+
+def whole(stream: np.random.Generator, dtype: str, *shape: int) -> np.ndarray:
+    limits = np.iinfo(dtype)
+    return stream.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+
+
+def scales(stream: np.random.Generator, *shape: int) -> np.ndarray:
+    return stream.uniform(0.01, 0.2, shape).astype(np.float32)
+
+
+def quantize(draw: random.Random, stream: np.random.Generator) -> Case:
+    shape = tuple(draw.randint(1, 6) for _ in range(draw.randint(1, 4)))
+    dtype = draw.choice(["int8", "uint8", "int16", "uint16"])
+    axis = draw.randint(-len(shape), len(shape) - 1)
+    per_axis = draw.random() < 0.6
+    many = (shape[axis],) if per_axis else ()
+    attributes = {"axis": axis} if per_axis else {}
+    block = draw.choice([0, 0, 2, 3])
+    if block and len(shape) > 1:
+        many = tuple(-(-size // block) if place == axis % len(shape) else size for place, size in enumerate(shape))
+        attributes = {"axis": axis, "block_size": block}
+    given = [scales(stream, *many), whole(stream, dtype, *many)]
+    given = given if draw.random() < 0.8 or dtype != "uint8" else given[:1]
+    if draw.random() < 0.5:
+        return Case("QuantizeLinear", attributes, [10 * normal(stream, *shape), *given], outputs=(dtype,))
+    return Case("DequantizeLinear", attributes, [whole(stream, dtype, *shape), *given])
+
+
+def quantized_conv(draw: random.Random, stream: np.random.Generator) -> Case:
+    dtype = draw.choice(["uint8", "int8"])
+    rank = draw.randint(1, 3)
+    channels, outs = draw.randint(1, 4), draw.randint(1, 4)
+    shape = (draw.randint(1, 2), channels, *(draw.randint(3, 7) for _ in range(rank)))
+    x, w = (
+        whole(stream, dtype, *shape),
+        whole(stream, "int8", outs, channels, *(draw.randint(1, 3) for _ in range(rank))),
+    )
+    attributes = {"pads": [draw.randint(0, 2) for _ in range(2 * rank)],
+                  "strides": [draw.randint(1, 2) for _ in range(rank)]}  # fmt: skip
+    per_channel = (outs,) if draw.random() < 0.5 else ()
+    if draw.random() < 0.4:
+        given: list[np.ndarray | None] = [x.view(np.uint8), w.view(np.uint8)]
+        return Case("ConvInteger", attributes, [*given, whole(stream, "uint8")], outputs=("int32",))
+    fixed = {3: w, 4: scales(stream, *per_channel), 5: np.zeros(per_channel, np.int8)}
+    if draw.random() < 0.5:
+        fixed[8] = whole(stream, "int16", outs).astype(np.int32)
+    given = [x, scales(stream), whole(stream, dtype), None, None, None, 50 * scales(stream), whole(stream, dtype)]
+    return Case("QLinearConv", attributes, given, fixed, outputs=(dtype,))
+
+
+def quantized_matmul(draw: random.Random, stream: np.random.Generator) -> Case:
+    dtype = draw.choice(["uint8", "int8"])
+    lead = tuple(draw.randint(1, 3) for _ in range(draw.randint(0, 2)))
+    rows, terms, columns = (draw.randint(1, 6) for _ in range(3))
+    a, b = whole(stream, dtype, *lead, rows, terms), whole(stream, dtype, terms, columns)
+    if draw.random() < 0.4:
+        zeros = [whole(stream, dtype), whole(stream, dtype)][: draw.randint(0, 2)]
+        return Case("MatMulInteger", {}, [a, b, *zeros], outputs=("int32",))
+    one, other = (scales(stream), whole(stream, dtype)), (scales(stream), whole(stream, dtype))
+    given = [a, *one, b, *other, 50 * scales(stream), whole(stream, dtype)]
+    return Case("QLinearMatMul", {}, given, outputs=(dtype,))
+
+
 FAMILIES: dict[str, Callable[[random.Random, np.random.Generator], Case]] = {
-    "resize": resize,
-}
+    "resize": resize, "scatter": scatter, "gather": gather, "trilu": trilu, "lppool": lp_pool,
+    "avgpool": average_pool, "maxpool": max_pool, "maxunpool": max_unpool, "quantize": quantize,
+    "qconv": quantized_conv, "qmatmul": quantized_matmul,
+}  # fmt: skip
 
 
 @pytest.fixture(params=FAMILIES)
-def family(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield request.param
+def family(request):
+    return request.param
 
 
 def test_random_nodes(family):

@@ -11,7 +11,7 @@ import numpy as np
 
 from convcalc.errors import UnsupportedOpError
 from convcalc.executor.kernels import Array, Weights, kernel
-from convcalc.layers.elementwise import Clip, Combine, Function, HardSigmoid
+from convcalc.layers.elementwise import Clip, Combine, Function, HardSigmoid, Quantize
 
 FUNCTIONS: dict[str, Callable[[Array], Any]] = {
     "abs": np.abs, "acos": np.arccos, "acosh": np.arccosh, "asin": np.arcsin, "asinh": np.arcsinh, "atan": np.arctan,
@@ -72,3 +72,39 @@ def clip(layer: Clip, inputs: tuple[Array, ...], weights: Weights) -> tuple[Arra
 def hard_sigmoid(layer: HardSigmoid, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """A line between 0 and 1."""
     return (np.clip(inputs[0] * inputs[0].dtype.type(layer.alpha) + inputs[0].dtype.type(layer.beta), 0, 1),)
+
+
+@kernel(Quantize)
+def quantize(layer: Quantize, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """x / scale + zero, rounded to even and held to what the type can be; or back, (x - zero)·scale."""
+    x, scale, *rest = inputs
+    scale = _spread(layer, scale, x.shape)
+    zero = _spread(layer, rest[0], x.shape) if rest else None
+    if layer.back:
+        return (dequantized(x, scale, zero, np.dtype(layer.dtype)),)
+    return (quantized(x, scale, zero, np.dtype(layer.dtype)),)
+
+
+def _spread(layer: Quantize, numbers: Array, shape: tuple[int, ...]) -> Array:
+    """Scales or zero points, one for each place of an array of this shape, or for each block of it."""
+    if layer.block:
+        repeated = np.repeat(numbers, layer.block, axis=layer.axis)
+        return repeated.take(range(shape[layer.axis]), axis=layer.axis)
+    if numbers.size == 1:
+        return numbers.reshape(())
+    axis = layer.axis % len(shape)
+    return numbers.reshape(-1, *(1,) * (len(shape) - 1 - axis))
+
+
+def quantized(x: Array, scale: Array, zero: Array | None, dtype: np.dtype[Any]) -> Array:
+    """Floats as whole numbers of a scale: halves to even, and what is too large as the largest."""
+    limits = np.iinfo(dtype)
+    steps = np.rint(x / scale) if zero is None else np.rint(x / scale) + zero.astype(np.float64)
+    found: Array = np.clip(np.nan_to_num(steps), limits.min, limits.max).astype(dtype)
+    return found
+
+
+def dequantized(x: Array, scale: Array, zero: Array | None, dtype: np.dtype[Any]) -> Array:
+    """Whole numbers of a scale as floats."""
+    steps = x.astype(np.int64) if zero is None else x.astype(np.int64) - zero.astype(np.int64)
+    return (steps.astype(np.result_type(scale.dtype, np.float32)) * scale).astype(dtype)

@@ -17,7 +17,7 @@ from convcalc.analysis.shapes import Resolved
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation
 from convcalc.executor.conv import convolution
 from convcalc.executor.kernels import Array, LayerWeights, Weights, kernel_of
-from convcalc.executor.onnx_nodes import NODES
+from convcalc.executor.onnx_nodes import NODES, computing
 from convcalc.executor.threads import share
 from convcalc.layers.activation import Elementwise, ReLU
 from convcalc.layers.conv import Conv
@@ -57,7 +57,8 @@ def joined_steps(
     for item in resolved:
         if item.node.name in done:
             continue
-        run = list(_run(item, uses, readers)) if isinstance(item.layer, Conv | Add) else [item]
+        joins = isinstance(item.layer, Conv | Add) and item.node.op not in NODES
+        run = list(_run(item, uses, readers)) if joins else [item]
         done |= {joined.node.name for joined in run}
         weights = weights_of(item.node.name)
         if len(run) == 1:
@@ -83,6 +84,8 @@ def _run(item: Resolved, uses: Mapping[str, int], readers: Mapping[str, Resolved
         following = readers.get(name)
         if uses[name] != 1 or following is None or not isinstance(following.layer, allowed):
             return
+        if following.node.op in NODES:
+            return
         if isinstance(following.layer, BatchNorm) and "running_mean" not in following.layer.buffers():
             return  # it works with the statistics of what comes in
         if isinstance(following.layer, Elementwise) and following.layer.parameters():
@@ -93,9 +96,8 @@ def _run(item: Resolved, uses: Mapping[str, int], readers: Mapping[str, Resolved
 
 
 def _single(item: Resolved, weights: LayerWeights) -> Step:
-    if item.node.op in NODES:
-        return Step((item,), lambda inputs: NODES[item.node.op](item.layer, item.node.attributes, inputs, weights))
-    return Step((item,), lambda inputs: kernel_of(item.layer)(item.layer, inputs, weights))
+    compute = computing(item)
+    return Step((item,), lambda inputs: compute(inputs, weights))
 
 
 class _Scaled(LayerWeights):

@@ -7,14 +7,18 @@ before the layer's kernel. `refuse` says which nodes cannot be run though their 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from convcalc.errors import UnsupportedOpError
+from convcalc.analysis.shapes import Resolved
+from convcalc.errors import ShapeError, UnsupportedOpError
 from convcalc.executor.kernels import Array, Weights, kernel_of
+from convcalc.executor.quantized import conv_integer, matmul_integer, qlinear_conv, qlinear_matmul
 from convcalc.layers.base import Layer
 from convcalc.network import Node
+from convcalc.tracing import product
 
 Compute = Callable[[Any, Mapping[str, Any], tuple[Array, ...], Weights], tuple[Array, ...]]
 """From the bound layer, the node's attributes, its inputs and its weights."""
@@ -90,6 +94,59 @@ def _shrink(
     return (np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, np.zeros_like(x))),)
 
 
+def _trilu(
+    layer: Layer, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
+) -> tuple[Array, ...]:
+    """Zeros below (upper) or above the diagonal, or one that is k places beside it."""
+    x, *place = inputs
+    keep = np.triu if attributes.get("upper", 1) else np.tril
+    return (keep(x, int(place[0].reshape(())) if place else 0),)
+
+
+def _group_norm(
+    layer: Any, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
+) -> tuple[Array, ...]:
+    """Before opset 21 a scale and a bias come in for each group."""
+    found = kernel_of(layer)(layer, inputs[:1], weights)
+    if len(inputs) == 1:
+        return found
+    column = (-1, *(1,) * (inputs[0].ndim - 2))
+    scale, bias = (np.repeat(x, inputs[0].shape[1] // layer.num_groups).reshape(column) for x in inputs[1:])
+    return (found[0] * scale + bias,)
+
+
+def _max_pool(
+    layer: Any, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
+) -> tuple[Array, ...]:
+    """Places are counted in the whole tensor, not in each channel; with storage_order the last axis comes last."""
+    best, *indices = kernel_of(layer)(layer, inputs, weights)
+    if not indices:
+        return (best,)
+    shape = inputs[0].shape
+    (found,) = indices
+    if attributes.get("storage_order"):
+        found = np.ravel_multi_index(np.unravel_index(found, shape[2:])[::-1], shape[:1:-1])
+    planes = np.arange(product(shape[:2])).reshape(*shape[:2], *(1,) * (len(shape) - 2))
+    return best, (planes * product(shape[2:]) + found).astype(np.int64)
+
+
+def _max_unpool(
+    layer: Any, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
+) -> tuple[Array, ...]:
+    """Places are counted in the whole of what was pooled, which is put into the corner of a larger output."""
+    values, indices = inputs
+    plain = replace(layer, output_size=None)
+    (pooled,), (shape,) = plain.infer(values.shape, indices.shape), layer.infer(values.shape, indices.shape)
+    whole = np.zeros(product(pooled), values.dtype)
+    if indices.size and not 0 <= indices.min() <= indices.max() < whole.size:
+        raise ShapeError(f"an index is {indices.max()}, but the output has places 0 to {whole.size - 1}")
+    whole[indices.reshape(-1)] = values.reshape(-1)
+    result = np.zeros(shape, values.dtype)
+    corner = tuple(slice(min(size, other)) for size, other in zip(pooled, shape, strict=True))
+    result[corner] = whole.reshape(pooled)[corner]
+    return (result,)
+
+
 NODES: Mapping[str, Compute] = {
     "ArgMax": _arg,
     "ArgMin": _arg,
@@ -100,28 +157,31 @@ NODES: Mapping[str, Compute] = {
     "BitShift": _bit_shift,
     "Hardmax": _hardmax,
     "Shrink": _shrink,
+    "Trilu": _trilu,
+    "GroupNormalization": _group_norm,
+    "MaxPool": _max_pool,
+    "MaxUnpool": _max_unpool,
+    "ConvInteger": conv_integer,
+    "QLinearConv": qlinear_conv,
+    "MatMulInteger": matmul_integer,
+    "QLinearMatMul": qlinear_matmul,
 }
 """What computes a node of this op instead of its layer's kernel."""
 
-_WHOLE = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul", "MaxUnpool")
-"""Ops with inputs that their layers leave out: zero points, scales, the place of each maximum in the whole."""
+
+def computing(item: Resolved) -> Callable[[tuple[Array, ...], Weights], tuple[Array, ...]]:
+    """What computes a layer, from its inputs and weights. Calling it raises `UnsupportedOpError` if nothing does."""
+    layer, node = item.layer, item.node
+    if node.op in NODES:
+        return lambda inputs, weights: NODES[node.op](layer, node.attributes, inputs, weights)
+    return lambda inputs, weights: kernel_of(layer)(layer, inputs, weights)
 
 
 def refuse(node: Node) -> None:
     """Raise `UnsupportedOpError` for a node that would give other numbers than it should."""
     attributes = node.attributes
     reason = ""
-    if node.op in _WHOLE:
-        reason = "is not computed"
-    elif node.op == "Dropout" and attributes.get("training_mode"):
+    if node.op == "Dropout" and attributes.get("training_mode") and getattr(node.layer, "p", 0):
         reason = "in training mode drops at random"
-    elif node.op == "GroupNormalization" and not node.weights:
-        reason = "with a scale for each group is not computed"
-    elif node.op == "MaxPool" and attributes.get("storage_order"):
-        reason = "with places counted by columns is not computed"
-    elif node.op == "BatchNormalization" and attributes.get("training_mode"):
-        reason = "in training mode is not computed"
-    elif node.op == "LpPool" and attributes.get("p", 2) % 2:
-        reason = "of an odd power is not computed"
     if reason:
         raise UnsupportedOpError(f"{node.op} {reason}")

@@ -11,6 +11,7 @@ from convcalc.executor.sliding import reduce_windows
 from convcalc.executor.windows import add_columns, fit, windows
 from convcalc.layers.base import Shape
 from convcalc.layers.pool import AvgPool, MaxPool
+from convcalc.layers.variants import WindowPool
 from convcalc.tracing import product
 
 
@@ -111,18 +112,24 @@ def spread_windows(
 
 
 def _divisors(layer: AvgPool, shape: Shape, output: Shape) -> Array:
-    """What each window's sum is divided by, for the spatial axes.
+    """What each window's sum is divided by, for the spatial axes."""
+    if layer.divisor_override is not None:
+        return np.full((1,) * (len(shape) - 2), layer.divisor_override)
+    ones = (1,) * len(layer.kernel_size)
+    return window_counts(layer, ones, shape, output)
+
+
+def window_counts(layer: AvgPool | WindowPool, dilation: Sequence[int], shape: Shape, output: Shape) -> Array:
+    """How many elements each window has, for the spatial axes.
 
     The padding counts or not, as count_include_pad says; what ceil_mode adds beyond it never does.
     """
-    if layer.divisor_override is not None:
-        return np.full((1,) * (len(shape) - 2), layer.divisor_override)
     result = np.ones((1,) * (len(shape) - 2), np.int64)
     for axis, ((front, back), size) in enumerate(zip(layer.padding, shape[2:], strict=True)):
         counted = np.zeros((1, 1, front + size + back), np.int64)
         edge = 0 if layer.count_include_pad else front
         counted[..., edge : counted.shape[-1] if layer.count_include_pad else front + size] = 1
-        geometry = ((layer.kernel_size[axis],), (layer.stride[axis],), (1,), (output[2 + axis],))
+        geometry = ((layer.kernel_size[axis],), (layer.stride[axis],), (dilation[axis],), (output[2 + axis],))
         counts = windows(fit(counted, (0,), *geometry), *geometry).sum(axis=-1)[0, 0]
         result = result * counts.reshape(-1, *(1,) * (len(shape) - 3 - axis))
     # A window of padding alone has nothing to divide; its sum is 0.

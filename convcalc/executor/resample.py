@@ -18,7 +18,8 @@ Taps = tuple[Array, Array]
 
 def linear_curve(distance: Array) -> Array:
     """1 at 0, down to 0 at 1 on both sides."""
-    return np.maximum(1 - np.abs(distance), 0)
+    weights: Array = np.maximum(1 - np.abs(distance), 0)
+    return weights
 
 
 def cubic_curve(a: float, distance: Array) -> Array:

@@ -18,9 +18,9 @@ from convcalc.analysis.unsaid import other_values, unsaid
 from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError, did_you_mean
 from convcalc.executor.algorithms import direct_only, forced
 from convcalc.executor.fusion import Step, joined_steps, single_steps
-from convcalc.executor.kernels import Array, LayerWeights, kernel_of
+from convcalc.executor.kernels import Array, LayerWeights
 from convcalc.executor.model import computed_weights, constants, fixed_weights, is_model, typed_inputs
-from convcalc.executor.onnx_nodes import refuse
+from convcalc.executor.onnx_nodes import computing, refuse
 from convcalc.executor.plan import need, plan
 from convcalc.executor.threads import threads as using_threads
 from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
@@ -302,7 +302,7 @@ def _compute_step(step: Step, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
 
 def compute_layer(item: Resolved, inputs: tuple[Array, ...], weights: Mapping[str, Array]) -> tuple[Array, ...]:
     """One layer's outputs; an error names the layer."""
-    return _compute_step(Step((item,), lambda given: kernel_of(item.layer)(item.layer, given, weights)), inputs)
+    return _compute_step(Step((item,), lambda given: computing(item)(given, weights)), inputs)
 
 
 def flipped(prepared: Prepared) -> Prepared:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from convcalc.errors import ShapeError
 from convcalc.executor.kernels import Array, Weights, kernel
 from convcalc.executor.resample import resized
 from convcalc.layers.tensor import (
@@ -15,8 +16,10 @@ from convcalc.layers.tensor import (
     Fill,
     Gather,
     GatherElements,
+    GatherND,
     PadAxes,
     Resize,
+    Scatter,
     Shaped,
     Slice,
     SpaceToDepth,
@@ -50,16 +53,63 @@ def split(layer: Split, inputs: tuple[Array, ...], weights: Weights) -> tuple[Ar
 
 @kernel(Gather)
 def gather(layer: Gather, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
-    """The slices that are named; negative places count from the end."""
-    return (np.take(inputs[0], inputs[1], axis=layer.dim),)
+    """The slices that are named."""
+    x, places = inputs
+    return (np.take(x, _places(places, x.shape[layer.dim]), axis=layer.dim),)
 
 
 @kernel(GatherElements)
 def gather_elements(layer: GatherElements, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """The elements that are named along one axis, in the places of the names."""
-    key: list[Any] = list(np.indices(inputs[1].shape, sparse=True))
-    key[layer.dim] = inputs[1]
-    return (inputs[0][tuple(key)],)
+    x, places = inputs
+    return (x[_along(places, layer.dim, x.shape[layer.dim])],)
+
+
+def _along(places: Array, dim: int, size: int) -> tuple[Any, ...]:
+    """What picks for each of these places the element that it names along one axis of this size."""
+    key: list[Any] = list(np.indices(places.shape, sparse=True))
+    key[dim] = _places(places, size)
+    return tuple(key)
+
+
+def _places(places: Array, size: int) -> Array:
+    """Places along an axis; negative ones count from the end. Raises `ShapeError` for one that is outside."""
+    if places.size and not -size <= places.min() <= places.max() < size:
+        wrong = int(places.min()) if places.min() < -size else int(places.max())
+        raise ShapeError(f"a place is {wrong}, but must be from {-size} to {size - 1}", field="input1", value=wrong)
+    return places
+
+
+@kernel(GatherND)
+def gather_nd(layer: GatherND, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """The parts whose first places the last axis names, after the axes that both have."""
+    x, places = inputs
+    return (x[_tuples(places, x.shape, layer.batch_dims)],)
+
+
+def _tuples(places: Array, shape: tuple[int, ...], shared: int = 0) -> tuple[Any, ...]:
+    """What picks the parts of an array of this shape that tuples along the last axis name, after shared axes."""
+    lead = [
+        np.arange(size).reshape(-1, *(1,) * (places.ndim - 2 - axis)) for axis, size in enumerate(places.shape[:shared])
+    ]
+    named = [_places(places[..., axis], shape[shared + axis]) for axis in range(places.shape[-1])]
+    return (*lead, *named)
+
+
+_REDUCTIONS: dict[str, np.ufunc] = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+@kernel(Scatter)
+def scatter(layer: Scatter, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """A copy with the updates in their places, or joined with what stands there; of several for one, all are."""
+    x, places, updates = inputs
+    key = _tuples(places, x.shape) if layer.dim is None else _along(places, layer.dim, x.shape[layer.dim])
+    result = x.copy()
+    if layer.reduction == "none":
+        result[key] = updates
+    else:
+        _REDUCTIONS[layer.reduction].at(result, key, updates)
+    return (result,)
 
 
 @kernel(Expand)

@@ -1,11 +1,12 @@
-"""Layers as ONNX has them and PyTorch has not: normalisation with its statistics, dropout with its mask."""
+"""Layers as ONNX has them and PyTorch has not: norms with their statistics, dropout with its mask, wide pools."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from convcalc.errors import UnsupportedOpError
-from convcalc.executor.kernels import Array, Weights, kernel, kernel_of
+from convcalc.executor.kernels import Array, Weights, floats, kernel, kernel_of
+from convcalc.executor.pool import window_counts
+from convcalc.executor.sliding import reduce_windows
 from convcalc.layers.norm import LayerNorm
 from convcalc.layers.variants import BatchNormTraining, DropoutMask, LayerNormStatistics, WindowPool
 
@@ -27,9 +28,34 @@ def dropout_mask(layer: DropoutMask, inputs: tuple[Array, ...], weights: Weights
     return inputs[0], np.ones(inputs[0].shape, bool)
 
 
-@kernel(BatchNormTraining, WindowPool)
-def not_computed(
-    layer: BatchNormTraining | WindowPool, inputs: tuple[Array, ...], weights: Weights
-) -> tuple[Array, ...]:
-    """Raises `UnsupportedOpError`: its base's kernel would give other numbers."""
-    raise UnsupportedOpError(f"{layer.kind} cannot be run: there is no kernel for it")
+@kernel(BatchNormTraining)
+def batch_norm_training(layer: BatchNormTraining, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """Normalised by the statistics of the batch, and the running ones moved towards those by the momentum."""
+    (x,) = inputs
+    axes = (0, *range(2, x.ndim))
+    wide = x.astype(np.result_type(x.dtype, np.float32), copy=False)
+    mean, variance = wide.mean(axis=axes), wide.var(axis=axes)
+    column = (-1, *(1,) * (x.ndim - 2))
+    scale = weights["weight"] / np.sqrt(variance + layer.eps)
+    y = (wide - mean.reshape(column)) * scale.reshape(column) + weights["bias"].reshape(column)
+    share = layer.momentum if layer.momentum is not None else 0.1
+    running = (
+        (weights[name] * (1 - share) + now * share).astype(weights[name].dtype)
+        for name, now in (("running_mean", mean), ("running_var", variance))
+    )
+    return (y.astype(x.dtype), *running)
+
+
+@kernel(WindowPool)
+def window_pool(layer: WindowPool, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """The sum of each window over its elements, or the root of the sum of its powers."""
+    x = floats(inputs[0])
+    (shape,) = layer.infer(x.shape)
+    before = [pair[0] for pair in layer.padding]
+    terms = abs(x) ** layer.power if layer.function == "lp" else x
+    sums = reduce_windows(
+        np.add, terms, before, layer.kernel_size, layer.stride, layer.dilation, shape[2:], fill=0
+    )  # fmt: skip
+    if layer.function == "lp":
+        return ((sums ** (1 / layer.power)).astype(x.dtype, copy=False),)
+    return ((sums / window_counts(layer, layer.dilation, x.shape, shape)).astype(x.dtype, copy=False),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from convcalc.layers.base import Cost, Layer, Saved, Shape, choice, number, refused
+from convcalc.layers.base import Cost, Layer, Saved, Shape, choice, flag, integer, number, refused, whole
 from convcalc.layers.join import broadcast
 from convcalc.records import dataclass
 from convcalc.tracing import product
@@ -195,12 +195,22 @@ class HardSigmoid(Layer):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Quantize(Layer):
-    """Floats as whole numbers of a scale and a zero point, or (`back`) the other way; scale and zero come in too."""
+    """Floats as whole numbers of a scale and a zero point, or (`back`) the other way; scale and zero come in too.
+
+    A scale of one axis is for the places along `axis`; with `block` each of its numbers is for so many places of it.
+    """
 
     kind = "quantize"
     inputs = (2, 3)
     dtype: str = "uint8"
     back: bool = False
+    axis: int = 1
+    block: int = 0
+
+    def __post_init__(self) -> None:
+        flag("back", self.back)
+        integer("axis", self.axis)
+        whole("block", self.block, 0)
 
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
         """The first input's shape."""

@@ -50,7 +50,7 @@ class MatMul(_Products):
 
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
         """(..., rows, columns); a factor of one axis is a row or a column that is dropped again."""
-        one, other = inputs
+        one, other = inputs[:2]
         if not one or not other:
             raise ShapeError("a scalar has no matrix product")
         left = one if len(one) > 1 else (1, *one)

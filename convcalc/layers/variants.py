@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
-from convcalc.layers.base import Cost, Layer, Pairs, Saved, Shape, choice, flag, shape_text, spatial_input
+from convcalc.layers.base import Cost, Layer, Pairs, Saved, Shape, choice, flag, shape_text, spatial_input, whole
 from convcalc.layers.dropout import Dropout
 from convcalc.layers.norm import BatchNorm, LayerNorm
 from convcalc.records import dataclass
@@ -67,7 +67,9 @@ class DropoutMask(Dropout):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class WindowPool(Layer):
-    """The mean or the power mean ("lp") of each window, with dilation and padding for both, over any number of axes.
+    """The mean of each window or (Σ |x|^p)^(1/p) ("lp", p being `power`), with dilation and padding for both.
+
+    `count_include_pad` is the mean's, as in PyTorch's AvgPool.
 
     >>> WindowPool("mean", (2,), (1,), ((0, 0),), (2,)).infer((1, 8, 5))
     ((1, 8, 3),)
@@ -80,10 +82,14 @@ class WindowPool(Layer):
     padding: Pairs
     dilation: tuple[int, ...]
     ceil_mode: bool = False
+    power: int = 2
+    count_include_pad: bool = False
 
     def __post_init__(self) -> None:
         choice("function", self.function, ("mean", "lp"))
         flag("ceil_mode", self.ceil_mode)
+        whole("power", self.power)
+        flag("count_include_pad", self.count_include_pad)
 
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
         """(N, C, *sizes). Raises `ShapeError` when no window fits."""

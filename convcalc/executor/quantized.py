@@ -1,0 +1,78 @@
+"""Products of whole numbers that stand for floats: exact sums, less the zero points, and scaled once at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from convcalc.executor.elementwise import quantized
+from convcalc.executor.kernels import Array, Weights, kernel_of
+from convcalc.layers.base import Layer
+
+
+def _less_zero(x: Array, zero: Array | None, axis: int) -> Array:
+    """x - zero, one zero for all or for each place of an axis.
+
+    As float64, whose products are exact up to 2^53 and as fast as the matrix product is.
+    """
+    wide = x.astype(np.float64)
+    if zero is None:
+        return wide
+    column = zero.astype(np.float64)
+    return wide - (column if column.ndim != 1 or column.size == 1 else column.reshape(_column(x.ndim, axis)))
+
+
+def _column(rank: int, axis: int) -> tuple[int, ...]:
+    return tuple(-1 if place == axis % rank else 1 for place in range(rank))
+
+
+def _convolved(layer: Any, x: Array, weight: Array, bias: Array | None) -> Array:
+    """The convolution of whole numbers that are held as float64, exactly."""
+    given = {"weight": weight} if bias is None else {"weight": weight, "bias": bias.astype(np.float64)}
+    return np.rint(kernel_of(layer)(layer, (x,), given)[0])
+
+
+def conv_integer(
+    layer: Layer, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
+) -> tuple[Array, ...]:
+    """The convolution of x - its zero with weights - theirs, as int32."""
+    x, *zeros = inputs
+    zero, weight_zero = (*zeros, None, None)[:2]
+    found = _convolved(layer, _less_zero(x, zero, 1), _less_zero(weights["weight"], weight_zero, 0), None)
+    return (found.astype(np.int64).astype(np.int32),)
+
+
+def qlinear_conv(
+    layer: Layer, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
+) -> tuple[Array, ...]:
+    """The same with a bias, times scale·weight scale / output scale, and quantised again."""
+    x, scale, zero, weight_scale, weight_zero, out_scale, out_zero = inputs
+    found = _convolved(
+        layer, _less_zero(x, zero, 1), _less_zero(weights["weight"], weight_zero, 0), weights.get("bias")
+    )
+    per_channel = weight_scale.reshape(_column(x.ndim, 1) if weight_scale.ndim else ())
+    factor = out_scale / (scale * per_channel).astype(np.float64)
+    return (quantized(found, factor, out_zero, out_zero.dtype),)
+
+
+def matmul_integer(
+    layer: Layer, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
+) -> tuple[Array, ...]:
+    """(a - its zero)·(b - its zero) as int32. A zero for each row of a, for each column of b."""
+    a, b, *zeros = inputs
+    zero, other = (*zeros, None, None)[:2]
+    found = np.rint(np.matmul(_less_zero(a, zero, -2), _less_zero(b, other, -1)))
+    return (found.astype(np.int64).astype(np.int32),)
+
+
+def qlinear_matmul(
+    layer: Layer, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
+) -> tuple[Array, ...]:
+    """The same times scale·scale / output scale, and quantised again."""
+    a, b, scale, zero, other_scale, other_zero, out_scale, out_zero = inputs
+    found = np.rint(np.matmul(_less_zero(a, zero, -2), _less_zero(b, other_zero, -1)))
+    rows = scale.reshape(_column(found.ndim, -2)) if scale.ndim == 1 else scale
+    factor = out_scale / (rows * other_scale).astype(np.float64)
+    return (quantized(found, factor, out_zero, out_zero.dtype),)
