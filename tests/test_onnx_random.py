@@ -249,10 +249,53 @@ def quantized_matmul(draw: random.Random, stream: np.random.Generator) -> Case:
     return Case("QLinearMatMul", {}, given, outputs=(dtype,))
 
 
+CURVES = {
+    "Relu": 0, "Tanh": 0, "Sigmoid": 0, "Softsign": 0, "Softplus": 0, "LeakyRelu": 1, "Elu": 1, "ThresholdedRelu": 1,
+    "HardSigmoid": 2, "Affine": 2, "ScaledTanh": 2,
+}  # fmt: skip
+"""How many of alpha and beta each has."""
+
+
+def recurrent(draw: random.Random, stream: np.random.Generator) -> Case:
+    op, gates, functions = draw.choice([("RNN", 1, 1), ("GRU", 3, 2), ("LSTM", 4, 3)])
+    direction = draw.choice(["forward", "reverse", "bidirectional"])
+    directions = 1 + (direction == "bidirectional")
+    length, batch, size, hidden = (draw.randint(1, 5) for _ in range(4))
+    attributes: dict[str, Any] = {"hidden_size": hidden, "direction": direction}
+    if draw.random() < 0.5:
+        names = [draw.choice(list(CURVES)) for _ in range(functions * directions)]
+        attributes["activations"] = names
+        for least, key in ((1, "activation_alpha"), (2, "activation_beta")):
+            attributes[key] = [draw.uniform(0.1, 0.9) for name in names if CURVES[name] >= least]
+    if draw.random() < 0.3:
+        attributes["clip"] = draw.choice([0.5, 2.0])
+    if op == "GRU":
+        attributes["linear_before_reset"] = draw.randint(0, 1)
+    inputs: list[np.ndarray | None] = [normal(stream, length, batch, size), None, None, None, None]
+    # Small, so that activations without a bound do not grow to infinity.
+    fixed = {place: 0.3 * normal(stream, directions, gates * hidden, sizes)
+             for place, sizes in ((1, size), (2, hidden))}  # fmt: skip
+    if draw.random() < 0.7:
+        fixed[3] = normal(stream, directions, 2 * gates * hidden)
+    if draw.random() < 0.4:
+        inputs[4] = stream.integers(1, length, batch, np.int32, endpoint=True)
+    if draw.random() < 0.5:
+        inputs.append(normal(stream, directions, batch, hidden))
+    outputs = ("float32",) * 2
+    if op == "LSTM":
+        outputs = ("float32",) * 3
+        if len(inputs) == 6 and draw.random() < 0.7:
+            inputs.append(normal(stream, directions, batch, hidden))
+        if draw.random() < 0.3:
+            fixed[7] = normal(stream, directions, 3 * hidden)
+        attributes["input_forget"] = draw.choice([0, 0, 1])
+    return Case(op, attributes, inputs, fixed, outputs, tolerance=1e-4)
+
+
 FAMILIES: dict[str, Callable[[random.Random, np.random.Generator], Case]] = {
     "resize": resize, "scatter": scatter, "gather": gather, "trilu": trilu, "lppool": lp_pool,
     "avgpool": average_pool, "maxpool": max_pool, "maxunpool": max_unpool, "quantize": quantize,
-    "qconv": quantized_conv, "qmatmul": quantized_matmul,
+    "qconv": quantized_conv, "qmatmul": quantized_matmul, "recurrent": recurrent,
 }  # fmt: skip
 
 

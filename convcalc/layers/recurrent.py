@@ -8,9 +8,15 @@ from typing import ClassVar, Self
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
-from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, shape_text, whole
+from convcalc.layers.base import Cost, Layer, Saved, Shape, choice, flag, number, refused, shape_text, whole
 from convcalc.records import dataclass
 from convcalc.tracing import product
+
+ACTIVATIONS = (
+    "affine", "elu", "hardsigmoid", "leakyrelu", "relu", "scaledtanh", "sigmoid", "softplus", "softsign", "tanh",
+    "thresholdedrelu",
+)  # fmt: skip
+"""ONNX's names of what the gates go through, in lower case."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -18,11 +24,16 @@ class _Recurrent(Layer):
     """(length, N, input_size) -> outputs (length, directions, N, hidden_size), and the last state of each direction.
 
     With batch_first the first two axes change places, as in ONNX's layout 1. input_size None is taken from the input.
+    `reverse` goes from the end to the start, as the second of two directions does. `activations` are a name of ONNX,
+    alpha and beta for each function of each direction (none: the usual ones), `clip` limits what goes into them.
+    `given` names the further inputs that come in: "sequence_lens", "initial_h", "initial_c".
     """
 
     gates: ClassVar[int]
     """How many times hidden_size is computed for each step."""
     states: ClassVar[int] = 1
+    functions: ClassVar[int]
+    """How many activation functions a direction has."""
     others: ClassVar[tuple[int, int, int]]
     """Multiplications, additions and others that each hidden element takes besides the products and biases."""
     inputs = (1, None)
@@ -32,6 +43,10 @@ class _Recurrent(Layer):
     directions: int = 1
     bias: bool = True
     batch_first: bool = False
+    reverse: bool = False
+    activations: tuple[tuple[str, float, float], ...] = ()
+    clip: float | None = None
+    given: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.input_size is not None:
@@ -40,6 +55,16 @@ class _Recurrent(Layer):
         whole("directions", self.directions)
         flag("bias", self.bias)
         flag("batch_first", self.batch_first)
+        flag("reverse", self.reverse)
+        for name, alpha, beta in self.activations:
+            choice("activations", name, ACTIVATIONS)
+            number("activations", alpha)
+            number("activations", beta)
+        if len(self.activations) not in (0, self.functions * self.directions):
+            names = " ".join(name for name, *_ in self.activations)
+            raise refused("activations", names, f"{self.functions} for each of {self.directions} directions")
+        for name in self.given:
+            choice("given", name, ("sequence_lens", "initial_h", "initial_c")[: 1 + self.states])
 
     def bind(self, *inputs: Shape) -> Self:
         """Take input_size from the last axis where it is left open."""
@@ -111,8 +136,11 @@ class _Recurrent(Layer):
         return ("input0", "weight_ih", "weight_hh", "output0", (gates, None))
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class LSTM(_Recurrent):
     """Long short-term memory: four gates, and a cell beside the state.
+
+    With `peepholes` three gates look at the cell, too; with `input_forget` what is forgotten is what comes in.
 
     >>> LSTM(8, 16).infer((10, 1, 8))
     ((10, 1, 1, 16), (1, 1, 16), (1, 1, 16))
@@ -121,15 +149,37 @@ class LSTM(_Recurrent):
     kind = "lstm"
     gates = 4
     states = 2
+    functions = 3
     others = (3, 4, 11)  # three sigmoids (add, exp, divide), two tanh; three products and a sum
+    peepholes: bool = False
+    input_forget: bool = False
+
+    def parameters(self) -> Mapping[str, Shape]:
+        """Those of all recurrent layers, and peephole (directions, 3·hidden)."""
+        found = super().parameters()
+        return {**found, "peephole": (self.directions, 3 * self.hidden_size)} if self.peepholes else found
+
+    def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
+        """That of all recurrent layers; a peephole is three products and sums for each hidden element of a step."""
+        looks = 3 * product(outputs[0]) * self.peepholes
+        return super().cost(inputs, outputs) + Cost(0, looks, looks)
+
+    def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
+        """Those of all recurrent layers; each peephole's product goes back to the cell and to the weight."""
+        found = super().backward(inputs, outputs)
+        looks = 3 * product(outputs[0])
+        return {**found, "peephole": Cost(0, 2 * looks, 2 * looks)} if self.peepholes else found
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class GRU(_Recurrent):
-    """Gated recurrent unit: three gates."""
+    """Gated recurrent unit: three gates. With linear_before_reset the reset comes after the product, as in PyTorch."""
 
     kind = "gru"
     gates = 3
+    functions = 2
     others = (3, 4, 5)  # two sigmoids and a tanh; three products, a difference and a sum
+    linear_before_reset: bool = False
 
 
 class RNN(_Recurrent):
@@ -137,4 +187,5 @@ class RNN(_Recurrent):
 
     kind = "rnn"
     gates = 1
+    functions = 1
     others = (0, 0, 1)

@@ -1,0 +1,208 @@
+"""Recurrent layers: a product of the whole input with the weights, then one of the state with its own at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from convcalc.errors import ShapeError
+from convcalc.executor.kernels import Array, Weights, kernel
+from convcalc.layers.base import shape_text
+from convcalc.layers.recurrent import GRU, LSTM, RNN
+
+States = tuple[Array, ...]
+"""What goes from step to step, (N, hidden) each: the state, and of an LSTM the cell."""
+Step = Callable[[Array, States], States]
+"""From what the input adds to each gate, (N, gates·hidden), and the last states to the next."""
+
+
+def _sigmoid(x: Array) -> Array:
+    # By the tangent, which does not overflow.
+    return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5)
+
+
+CURVES: Mapping[str, Callable[[Array, float, float], Array]] = {
+    "affine": lambda x, alpha, beta: alpha * x + beta,
+    "elu": lambda x, alpha, beta: np.where(x < 0, alpha * np.expm1(np.minimum(x, 0)), x),
+    "hardsigmoid": lambda x, alpha, beta: np.clip(alpha * x + beta, 0, 1),
+    "leakyrelu": lambda x, alpha, beta: np.where(x < 0, alpha * x, x),
+    "relu": lambda x, alpha, beta: np.maximum(x, 0),
+    "scaledtanh": lambda x, alpha, beta: alpha * np.tanh(beta * x),
+    "sigmoid": lambda x, alpha, beta: _sigmoid(x),
+    "softplus": lambda x, alpha, beta: np.logaddexp(x, 0),
+    "softsign": lambda x, alpha, beta: x / (1 + abs(x)),
+    "tanh": lambda x, alpha, beta: np.tanh(x),
+    "thresholdedrelu": lambda x, alpha, beta: np.where(x > alpha, x, 0),
+}
+"""The activations by ONNX's names, of x, alpha and beta."""
+Curve = Callable[[Array], Array]
+
+
+class Gates(NamedTuple):
+    """What a step is made of: the activations, the limit of what goes into them, and the states' weights and bias."""
+
+    curves: Sequence[Curve]
+    clip: float | None
+    weight: Array
+    bias: Array
+
+    def into(self, x: Array) -> Array:
+        """What an activation gets: the gate, limited."""
+        return x if self.clip is None else np.clip(x, -self.clip, self.clip)
+
+
+def rnn_step(gates: Gates, x: Array, states: States) -> States:
+    """f(x + h·R + b)."""
+    (h,) = states
+    return (gates.curves[0](gates.into(x + (h @ gates.weight.T + gates.bias))),)
+
+
+def gru_step(gates: Gates, linear_before_reset: bool, x: Array, states: States) -> States:
+    """Gates z and r by f, the new state by g: (1 - z)·g(...) + z·h. The rows stand in ONNX's order z, r, h."""
+    (h,) = states
+    f, g = gates.curves
+    size = h.shape[1]
+    both = gates.into(x[:, : 2 * size] + (h @ gates.weight[: 2 * size].T + gates.bias[: 2 * size]))
+    z, r = f(both[:, :size]), f(both[:, size:])
+    rows, bias = gates.weight[2 * size :].T, gates.bias[2 * size :]
+    recurrent = r * (h @ rows + bias) if linear_before_reset else (r * h) @ rows + bias
+    new = g(gates.into(x[:, 2 * size :] + recurrent))
+    return ((1 - z) * new + z * h,)
+
+
+def lstm_step(
+    gates: Gates, peephole: Array | None, input_forget: bool, projection: Array | None, x: Array, states: States
+) -> States:
+    """Gates i, o, f by f, the new cell by g: c = f·c + i·g(...), h = o·h(c). The rows stand in ONNX's order i, o, f, c.
+
+    A projection, (projected, hidden), is what h is multiplied by at last.
+    """
+    h, cell = states
+    f, g, last = gates.curves
+    size = cell.shape[1]
+    into = x + (h @ gates.weight.T + gates.bias)
+    i, o, forget, new = (into[:, place * size : (place + 1) * size] for place in range(4))
+    if peephole is not None:
+        i, forget = i + peephole[:size] * cell, forget + peephole[2 * size :] * cell
+    i = f(gates.into(i))
+    kept = 1 - i if input_forget else f(gates.into(forget))
+    cell = kept * cell + i * g(gates.into(new))
+    if peephole is not None:
+        o = o + peephole[size : 2 * size] * cell
+    h = f(gates.into(o)) * last(cell)
+    return (h if projection is None else h @ projection.T), cell
+
+
+def walk(
+    x: Array, weight: Array, bias: Array, step: Step, states: States, lengths: Array | None
+) -> tuple[Array, States]:
+    """The state after each step of x, (length, N, input), and the last states. Past a sequence's end outputs are 0."""
+    length, batch, _ = x.shape
+    given = x.reshape(length * batch, -1) @ weight.T + bias
+    given = given.reshape(length, batch, -1)
+    outputs = np.zeros((length, batch, states[0].shape[1]), x.dtype)
+    for place in range(length):
+        found = step(given[place], states)
+        if lengths is None:
+            outputs[place], states = found[0], found
+            continue
+        on = (place < lengths)[:, None]
+        outputs[place] = np.where(on, found[0], 0)
+        states = tuple(np.where(on, new, old) for new, old in zip(found, states, strict=True))
+    return outputs, states
+
+
+def turned(x: Array, lengths: Array | None) -> Array:
+    """Each sequence from its end to its start; what is past its end stays. Turned twice it is as it was."""
+    if lengths is None:
+        return x[::-1]
+    places = np.arange(len(x))[:, None]
+    order = np.where(places < lengths, lengths - 1 - places, places)
+    return np.take_along_axis(x, order[:, :, None], axis=0)
+
+
+def _curves(layer: LSTM | GRU | RNN, usual: Sequence[str], direction: int) -> list[Curve]:
+    named = layer.activations or tuple((name, 0.0, 0.0) for name in usual) * layer.directions
+    mine = named[direction * len(usual) : (direction + 1) * len(usual)]
+    return [partial(_curve, *each) for each in mine]
+
+
+def _curve(name: str, alpha: float, beta: float, x: Array) -> Array:
+    return CURVES[name](x, alpha, beta)
+
+
+def _computed(
+    layer: LSTM | GRU | RNN,
+    inputs: tuple[Array, ...],
+    weights: Weights,
+    usual: Sequence[str],
+    step_of: Callable[[Gates, int], Step],
+) -> tuple[Array, ...]:
+    """All directions of a layer: outputs (length, directions, N, hidden) and the last of each state."""
+    x, given = inputs[0], dict(zip(layer.given, inputs[1:], strict=True))
+    dtype = x.dtype
+    wide = np.result_type(dtype, np.float32)
+    if layer.batch_first:
+        x = x.swapaxes(0, 1)
+    length, batch, _ = x.shape
+    x = x.astype(wide, copy=False)
+    lengths = given.get("sequence_lens")
+    if lengths is not None and (lengths.shape != (batch,) or lengths.min() < 0 or lengths.max() > length):
+        raise ShapeError(f"sequence_lens must be {batch} numbers from 0 to {length}", field="sequence_lens")
+    starts = []
+    shape = (layer.directions, batch, layer.hidden_size)
+    for name in ("initial_h", "initial_c")[: layer.states]:
+        start = given.get(name)
+        if start is not None and layer.batch_first:
+            start = start.swapaxes(0, 1)
+        if start is not None and start.shape != shape:
+            raise ShapeError(f"{name} is {shape_text(start.shape)}, but must be {shape_text(shape)}", field=name)
+        starts.append(np.zeros(shape, wide) if start is None else start.astype(wide, copy=False))
+    outputs, lasts = [], []
+    for direction in range(layer.directions):
+        weight, own = weights["weight_ih"][direction], weights["weight_hh"][direction]
+        bias, own_bias = np.zeros((2, len(weight)), wide) if not layer.bias else np.split(weights["bias"][direction], 2)
+        step = step_of(Gates(_curves(layer, usual, direction), layer.clip, own, own_bias), direction)
+        back = layer.reverse or direction == 1
+        found, last = walk(turned(x, lengths) if back else x, weight, bias, step,
+                           tuple(start[direction] for start in starts), lengths)  # fmt: skip
+        outputs.append(turned(found, lengths) if back else found)
+        lasts.append(last)
+    all_outputs, states = np.stack(outputs, 1), [np.stack(state) for state in zip(*lasts, strict=True)]
+    if layer.batch_first:
+        all_outputs, states = all_outputs.transpose(2, 0, 1, 3), [state.swapaxes(0, 1) for state in states]
+    return tuple(array.astype(dtype, copy=False) for array in (all_outputs, *states))
+
+
+@kernel(RNN)
+def rnn(layer: RNN, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """Tanh unless activations are given."""
+
+    def step_of(gates: Gates, direction: int) -> Step:
+        return lambda x, states: rnn_step(gates, x, states)
+
+    return _computed(layer, inputs, weights, ("tanh",), step_of)
+
+
+@kernel(GRU)
+def gru(layer: GRU, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """Sigmoid and tanh unless activations are given."""
+
+    def step_of(gates: Gates, direction: int) -> Step:
+        return lambda x, states: gru_step(gates, layer.linear_before_reset, x, states)
+
+    return _computed(layer, inputs, weights, ("sigmoid", "tanh"), step_of)
+
+
+@kernel(LSTM)
+def lstm(layer: LSTM, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """Sigmoid and twice tanh unless activations are given."""
+
+    def step_of(gates: Gates, direction: int) -> Step:
+        peephole = weights["peephole"][direction] if layer.peepholes else None
+        return lambda x, states: lstm_step(gates, peephole, layer.input_forget, None, x, states)
+
+    return _computed(layer, inputs, weights, ("sigmoid", "tanh", "tanh"), step_of)
