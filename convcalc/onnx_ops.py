@@ -369,9 +369,23 @@ def _qlinear_matmul(call: Call) -> Plan:
 def _attention(call: Call) -> Plan:
     past = call.shape(4)[2] if call.has(4) else 0
     extra = ("key", "value", "scores")[: len(call.outputs) - 1]
-    layer = _class("attention")(call.integer("q_num_heads") or None, call.integer("kv_num_heads") or None, past,
-                                call.has(3) or bool(call.integer("is_causal")), extra)  # fmt: skip
-    return Plan(layer, [place for place in (0, 1, 2, 3) if call.has(place)])
+    named = {3: "mask", 4: "past_key", 5: "past_value", 6: "lengths"}
+    places = call.given_of(*named)
+    causal = bool(call.integer("is_causal"))
+    layer = _class("attention")(
+        call.integer("q_num_heads") or None,
+        call.integer("kv_num_heads") or None,
+        past,
+        call.has(3) or causal,
+        extra,
+        tuple(named[place] for place in places),
+        causal,
+        (call.integer("left_window_size", -1), call.integer("right_window_size", -1)),
+        call.number("scale", 0.0) or None,
+        call.number("softcap", 0.0),
+        call.integer("qk_matmul_output_mode"),
+    )
+    return Plan(layer, (0, 1, 2, *places))
 
 
 # --- norms ----------------------------------------------------------------------------------------------------------

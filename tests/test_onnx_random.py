@@ -292,10 +292,42 @@ def recurrent(draw: random.Random, stream: np.random.Generator) -> Case:
     return Case(op, attributes, inputs, fixed, outputs, tolerance=1e-4)
 
 
+def attention(draw: random.Random, stream: np.random.Generator) -> Case:
+    batch, heads, length, keys, size = (draw.randint(1, 4) for _ in range(5))
+    shared, value_size = draw.randint(1, 3), draw.randint(1, 4)
+    attributes: dict[str, Any] = {}
+    if draw.random() < 0.3:
+        attributes["scale"] = draw.uniform(0.1, 2.0)
+    if draw.random() < 0.3:
+        attributes["softcap"] = draw.uniform(0.5, 3.0)
+    flat = draw.random() < 0.5
+    inputs: list[np.ndarray | None] = []
+    for count, places, each in ((heads * shared, length, size), (heads, keys, size), (heads, keys, value_size)):
+        inputs.append(normal(stream, *((batch, places, count * each) if flat else (batch, count, places, each))))
+    if flat:
+        attributes |= {"q_num_heads": heads * shared, "kv_num_heads": heads}
+    past = draw.choice([0, 0, draw.randint(1, 4)])
+    kind = draw.choice(["", "", "float", "bool"])
+    mask = None
+    if kind:
+        shape = draw.choice([(length, keys + past), (batch, heads * shared, length, keys + past)])
+        mask = normal(stream, *shape) if kind == "float" else stream.random(shape) < 0.7
+        if kind == "bool":
+            mask[..., 0] = True
+    elif length <= keys and not past:
+        attributes["is_causal"] = draw.randint(0, 1)
+    inputs.append(mask)
+    outputs = ("float32",)
+    if past:
+        inputs += [normal(stream, batch, heads, past, size), normal(stream, batch, heads, past, value_size)]
+        outputs = ("float32",) * 3
+    return Case("Attention", attributes, inputs, outputs=outputs, opset=23)
+
+
 FAMILIES: dict[str, Callable[[random.Random, np.random.Generator], Case]] = {
     "resize": resize, "scatter": scatter, "gather": gather, "trilu": trilu, "lppool": lp_pool,
     "avgpool": average_pool, "maxpool": max_pool, "maxunpool": max_unpool, "quantize": quantize,
-    "qconv": quantized_conv, "qmatmul": quantized_matmul, "recurrent": recurrent,
+    "qconv": quantized_conv, "qmatmul": quantized_matmul, "recurrent": recurrent, "attention": attention,
 }  # fmt: skip
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from convcalc.executor import kernels
+from convcalc.executor.attention import attend
 from convcalc.executor.kernels import Array, Weights, kernel
-from convcalc.layers.matmul import Einsum, Gemm, MatMul
+from convcalc.layers.matmul import Attention, Einsum, Gemm, MatMul
 
 
 @kernel(MatMul)
@@ -32,3 +33,9 @@ def gemm(layer: Gemm, inputs: tuple[Array, ...], weights: Weights) -> tuple[Arra
 def einsum(layer: Einsum, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """NumPy's."""
     return (np.asarray(np.einsum(layer.equation, *inputs)),)
+
+
+@kernel(Attention)
+def attention(layer: Attention, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """By `attend`, which computes with float32 at least."""
+    return attend(layer, inputs)

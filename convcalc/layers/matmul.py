@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
-from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, number, refused, shape_text, whole
+from convcalc.layers.base import Cost, Layer, Saved, Shape, choice, flag, number, refused, shape_text, whole
 from convcalc.layers.join import broadcast
 from convcalc.records import dataclass
 from convcalc.tracing import product
@@ -185,7 +185,11 @@ class Attention(_Products):
     """softmax(Q·Kᵀ·scale)·V by heads: ONNX's Attention, torch's scaled_dot_product_attention.
 
     Q, K, V are (N, heads, length, size), or (N, length, heads·size) with q_heads and kv_heads. Heads of Q may share
-    those of K and V. A fourth input is a mask that is added; a past that is given makes the keys longer.
+    those of K and V. `given` names the further inputs: a "mask", true where something is looked at or else added; the
+    "past_key" and "past_value" that come first, `past` places long; the "lengths" of K and V that count.
+
+    `causal` lets a place look at no later one, `window` at no more than so many before and after (-1: any). `softcap`
+    bends scores below it, c·tanh(score / c). `scale` None is 1 / √size.
 
     >>> Attention().infer((1, 8, 10, 64), (1, 8, 20, 64), (1, 8, 20, 32))
     ((1, 8, 10, 32),)
@@ -199,8 +203,21 @@ class Attention(_Products):
     masked: bool = False
     extra: tuple[str, ...] = ()
     """Further outputs: "key", "value" (with the past), "scores"."""
+    given: tuple[str, ...] = ()
+    causal: bool = False
+    window: tuple[int, int] = (-1, -1)
+    scale: float | None = None
+    softcap: float = 0.0
+    stage: int = 0
+    """Which scores go out: 0 the products, 1 bent, 2 masked, 3 after the softmax."""
 
     def __post_init__(self) -> None:
+        for name in self.given:
+            choice("given", name, ("mask", "past_key", "past_value", "lengths"))
+        if self.softcap < 0:
+            raise refused("softcap", self.softcap, "at least 0")
+        if self.stage not in range(4):
+            raise refused("stage", self.stage, "from 0 to 3")
         for field in ("q_heads", "kv_heads"):
             if getattr(self, field) is not None:
                 whole(field, getattr(self, field))
@@ -242,12 +259,17 @@ class Attention(_Products):
         )
 
     def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
-        """Two matrix products; a multiplication by the scale, an addition of the mask and a softmax for each score."""
+        """Two matrix products; a multiplication by the scale, an addition of the mask and a softmax for each score.
+
+        A softcap is a division, a function call and a multiplication.
+        """
         (batch, heads, length, _), key, _ = self.heads(inputs)
         macs = self.macs(inputs, outputs)
         scores, rows = batch * heads * length * key[2], batch * heads * length
         sums = F.sum_additions(macs, scores + product(outputs[0])) + F.softmax_additions(scores, rows)
-        return Cost(macs, macs + scores, sums + scores * self.masked, F.softmax_others(scores, rows))
+        bent = scores * bool(self.softcap)
+        others = F.softmax_others(scores, rows) + 2 * bent
+        return Cost(macs, macs + scores + bent, sums + scores * self.masked, others)
 
     def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
         """Two products of the forward's size for each of the two, and the softmax's."""
