@@ -139,7 +139,7 @@ function __convcalc_words --description 'Layers, wiring, and what follows a colo
 end
 
 complete -c convcalc -n __convcalc_no_verb -f
-complete -c convcalc -n __convcalc_no_verb -l help -d 'Show this message and exit'
+complete -c convcalc -n __convcalc_no_verb -s h -l help -d 'Show this message and exit'
 complete -c convcalc -n __convcalc_no_verb -l version -d 'Print the version and exit'
 complete -c convcalc -n __convcalc_no_verb -a shape -d 'The output shape of each layer'
 complete -c convcalc -n __convcalc_no_verb -a flops -d 'Parameters, MACs and exact FLOPs, forward and backward'
@@ -147,7 +147,9 @@ complete -c convcalc -n __convcalc_no_verb -a memory -d 'Bytes of inputs, output
 complete -c convcalc -n __convcalc_no_verb -a summary -d 'All of it in one table, with shares of the whole'
 complete -c convcalc -n __convcalc_no_verb -a compose -d 'A chain as one layer, and its weights merged'
 complete -c convcalc -n __convcalc_no_verb -a run -d 'The numbers: layers on real arrays'
-complete -c convcalc -n 'not __convcalc_no_verb' -a '(__convcalc_words)'
+complete -c convcalc -n __convcalc_no_verb -a help -d 'The options of a verb, every kind of layer, or what one takes'
+complete -c convcalc -n '__convcalc_verb help' -f -a 'shape flops memory summary compose run kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat'
+complete -c convcalc -n 'not __convcalc_no_verb; and not __convcalc_verb help' -a '(__convcalc_words)'
 complete -c convcalc -n '__convcalc_verb shape flops compose' -l explain -d 'Print each formula, with and without the numbers'
 complete -c convcalc -n '__convcalc_verb shape' -l receptive-field -d 'Add what each output reads of the input: field, jump, offset, tile overlap'
 complete -c convcalc -n '__convcalc_verb shape' -l to -x -d 'Find the layers that give these sizes; what you give of one stays'
@@ -174,7 +176,7 @@ complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run'
 complete -c convcalc -n '__convcalc_verb shape flops memory summary compose' -l max -x -d 'Fail when a total is larger: params=5M,macs=600M'
 complete -c convcalc -n '__convcalc_verb shape flops memory summary compose' -l strict -d 'Fail when anything is unknown'
 complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -s o -l output -r -F -d 'Write to this file, in the format of its suffix'
-complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -l help -d 'Show this message and exit'
+complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -s h -l help -d 'Show this message and exit'
 complete -c convcalc -n '__convcalc_verb flops' -l backward -d 'Add what each gradient costs'
 complete -c convcalc -n '__convcalc_verb flops' -l input-grad -d 'With --backward: the network\'s input needs a gradient too'
 complete -c convcalc -n '__convcalc_verb flops' -l convention -x -a 'exact macs 2mac torch fvcore thop ptflops' -d 'Count FLOPs as: exact, macs, 2mac, torch, fvcore, thop, ptflops'

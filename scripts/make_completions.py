@@ -33,6 +33,8 @@ VALUES = {
 """What an option's value may be, by the name of its parameter."""
 FILES = ("output", "weights", "bias_values", "fit", "compare")
 """The options whose value may be a file."""
+HELP = ("-h", "--help")
+HELP_TEXT = "The options of a verb, every kind of layer, or what one takes"
 HEAD = "convcalc's completions, made by scripts/make_completions.py: change that, not this."
 
 
@@ -64,7 +66,7 @@ def options() -> dict[str, list[Option]]:
             found[verb].append(Option(tuple(parameter.opts), text, parameter))
             if parameter.secondary_opts:
                 found[verb].append(Option(tuple(parameter.secondary_opts), text, parameter))
-        found[verb].append(Option(("--help",), "Show this message and exit"))
+        found[verb].append(Option(HELP, "Show this message and exit"))
     return found
 
 
@@ -110,7 +112,9 @@ _convcalc() {
     prev=${before##*[[:space:]]}
     COMPREPLY=()
     if [[ $before != *[[:space:]]* ]]; then
-        values='@VERBS@ --help --version'
+        values='@VERBS@ help -h --help --version'
+    elif [[ $verb == help ]]; then
+        values='@TOPICS@'
     elif [[ $cur == -* ]]; then
         case $verb in
 @OPTIONS@
@@ -218,7 +222,13 @@ def _distinct(every: dict[str, list[Option]]) -> list[Option]:
     return list({option.key: option for found in every.values() for option in found}.values())
 
 
+def _first_words() -> list[tuple[str, str]]:
+    """What may come first, and a line about each."""
+    return [*VERBS.items(), ("help", HELP_TEXT)]
+
+
 def _common(text: str) -> str:
+    text = text.replace("@TOPICS@", " ".join([*VERBS, "kinds", *LAYERS]))
     return text.replace("@HEAD@", HEAD).replace("@VERBS@", " ".join(VERBS)).replace("@WORDS@", " ".join(words()))
 
 
@@ -234,10 +244,11 @@ _convcalc() {
 @VERB_LINES@
         )
         _describe -t verbs verb verbs
-        _arguments '--help[Show this message and exit]' '--version[Print the version and exit]'
+        _arguments '(-h --help)'{-h,--help}'[Show this message and exit]' '--version[Print the version and exit]'
         return
     fi
     case $words[2] in
+        help) compadd -- @TOPICS@; return ;;
 @SPECS@
     esac
     shift words
@@ -286,7 +297,7 @@ def zsh() -> str:
         specs += ["            ) ;;"]
     closed = [word for word in words() if not word.endswith(":")]
     lines = {
-        "VERB_LINES": [f"            {_quoted(verb + ':' + text.rstrip('.'))}" for verb, text in VERBS.items()],
+        "VERB_LINES": [f"            {_quoted(verb + ':' + text.rstrip('.'))}" for verb, text in _first_words()],
         "SPECS": specs,
         "FIELD_VALUES": [
             f"                {name}) compadd -S '' -- {' '.join(values)} ;;" for name, values in field_values().items()
@@ -360,10 +371,11 @@ function __convcalc_words --description 'Layers, wiring, and what follows a colo
 end
 
 complete -c convcalc -n __convcalc_no_verb -f
-complete -c convcalc -n __convcalc_no_verb -l help -d 'Show this message and exit'
+complete -c convcalc -n __convcalc_no_verb -s h -l help -d 'Show this message and exit'
 complete -c convcalc -n __convcalc_no_verb -l version -d 'Print the version and exit'
 @VERB_LINES@
-complete -c convcalc -n 'not __convcalc_no_verb' -a '(__convcalc_words)'
+complete -c convcalc -n '__convcalc_verb help' -f -a '@TOPICS@'
+complete -c convcalc -n 'not __convcalc_no_verb; and not __convcalc_verb help' -a '(__convcalc_words)'
 @OPTION_LINES@
 """
 
@@ -382,7 +394,7 @@ def fish() -> str:
         ],
         "VERB_LINES": [
             f"complete -c convcalc -n __convcalc_no_verb -a {verb} -d {_fish_quoted(text.rstrip('.'))}"
-            for verb, text in VERBS.items()
+            for verb, text in _first_words()
         ],
         "OPTION_LINES": [
             _fish_option(option, [verb for verb in VERBS if option.key in [other.key for other in every[verb]]])

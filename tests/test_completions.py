@@ -69,6 +69,10 @@ TYPED = [
     ("shape 3x8x8 @skip relu from:@s\t", ["shape", "3x8x8", "@skip", "relu", "from:@skip"]),
     ("shape 3x8x8 @one relu @two relu concat:@one,@t\t",
      ["shape", "3x8x8", "@one", "relu", "@two", "relu", "concat:@one,@two"]),
+    ("hel\t mem\t", ["help", "memory"]),
+    ("help kin\t", ["help", "kinds"]),
+    ("help pixelu\t", ["help", "pixelunshuffle"]),
+    ("shape --hel\t", ["shape", "--help"]),
     ("shape netw\t", ["shape", "network.txt"]),
     ("shape -o resu\t", ["shape", "-o", "results.json"]),
 ]  # fmt: skip
