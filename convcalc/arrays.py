@@ -33,6 +33,7 @@ from convcalc.errors import (
     Source,
     Span,
     did_you_mean,
+    unreadable,
 )
 from convcalc.files import write_whole
 from convcalc.images import IMAGE_SUFFIXES, read_image
@@ -161,7 +162,7 @@ def map_array(path: str | Path) -> Array:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+        raise unreadable(path, error) from None
     except (ValueError, *_DAMAGE):
         return _checked(_load(path), str(path))  # says what is wrong with it
     return _checked(array, str(path))
@@ -376,7 +377,7 @@ def _bytes_of(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+        raise unreadable(path, error) from None
 
 
 _DAMAGE = (OSError, EOFError, KeyError, SyntaxError, RuntimeError, BadZipFile, zlib.error)

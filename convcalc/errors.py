@@ -108,6 +108,18 @@ class BudgetError(ConvcalcError):
     code = "budget"
 
 
+def unreadable(name: object, error: Exception, span: Span | None = None) -> ModelFileError:
+    """The error for a file or a folder that is not there or cannot be read.
+
+    >>> [unreadable("x", error).message for error in (FileNotFoundError(), PermissionError(13, "Permission denied"))]
+    ['x does not exist', 'x cannot be read: permission denied']
+    """
+    if isinstance(error, FileNotFoundError):
+        return ModelFileError(f"{name} does not exist", span=span)
+    reason = getattr(error, "strerror", None) or str(error) or "error"
+    return ModelFileError(f"{name} cannot be read: {reason.lower()}", span=span)
+
+
 def too_much(error: Exception) -> ResourceError:
     """The error for one of Python's that says that a number or a text is beyond it; raises any other again."""
     for kind, sentence in _TOO_MUCH.items():

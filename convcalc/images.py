@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convcalc.errors import ExpressionError, ModelFileError, ResourceError, ShapeError, did_you_mean
+from convcalc.errors import ExpressionError, ModelFileError, ResourceError, ShapeError, did_you_mean, unreadable
 from convcalc.layers.base import shape_text
 
 Array = npt.NDArray[Any]
@@ -114,7 +114,7 @@ def read_image(path: str | Path, prepare: Preparation | None = None, channels: i
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+        raise unreadable(path, error) from None
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
@@ -195,7 +195,7 @@ class Folder:
                 file for file in Path(path).iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
             )
         except OSError as error:
-            raise ModelFileError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+            raise unreadable(path, error) from None
         if not self.files:
             raise ModelFileError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)})")
         self.prepare = prepare

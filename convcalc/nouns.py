@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, Source, Span
+from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, Source, Span, unreadable
 from convcalc.expressions import (
     LayerText,
     Program,
@@ -322,7 +322,7 @@ def _file_text(word: str, span: Span, before: str) -> str:
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR):
             raise _no_file(word, span, before) from None
-        raise ModelFileError(f"{word} cannot be read: {(error.strerror or 'error').lower()}", span=span) from None
+        raise unreadable(word, error, span) from None
     try:
         return _text(content, word)
     except ModelFileError as error:

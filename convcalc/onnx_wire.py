@@ -19,7 +19,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from convcalc.errors import ConvcalcError, ModelFileError, UnsupportedOpError
+from convcalc.errors import ConvcalcError, ModelFileError, UnsupportedOpError, unreadable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -838,11 +838,8 @@ def open_file(path: Path, name: str) -> WireFile:
         if not stat.S_ISREG(status.st_mode):  # a pipe cannot be read twice
             os.close(file)
             return WireFile(path.read_bytes(), name, path.parent)
-    except FileNotFoundError:
-        raise ModelFileError(f"{name} does not exist") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ModelFileError(f"{name} cannot be read: {reason.lower()}") from None
+        raise unreadable(name, error) from None
     return WireFile(file, name, path.parent, status.st_size)
 
 

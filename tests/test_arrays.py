@@ -249,7 +249,7 @@ def test_arrays_of_what_is_no_number(tmp_path, array):
 
 def test_missing_files_and_folders(tmp_path):
     for name in ("no.npy", "no.csv", "no.png", "no.npz"):
-        with pytest.raises(ModelFileError, match=r"cannot read .*: no such file"):
+        with pytest.raises(ModelFileError, match="does not exist"):
             read_array(str(tmp_path / name))
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(ModelFileError, match="is a directory"):

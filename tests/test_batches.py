@@ -180,8 +180,8 @@ def test_a_shape_makes_as_many_samples_as_a_batch_has(call):
         (["x.npy", "relu", "--crop", "3", "--batch", "2"], 2, "--crop has a meaning for images"),
         (["x.npy", "relu", "--batch", "0"], 2, "--batch"),
         (["x.npy", "flatten:0", "--batch", "2"], 1, "no axis of samples"),
-        (["nowhere/", "relu"], 1, "cannot read nowhere/: no such file"),
-        (["nowhere.npy", "relu", "--batch", "2"], 1, "cannot read nowhere.npy: no such file"),
+        (["nowhere/", "relu"], 1, "nowhere/ does not exist"),
+        (["nowhere.npy", "relu", "--batch", "2"], 1, "nowhere.npy does not exist"),
     ],
 )
 def test_what_is_refused(call, tmp_path, monkeypatch, arguments, status, said):

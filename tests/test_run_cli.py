@@ -203,7 +203,7 @@ def test_nan_and_infinity_are_texts_in_json_and_words_elsewhere(run):
         ((X, "--input", X), 2, "the input is given twice"),
         ((X, "3x4", "relu"), 2, "the input is given twice"),
         (("[[1,2],[3]]", "relu"), 2, "this is 1 where those before it are 2"),
-        (("no.npy", "relu"), 1, "cannot read no.npy: no such file"),
+        (("no.npy", "relu"), 1, "no.npy does not exist"),
         ((X, "-w", "gausian"), 2, "did you mean 'gaussian'?"),
         ((X, "conv:k2", "-w", "[[1,2,3]]"), 1, "weight is 1x1x1x3, but must be 1x1x2x2"),
         ((X, "-w", K, "-w", K), 2, "several weights are given; name each"),
