@@ -29,6 +29,7 @@ from convcalc.errors import ConvcalcError, ExpressionError, LayerError, Resource
 from convcalc.layers import LAYERS, Kind, find_kind, kind_of
 from convcalc.layers.base import Layer, text_of
 from convcalc.network import Input, Network, Node, no_input, tensor_names
+from convcalc.records import REQUIRED, parameters_of
 
 _OPENING, _CLOSING = "([{", ")]}"
 _INTEGER = re.compile(r"[+-]?[0-9]+$")
@@ -274,15 +275,12 @@ class LayerText:
 
 def field_names(cls: type[Layer]) -> tuple[str, ...]:
     """The fields that a layer's constructor takes, in PyTorch's order."""
-    code = cls.__init__.__code__
-    return code.co_varnames[1 : code.co_argcount]
+    return tuple(parameters_of(cls))
 
 
 def required_fields(cls: type[Layer]) -> tuple[str, ...]:
     """The fields without a default."""
-    names = field_names(cls)
-    defaults = cls.__init__.__defaults__ or ()
-    return names[: len(names) - len(defaults)]
+    return tuple(name for name, default in parameters_of(cls).items() if default is REQUIRED)
 
 
 def example_of(kind: Kind, field: str) -> str:
@@ -740,7 +738,7 @@ def expression_of(layer: Layer) -> str:
 
 def _defaults_of(cls: type[Layer], layer: Layer) -> Mapping[str, Any]:
     """The defaults as the constructor normalises them; a stride of None is the kernel_size."""
-    defaults = dict(zip(reversed(field_names(cls)), reversed(cls.__init__.__defaults__ or ()), strict=False))
+    defaults = {name: default for name, default in parameters_of(cls).items() if default is not REQUIRED}
     names = required_fields(cls)
     if "stride" in defaults and defaults["stride"] is None:
         names = (*names, "kernel_size")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
 from typing import Any
 
 from convcalc.errors import ExpressionError, Span
 from convcalc.layers.base import Layer, Shape, shape_text
-from convcalc.records import dataclass
+from convcalc.records import dataclass, field, replace
 
 
 @dataclass(frozen=True, eq=False)

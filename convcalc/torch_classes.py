@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +17,7 @@ from convcalc.layers import find_kind
 from convcalc.layers.base import Layer, Shape, text_of
 from convcalc.layers.opaque import Opaque
 from convcalc.network import Unsaid
-from convcalc.records import dataclass
+from convcalc.records import dataclass, replace
 
 CHAINS = (
     "Sequential",

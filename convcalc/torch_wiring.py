@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 
 from convcalc.errors import ConvcalcError, ModelFileError, ResourceError
@@ -20,6 +19,7 @@ from convcalc.layers.rearrange import Identity
 from convcalc.layers.reshape import Flatten
 from convcalc.layers.tensor import Split
 from convcalc.network import Node, Unsaid, tensor_names
+from convcalc.records import replace
 from convcalc.torch_classes import (
     ADD,
     ATTENTION,

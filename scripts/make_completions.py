@@ -17,9 +17,10 @@ from convcalc.analysis.costs import CONVENTIONS
 from convcalc.analysis.memory import DTYPES, OPTIMIZERS
 from convcalc.cli import VERBS, every_verb
 from convcalc.cli.options import FORMATS
-from convcalc.expressions import WIRING, field_names, required_fields
+from convcalc.expressions import WIRING, field_names
 from convcalc.layers import LAYERS
 from convcalc.layers.conv import PADDING_MODES
+from convcalc.records import parameters_of
 
 FOLDER = Path(__file__).parent.parent / "completions"
 VALUES = {
@@ -86,8 +87,7 @@ def field_values() -> dict[str, list[str]]:
     found = {"padding_mode": list(PADDING_MODES)}
     for kind in LAYERS.values():
         cls = kind.layer_class()
-        defaulted = [name for name in field_names(cls) if name not in required_fields(cls)]
-        for name, default in zip(defaulted, cls.__init__.__defaults__ or (), strict=True):
+        for name, default in parameters_of(cls).items():
             if isinstance(default, bool):
                 found[name] = ["true", "false"]
     return dict(sorted(found.items()))

@@ -13,6 +13,7 @@ from convcalc.expressions import expression_of, field_names, parse_text, require
 from convcalc.formulas import adaptive_elements, norm_additions
 from convcalc.layers import LAYERS, find_kind
 from convcalc.layers.base import Cost
+from convcalc.records import REQUIRED, parameters_of
 
 MORE_FIELDS = {"AvgPool1d": "divisor_override", "ConvTranspose": "output_size", "MaxUnpool": "output_size"}
 """Fields after PyTorch's: what it takes elsewhere, or for other ranks."""
@@ -59,7 +60,7 @@ def test_fields_are_pytorchs(stem):
     kind, rank = find_kind(stem)
     for cls in [kind.layer_class(rank)] if rank or isinstance(kind.classes, str) else classes(kind):
         names = field_names(cls)
-        given = dict(zip(reversed(names), reversed(cls.__init__.__defaults__ or ()), strict=False))
+        given = {name: default for name, default in parameters_of(cls).items() if default is not REQUIRED}
         more = (MORE_FIELDS.get(stem) or MORE_FIELDS.get(cls.__name__) or "").split()
         assert list(names) in ([name for name, _ in wanted], [*(name for name, _ in wanted), *more]), cls
         for name, default in wanted:

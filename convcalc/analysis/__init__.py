@@ -33,11 +33,10 @@ def analyse(
     >>> report.answer, report.totals["macs"], report.rows[0].values["output_bytes"]
     ((64, 112, 112), 118013952, 3211264)
     """
-    from dataclasses import replace
-
     from convcalc.analysis.costs import costs
     from convcalc.analysis.memory import memory
     from convcalc.analysis.shapes import shapes
+    from convcalc.records import replace
 
     shaped = shapes(network, explain=explain)
     counted = costs(network, backward=backward, convention=convention, explain=explain)

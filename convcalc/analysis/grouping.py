@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from itertools import islice
 
 from convcalc.analysis.costs import parts, total
 from convcalc.analysis.report import Column, Row, Value
+from convcalc.records import replace
 
 MOST_LEVELS = 20
 """Levels of modules inside modules that are told apart."""

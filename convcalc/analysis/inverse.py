@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import product as combinations
 from typing import Any
 
@@ -14,6 +13,7 @@ from convcalc.errors import ConvcalcError, ExpressionError, ShapeError
 from convcalc.expressions import Program, field_names
 from convcalc.layers.base import Layer, Shape, shape_text, spatial, text_of
 from convcalc.network import Network, Node, tensor_names
+from convcalc.records import replace
 
 _TRIED: dict[str, Sequence[int]] = {
     "kernel_size": range(1, 12),

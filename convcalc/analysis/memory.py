@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from convcalc.analysis.costs import needs_gradient, parts, total
 from convcalc.analysis.report import Column, Report, Value
@@ -11,6 +10,7 @@ from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, need_la
 from convcalc.analysis.unsaid import other_memory
 from convcalc.layers.base import choice
 from convcalc.network import Network
+from convcalc.records import replace
 from convcalc.tracing import product
 
 DTYPES = {

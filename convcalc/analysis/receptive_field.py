@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from math import lcm
 from typing import Any
@@ -15,6 +14,7 @@ from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, label, 
 from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError
 from convcalc.layers.base import axis_name, shape_text
 from convcalc.network import Network
+from convcalc.records import replace
 
 _COLUMNS = (
     Column("receptive_field", "Field", "sizes", total=False),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Any
 
 from convcalc.layers.base import Layer, Shape
-from convcalc.records import dataclass
+from convcalc.records import dataclass, field
 from convcalc.tracing import Step
 
 Value = int | float | str | tuple[Any, ...] | None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
 from types import MappingProxyType
 
 from convcalc import formulas
@@ -14,7 +13,7 @@ from convcalc.layers import kind_of
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.layers.opaque import Opaque
 from convcalc.network import Network, Node, no_input
-from convcalc.records import dataclass
+from convcalc.records import dataclass, field, replace
 from convcalc.tracing import Step, recording
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from convcalc.analysis import analyse
 from convcalc.analysis.costs import parts, total
 from convcalc.analysis.grouping import MOST_LEVELS, nested
 from convcalc.analysis.report import Column, Report, Row, Value
 from convcalc.layers.base import choice, whole
 from convcalc.network import Network
+from convcalc.records import replace
 
 SHARES = ("macs", "params", "memory")
 """What the share of the whole can be taken of."""

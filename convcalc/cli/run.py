@@ -6,7 +6,6 @@ import gc
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,7 +20,7 @@ from convcalc.cli.answer import (
 )
 from convcalc.cli.options import LAYER_OPTIONS, NETWORK_OPTIONS, OUTPUT_OPTIONS, Question, verb
 from convcalc.errors import ConvcalcError, ExpressionError, Span, did_you_mean, too_much
-from convcalc.records import dataclass
+from convcalc.records import dataclass, replace
 
 if TYPE_CHECKING:
     from convcalc.analysis.report import Report

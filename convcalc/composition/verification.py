@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -17,6 +16,7 @@ from convcalc.composition.parameters import own_arrays
 from convcalc.executor.run import run
 from convcalc.layers.base import Pairs, axis_name
 from convcalc.network import Input, Network
+from convcalc.records import replace
 from convcalc.tracing import product
 
 Array = NDArray[Any]

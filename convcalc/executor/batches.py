@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Protocol
 
 import numpy.typing as npt
@@ -15,6 +14,7 @@ from convcalc.executor.plan import need, plan
 from convcalc.executor.run import GivenWeights, Prepared, as_array, compute, flipped, prepare
 from convcalc.expressions import Program
 from convcalc.layers.base import shape_text
+from convcalc.records import replace
 
 
 class Samples(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import isfinite
 
 import numpy as np
@@ -15,6 +14,7 @@ from convcalc.executor.algorithms import forced
 from convcalc.executor.kernels import Array
 from convcalc.executor.run import Computed, Prepared, steps
 from convcalc.layers.base import shape_text
+from convcalc.records import replace
 
 COLUMNS = (
     Column("error", "Error", "number", total=False, wide=True),

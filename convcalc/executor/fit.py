@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from convcalc.executor.optimizers import OPTIMIZERS
 from convcalc.executor.plan import need, plan
 from convcalc.executor.run import WINDOWED, Prepared, Result, as_array, compute, compute_layer
 from convcalc.layers.base import choice, shape_text
-from convcalc.records import dataclass
+from convcalc.records import dataclass, replace
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from convcalc.errors import ResourceError, UnsupportedOpError
@@ -13,6 +11,7 @@ from convcalc.executor.kernels import Array
 from convcalc.executor.run import Prepared, compute_layer
 from convcalc.layers.base import shape_text
 from convcalc.layers.conv import Conv
+from convcalc.records import replace
 from convcalc.tracing import product
 
 LINEAR = frozenset(

@@ -7,7 +7,6 @@ before the layer's kernel. `refuse` says which nodes cannot be run though their 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from convcalc.executor.kernels import Array, Weights, kernel_of
 from convcalc.executor.quantized import conv_integer, matmul_integer, qlinear_conv, qlinear_matmul
 from convcalc.layers.base import Layer
 from convcalc.network import Node
+from convcalc.records import replace
 from convcalc.tracing import product
 
 Compute = Callable[[Any, Mapping[str, Any], tuple[Array, ...], Weights], tuple[Array, ...]]

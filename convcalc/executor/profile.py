@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Mapping
-from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +16,7 @@ from convcalc.executor.plan import algorithm_of, moments
 from convcalc.executor.run import Prepared, steps
 from convcalc.executor.threads import share, thread_count
 from convcalc.layers import kind_of
+from convcalc.records import replace
 
 COLUMNS = (
     Column("algorithm", "By", "text", total=False, wide=True),

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
 
 from convcalc.analysis.report import Diagnostic
 from convcalc.executor.kernels import Array
-from convcalc.records import dataclass
+from convcalc.records import dataclass, field
 
 
 @dataclass(frozen=True, eq=False)

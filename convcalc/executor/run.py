@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import field, replace
 from math import sqrt
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -26,7 +25,7 @@ from convcalc.executor.threads import threads as using_threads
 from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.network import Input, Network, no_input
-from convcalc.records import dataclass
+from convcalc.records import dataclass, field, replace
 from convcalc.tracing import product
 
 GivenWeights = Mapping[str, npt.ArrayLike] | npt.ArrayLike

@@ -6,7 +6,6 @@ Shapes inside convcalc are tuples of ints with the batch first: (batch, channels
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, ClassVar, Self
 
 from convcalc.errors import LayerError, ShapeError
@@ -81,6 +80,7 @@ class Layer:
     """What PyTorch prints of it like fields, though its constructor does not take them."""
     idle_at_inference: ClassVar[bool] = False
     """Whether inference hands the input on as it is, though training makes a new tensor."""
+    _fields: ClassVar[Mapping[str, Any]]
     inputs: ClassVar[tuple[int, int | None]] = (1, 1)
     """How many tensors come in: at least, and at most (None: any number)."""
 
@@ -93,7 +93,7 @@ class Layer:
 
     def _values(self) -> dict[str, Any]:
         """The fields' values, in order."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]  # see above
+        return {name: getattr(self, name) for name in self._fields}
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self._values() == other._values()

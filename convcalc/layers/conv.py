@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 from convcalc import formulas as F
@@ -26,7 +25,7 @@ from convcalc.layers.base import (
     spatial_input,
     whole,
 )
-from convcalc.records import dataclass
+from convcalc.records import dataclass, replace
 from convcalc.tracing import per_axis, product
 
 PADDING_WORDS = ("valid", "same", "same_upper", "same_lower", "causal", "full")

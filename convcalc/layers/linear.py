@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Self
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
 from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, shape_text, whole
-from convcalc.records import dataclass
+from convcalc.records import dataclass, replace
 from convcalc.tracing import product
 
 

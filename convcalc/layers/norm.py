@@ -6,13 +6,12 @@ Costs are inference's. None has a dot product, so none has MACs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Self
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
 from convcalc.layers.base import Cost, Layer, Saved, Shape, flag, number, refused, shape_text, whole, wrong_axes
-from convcalc.records import dataclass
+from convcalc.records import dataclass, replace
 from convcalc.tracing import product
 
 

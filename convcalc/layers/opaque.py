@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 
 from convcalc.errors import UnsupportedOpError
 from convcalc.layers.base import Layer, Shape
-from convcalc.records import dataclass
+from convcalc.records import dataclass, field
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from convcalc.errors import ExpressionError, did_you_mean
 from convcalc.expressions import field_names
 from convcalc.layers import LAYERS, Kind, find_kind
+from convcalc.records import REQUIRED, parameters_of
 
 if TYPE_CHECKING:
     from convcalc.layers.base import Layer
@@ -79,8 +80,8 @@ def _short_forms(kind: Kind, name: str) -> list[str]:
 
 def _default_text(cls: type[Layer], name: str) -> str:
     """A field with its default as it is written in an expression; `...` stands for what has none."""
-    value = inspect.signature(cls).parameters[name].default
-    if value is None or value is inspect.Parameter.empty:
+    value = parameters_of(cls)[name]
+    if value is None or value is REQUIRED:
         return f"{name}=..."
     return f"{name}={str(value).lower() if isinstance(value, bool) else value}"
 
