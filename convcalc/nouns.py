@@ -11,7 +11,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, Source, Span, unreadable
@@ -183,7 +182,7 @@ def program_of(words: Sequence[Span], options: LayerOptions | None) -> Program:
         elif not word:
             raise ExpressionError("a word of the command line is empty", span=span)
         elif word.lower().endswith(".onnx") or _holds_onnx(word):
-            return _onnx_program(Path(word), word, span, words, options)
+            return _onnx_program(word, word, span, words, options)
         else:
             text = word if _is_printed(word) else _file_text(word, span, before)
             name = "" if text is word else word
@@ -228,7 +227,7 @@ _ONNX_START = b"\x08"
 
 
 def _onnx_program(
-    source: Path | bytes, name: str, place: Span, words: Sequence[Span], options: LayerOptions | None
+    source: str | bytes, name: str, place: Span, words: Sequence[Span], options: LayerOptions | None
 ) -> OnnxModel:
     """The model of an ONNX file, with the input that may stand beside it. Its reader is loaded only now."""
     tokens = []
@@ -255,7 +254,7 @@ def _holds_onnx(word: str) -> bool:
     if not os.path.isfile(word):  # noqa: PTH113  a text of many lines is no error here
         return False
     try:
-        with Path(word).open("rb") as file:
+        with open(word, "rb") as file:  # noqa: PTH123  pathlib takes long to load
             return file.read(len(_ONNX_START)) == _ONNX_START
     except OSError:
         return False
@@ -314,9 +313,9 @@ def _printed_model(program: Program, printed: tuple[str, str, Span], tokens: Seq
 
 
 def _file_text(word: str, span: Span, before: str) -> str:
-    path = Path(word)
     try:
-        content = path.read_bytes()
+        with open(word, "rb") as file:  # noqa: PTH123  pathlib takes long to load
+            content = file.read()
     except (FileNotFoundError, ValueError):  # ValueError: no file can have such a name
         raise _no_file(word, span, before) from None
     except OSError as error:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from convcalc.constant_folding import FOLDERS, MOST_ELEMENTS, UNFORESEEN, Small, fold
@@ -34,6 +33,7 @@ from convcalc.network import Constant, Input, Network, Node
 from convcalc.onnx_ops import FLOATING, OPS, RECURRENT, Call, Plan
 from convcalc.onnx_wire import (
     Attribute,
+    FileName,
     Function,
     Graph,
     Model,
@@ -57,7 +57,7 @@ GivenShapes = Mapping[str, Shape]
 
 
 def read_onnx(
-    source: Path | bytes, name: str = "", *, given: GivenShapes | None = None, batch: int | None = None
+    source: FileName | bytes, name: str = "", *, given: GivenShapes | None = None, batch: int | None = None
 ) -> Network:
     """The network in an ONNX file.
 
@@ -74,7 +74,7 @@ class OnnxModel(Program):
 
     def __init__(
         self,
-        source: Path | bytes,
+        source: FileName | bytes,
         name: str,
         given: tuple[int, ...] | None = None,
         input_span: Span | None = None,

@@ -10,22 +10,26 @@ compared with what is there, so that nothing larger than the file is ever alloca
 
 from __future__ import annotations
 
-import mmap
 import os
 import stat
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from convcalc.errors import ConvcalcError, ModelFileError, UnsupportedOpError, unreadable
 
 if TYPE_CHECKING:
+    import mmap
+    from pathlib import Path
+
     import numpy as np
     import numpy.typing as npt
 
 M = TypeVar("M", bound="Message")
+
+FileName = str | os.PathLike[str]
+"""What names a file. `pathlib` takes as long to load as a model to read, so it is loaded only where it is needed."""
 
 DEEPEST = 100
 """How many messages may stand inside one another; Protocol Buffers' own limit."""
@@ -58,11 +62,11 @@ class WireFile:
     maps it, when weights are asked for. `name` is what errors call the file.
     """
 
-    __slots__ = ("_base", "_file", "_limit", "_map", "_window", "folder", "name", "size")
+    __slots__ = ("_base", "_file", "_limit", "_map", "_window", "name", "path", "size")
 
-    def __init__(self, source: int | bytes, name: str, folder: Path | None = None, size: int = 0) -> None:
+    def __init__(self, source: int | bytes, name: str, path: FileName | None = None, size: int = 0) -> None:
         self.name = name
-        self.folder = folder
+        self.path = path
         self._map: mmap.mmap | bytes | None = None
         self._base = 0
         if isinstance(source, bytes):
@@ -77,6 +81,13 @@ class WireFile:
     def __del__(self) -> None:
         if self._file >= 0:
             os.close(self._file)
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the file is; nowhere, if it came from standard input."""
+        from pathlib import Path
+
+        return None if self.path is None else Path(self.path).parent
 
     def wrong(self, place: int, what: str) -> ModelFileError:
         """The error for what stands at a byte."""
@@ -106,6 +117,8 @@ class WireFile:
     def values(self) -> mmap.mmap | bytes:
         """The whole file as one buffer, mapped and not read."""
         if self._map is None:
+            import mmap
+
             self._map = mmap.mmap(self._file, 0, access=mmap.ACCESS_READ) if self.size else b""
         return self._map
 
@@ -423,6 +436,8 @@ class Tensor(Message):
         location = entries.get("location", "")
         if not location:
             raise self.wrong("its values are in another file, which is not named")
+        from pathlib import Path
+
         if self.file.folder is None:
             raise self.wrong(f"its values are in {location}, which standard input has no folder for")
         # A model must not make us read any file of the machine.
@@ -830,22 +845,23 @@ def versions(imports: Sequence[OpsetImport]) -> dict[str, int]:
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def open_file(path: Path, name: str) -> WireFile:
+def open_file(path: FileName, name: str) -> WireFile:
     """The file, ready to be read piece by piece. Raises `ModelFileError` when it cannot be."""
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):  # a pipe cannot be read twice
             os.close(file)
-            return WireFile(path.read_bytes(), name, path.parent)
+            with open(path, "rb") as stream:  # noqa: PTH123  see FileName
+                return WireFile(stream.read(), name, path)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL in it
         raise unreadable(name, error) from None
-    return WireFile(file, name, path.parent, status.st_size)
+    return WireFile(file, name, path, status.st_size)
 
 
-def read_model(source: Path | bytes, name: str = "") -> Model:
+def read_model(source: FileName | bytes, name: str = "") -> Model:
     """The model in a file, or in bytes that were read. Raises `ModelFileError` for what is no ONNX file."""
-    file = open_file(source, name or str(source)) if isinstance(source, Path) else WireFile(source, name)
+    file = WireFile(source, name) if isinstance(source, bytes) else open_file(source, name or str(source))
     if not file.size:
         raise ModelFileError(f"{file.name} is empty")
     if file.window(0)[0].startswith(b"PK\x03\x04"):

@@ -8,6 +8,7 @@ The files hold all that they need: convcalc isn't started when TAB is pressed.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,12 @@ class Option:
 
 def options() -> dict[str, list[Option]]:
     """The options of each verb, in the order of its help."""
-    from typer.main import get_command
-
     found: dict[str, list[Option]] = {}
-    commands = get_command(every_verb()).commands  # type: ignore[attr-defined]  # a group
+    commands: Mapping[str, Any] = every_verb().commands
     for verb in VERBS:
         found[verb] = []
         for parameter in commands[verb].params:
-            if parameter.param_type_name != "option":
+            if parameter.param_type_name != "option" or parameter.name == "help":
                 continue
             text = (parameter.help or "").rstrip(".")
             found[verb].append(Option(tuple(parameter.opts), text, parameter))

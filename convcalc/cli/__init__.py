@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-import typer
-
-from convcalc.cli.options import HELP_FLAGS, AllVerbs, VerbCommand
+from convcalc.cli.options import AllVerbs, Option, VerbCommand, help_parameter
+from convcalc.cli.typer_core import Abort, Exit, UsageError
 from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, did_you_mean, too_much
 
 VERBS = {
@@ -65,21 +64,17 @@ def _run(arguments: Sequence[str]) -> int:
         status = command.main(args=list(rest), prog_name=name, standalone_mode=False)
     except ConvcalcError as error:
         return _fail(error, wants_json)
-    except USAGE_ERROR as error:  # typer's own: an unknown option, a missing value
+    except UsageError as error:  # typer's own: an unknown option, a missing value
         from convcalc.cli.usage import usage_error
 
         return _fail(usage_error(error, verb, arguments, VERBS), wants_json)
     except SystemExit:  # typer's way to say that the pipe is closed
         raise BrokenPipeError from None
-    except typer.Abort:
+    except Abort:
         raise KeyboardInterrupt from None
     except (MemoryError, RecursionError, OverflowError, ValueError) as error:
         return _fail(too_much(error), wants_json)
     return status if isinstance(status, int) else 0
-
-
-USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
-"""The class of typer's errors about arguments; typer gives it no public name."""
 
 
 def _drop_output() -> None:
@@ -92,8 +87,6 @@ def _drop_output() -> None:
 
 def _command(arguments: Sequence[str]) -> tuple[Any, Sequence[str], str]:
     """The command with only the verb that was asked for, the arguments left for it, and its name."""
-    from typer.main import get_command
-
     verb = arguments[0] if arguments else ""
     if verb == "help":
         verb, arguments = (arguments[1], [arguments[1], "--help"]) if len(arguments) > 1 else ("", [])
@@ -101,16 +94,14 @@ def _command(arguments: Sequence[str]) -> tuple[Any, Sequence[str], str]:
         return command_of(verb), arguments[1:], f"convcalc {verb}"
     if arguments and not verb.startswith("-"):
         raise _no_verb(verb)
-    return get_command(every_verb()), arguments or ["--help"], "convcalc"
+    return every_verb(), arguments or ["--help"], "convcalc"
 
 
-def command_of(verb: str) -> Any:
+def command_of(verb: str) -> VerbCommand:
     """The command of one verb alone."""
-    from typer.main import get_command
-
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    _register(app, verb)
-    return get_command(app)
+    module = import_module(f"convcalc.cli.{verb}")
+    command: VerbCommand = module.VERB.command(verb, module.HELP, VERBS[verb])
+    return command
 
 
 def _print_kinds(word: str) -> int:
@@ -132,35 +123,28 @@ def _no_verb(word: str) -> ConvcalcError:
     return ExpressionError(f"unknown verb {word}{meant or f'; convcalc has {verbs}'}", value=word)
 
 
-def every_verb() -> typer.Typer:
+def every_verb() -> AllVerbs:
     """The whole application, for its help and for completions."""
-    app = typer.Typer(cls=AllVerbs, add_completion=False, rich_markup_mode=None, context_settings=HELP_FLAGS)
-    app.callback(help=_HELP, epilog=_EPILOG)(_root)
-    for verb in VERBS:
-        _register(app, verb)
-    return app
+    version = Option("--version", "Print the version and exit.", bool).parameter()
+    version.is_eager = True
+    version.callback = _print_version
+    return AllVerbs(
+        name="",
+        commands={verb: command_of(verb) for verb in VERBS},
+        params=[version, help_parameter()],
+        help=_HELP.rstrip(),
+        epilog=_EPILOG,
+        add_help_option=False,
+        rich_markup_mode=None,
+    )
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(ctx: object, parameter: object, asked: bool) -> None:
     if asked:
         from convcalc._version import __version__
 
         print(f"convcalc {__version__}")  # noqa: T201  the answer to --version
-        raise typer.Exit
-
-
-def _root(
-    version: bool = typer.Option(
-        False, "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
-    ),
-) -> None:
-    pass
-
-
-def _register(app: typer.Typer, verb: str) -> None:
-    module = import_module(f"convcalc.cli.{verb}")
-    function: Callable[..., None] = module.VERB
-    app.command(verb, cls=VerbCommand, context_settings=HELP_FLAGS, help=module.HELP, short_help=VERBS[verb])(function)
+        raise Exit
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from convcalc.cli.answer import answer
-from convcalc.cli.options import Question, verb
+from convcalc.cli.options import Option, Question, verb
 from convcalc.errors import ExpressionError
 
 if TYPE_CHECKING:
@@ -32,38 +31,31 @@ Examples:
 _WEIGHT_FILES = (".npz", ".npy")
 
 
-@verb()
+@verb(
+    Option("--explain", "Print each formula, with and without the numbers.", bool),
+    Option("-w --weights", "Merge weights too: an .npz of all by name, 2.weight=ARRAY, or arrays in the layers' order.",
+           metavar="ARRAY", many=True),
+    Option("--verify", "Run both on random numbers, and say where and how much they differ.", bool),
+    Option("--split", "Split a convolution: rank (column and row), two (smaller kernels), depthwise, or tucker.",
+           metavar="WAY"),
+    Option("--rank", "With --split: the rank wanted.", int, "N"),
+    Option("--error", "With --split: the largest error allowed, such as 0.1.", float, "E"),
+    Option("--dtype", "Of the weights written: float64 (as computed), float32 or float16.", metavar="TYPE"),
+    Option("--always", "For ONNX files: merge all that can be, not only what pays.", bool),
+    Option("--seed", "Of the random numbers of --verify.", int, "N", default=0),
+)  # fmt: skip
 def VERB(  # noqa: N802  every verb's module has one of this name
     question: Question,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Print each formula, with and without the numbers.")
-    ] = False,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option("-w", "--weights", metavar="ARRAY", show_default=False,
-                     help="Merge weights too: an .npz of all by name, 2.weight=ARRAY, or arrays in the layers' order."),
-    ] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Run both on random numbers, and say where and how much they differ.")
-    ] = False,
-    split: Annotated[
-        str | None,
-        typer.Option("--split", metavar="WAY", show_default=False,
-                     help="Split a convolution: rank (column and row), two (smaller kernels), depthwise, or tucker."),
-    ] = None,
-    rank: Annotated[int | None, typer.Option("--rank", metavar="N", show_default=False,
-                                             help="With --split: the rank wanted.")] = None,
-    error: Annotated[float | None, typer.Option("--error", metavar="E", show_default=False,
-                                                help="With --split: the largest error allowed, such as 0.1.")] = None,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", metavar="TYPE", show_default=False,
-                                 help="Of the weights written: float64 (as computed), float32 or float16.")
-    ] = None,
-    always: Annotated[
-        bool, typer.Option("--always", help="For ONNX files: merge all that can be, not only what pays.")
-    ] = False,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the random numbers of --verify.")] = 0,
-) -> None:  # fmt: skip
+    explain: bool,
+    weights: Sequence[str],
+    verify: bool,
+    split: str | None,
+    rank: int | None,
+    error: float | None,
+    dtype: str | None,
+    always: bool,
+    seed: int,
+) -> None:
     """Answer `compose`."""
     from convcalc.composition.compose import compose
     from convcalc.composition.parameters import as_type
@@ -101,7 +93,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         if written is not None:
             from convcalc.arrays import write_arrays
 
-            write_arrays(written, as_type(report.arrays, dtype or "float64"), inputs=weights or ())
+            write_arrays(written, as_type(report.arrays, dtype or "float64"), inputs=weights)
         return report
 
     if written is not None or target is not None:
@@ -110,7 +102,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     answer(question, analysis, explain=explain, open_input=True)
 
 
-def _read(texts: list[str]) -> Any:
+def _read(texts: Sequence[str]) -> Any:
     """The weights by name, or in the layers' order."""
     from convcalc.arrays import read_weights
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from convcalc.cli.answer import answer
-from convcalc.cli.options import Question, verb
+from convcalc.cli.options import Option, Question, verb
 from convcalc.errors import ExpressionError, did_you_mean
 
 HELP = """\
@@ -23,39 +19,28 @@ Examples:
 """
 
 
-@verb()
+@verb(
+    Option("--explain", "Print each formula, with and without the numbers.", bool),
+    Option("--backward", "Add what each gradient costs.", bool),
+    Option("--input-grad", "With --backward: the network's input needs a gradient too.", bool),
+    Option("--convention", "Count FLOPs as: exact, macs, 2mac, torch, fvcore, thop, ptflops.", metavar="NAME",
+           default="exact"),
+    Option("--samples", "For so many samples, such as 1M.", metavar="N"),
+    Option("--speed", "The time at so many FLOPs a second, such as 0.15T.", metavar="FLOPS"),
+    Option("--by", "A row for each: layer, kind or module.", metavar="WHAT", default="layer"),
+    Option("--depth", "With --by module: levels that are told apart; 1 if none.", int, "N"),
+)  # fmt: skip
 def VERB(  # noqa: N802  every verb's module has one of this name
     question: Question,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Print each formula, with and without the numbers.")
-    ] = False,
-    backward: Annotated[bool, typer.Option("--backward", help="Add what each gradient costs.")] = False,
-    input_grad: Annotated[
-        bool, typer.Option("--input-grad", help="With --backward: the network's input needs a gradient too.")
-    ] = False,
-    convention: Annotated[
-        str,
-        typer.Option(
-            "--convention",
-            metavar="NAME",
-            help="Count FLOPs as: exact, macs, 2mac, torch, fvcore, thop, ptflops.",
-        ),
-    ] = "exact",
-    samples: Annotated[
-        str | None, typer.Option("--samples", metavar="N", help="For so many samples, such as 1M.", show_default=False)
-    ] = None,
-    speed: Annotated[
-        str | None,
-        typer.Option("--speed", metavar="FLOPS", help="The time at so many FLOPs a second, such as 0.15T.",
-                     show_default=False),
-    ] = None,
-    by: Annotated[str, typer.Option("--by", metavar="WHAT", help="A row for each: layer, kind or module.")] = "layer",
-    depth: Annotated[
-        int | None,
-        typer.Option("--depth", metavar="N", help="With --by module: levels that are told apart; 1 if none.",
-                     show_default=False),
-    ] = None,
-) -> None:  # fmt: skip
+    explain: bool,
+    backward: bool,
+    input_grad: bool,
+    convention: str,
+    samples: str | None,
+    speed: str | None,
+    by: str,
+    depth: int | None,
+) -> None:
     """Answer `flops`."""
     from convcalc.analysis.costs import CONVENTIONS, GROUPS, costs
     from convcalc.render.units import quantity

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from convcalc.cli.answer import answer
-from convcalc.cli.options import Question, verb
+from convcalc.cli.options import Option, Question, verb
 from convcalc.errors import ExpressionError, did_you_mean
 
 HELP = """\
@@ -21,19 +17,14 @@ Examples:
 """
 
 
-@verb()
+@verb(
+    Option("--dtype", "The type of every number.", metavar="TYPE", default="float32"),
+    Option("--train", "Add what autograd keeps, gradients and optimizer state.", bool),
+    Option("--optimizer", "With --train: sgd, momentum, adam or adamw; sgd if none.", metavar="NAME"),
+)
 def VERB(  # noqa: N802  every verb's module has one of this name
-    question: Question,
-    dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="The type of every number.")] = "float32",
-    train: Annotated[
-        bool, typer.Option("--train", help="Add what autograd keeps, gradients and optimizer state.")
-    ] = False,
-    optimizer: Annotated[
-        str | None,
-        typer.Option("--optimizer", metavar="NAME", help="With --train: sgd, momentum, adam or adamw; sgd if none.",
-                     show_default=False),
-    ] = None,
-) -> None:  # fmt: skip
+    question: Question, dtype: str, train: bool, optimizer: str | None
+) -> None:
     """Answer `memory`."""
     from convcalc.analysis.memory import DTYPES, OPTIMIZERS, memory
 

@@ -1,14 +1,15 @@
-"""The options that verbs share, declared once, and the `Question` that a verb gets of them."""
+"""The options that verbs share, declared once, and the `Question` that a verb gets of them.
+
+An `Option` is one line of a table; typer's parser gets it as typer's own `TyperOption`. Reading the same out of
+functions' signatures and type hints, as `typer.Typer` does, takes longer than parsing, and loads three times as much.
+"""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
-
+from convcalc.cli.typer_core import Exit, TyperArgument, TyperCommand, TyperGroup, TyperOption, types
 from convcalc.errors import ExpressionError
 
 FORMATS = ("table", "plain", "tsv", "csv", "json", "jsonl", "markdown")
@@ -16,76 +17,104 @@ FORMATS = ("table", "plain", "tsv", "csv", "json", "jsonl", "markdown")
 _LAYER = "A layer by options"
 _OUTPUT = "Output"
 _NETWORK = "Network"
-HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
-"""The setting of a command that makes -h mean --help."""
+_OF_KIND: Any = object()
 
 
-class Shared:
-    """One shared option: the name of its parameter, its flags, its type and its help."""
+class Option:
+    """One option: its flags, what its help says, its type, and what it is when it is not given.
 
-    __slots__ = ("default", "flags", "help", "metavar", "name", "panel", "type")
+    The last flag names the parameter that gets the value, unless `name` does. A bool is a flag without a value, False
+    when it is not given; all others are None then, or `default`. With `many` it may be given more than once. `least` is
+    the smallest number that it takes.
+    """
 
-    def __init__(self, name: str, flags: str, text: str, panel: str, kind: Any = str | None, metavar: str = "") -> None:
-        self.name = name
+    __slots__ = ("default", "flags", "help", "kind", "least", "many", "metavar", "name", "panel")
+
+    def __init__(
+        self,
+        flags: str,
+        text: str,
+        kind: type = str,
+        metavar: str | None = None,
+        *,
+        name: str = "",
+        default: Any = _OF_KIND,
+        least: int | None = None,
+        many: bool = False,
+    ) -> None:
         self.flags = flags.split()
+        self.name = name or self.flags[-1].partition("/")[0].strip("-").replace("-", "_")
         self.help = text
-        self.panel = panel
-        self.type = kind
-        self.metavar = metavar or None
-        self.default = False if kind is bool else None
+        self.kind = kind
+        self.metavar = metavar
+        self.default = default if default is not _OF_KIND else False if kind is bool else None
+        self.least = least
+        self.many = many
+        self.panel: str | None = None
 
-    def parameter(self) -> inspect.Parameter:
-        """The parameter as typer reads it."""
-        option = typer.Option(*self.flags, help=self.help, metavar=self.metavar, rich_help_panel=self.panel,
-                              show_default=False)  # fmt: skip
-        return inspect.Parameter(
-            self.name, inspect.Parameter.KEYWORD_ONLY, default=self.default, annotation=Annotated[self.type, option]
+    def parameter(self) -> TyperOption:
+        """The option as typer parses it."""
+        kind = self.kind if self.least is None else types.IntRange(min=self.least)
+        made = TyperOption(
+            param_decls=[self.name, *self.flags],
+            type=None if kind is bool else kind,
+            is_flag=kind is bool,
+            default=self.default,
+            metavar=self.metavar,
+            multiple=self.many,
+            show_default=True,
+            rich_help_panel=self.panel,
         )
+        # The constructor would clear it of indentation, which it has not, with a module that is slow to load.
+        made.help = self.help
+        return made
 
 
-LAYER_OPTIONS = (
-    Shared("kind", "--kind", "The kind of layer; conv if none is named.", _LAYER, metavar="KIND"),
-    Shared("kernel_size", "-k --kernel-size", "Kernel: 3, or 3x5.", _LAYER, metavar="SIZES"),
-    Shared("stride", "-s --stride", "Stride: 2, or 2x1.", _LAYER, metavar="SIZES"),
-    Shared("padding", "-p --padding", "Padding: 1, 1x0, before+after 1+2, same, full, ...", _LAYER, metavar="SIZES"),
-    Shared("dilation", "-d --dilation", "Dilation: 2, or 2x1.", _LAYER, metavar="SIZES"),
-    Shared("groups", "-g --groups", "Groups, or depthwise.", _LAYER, metavar="N"),
-    Shared("channels", "-c --channels", "Channels or features out; if none, as many as in.", _LAYER, metavar="N"),
-    Shared("bias", "--bias/--no-bias", "With a bias, or without.", _LAYER, bool | None),
-    Shared("padding_mode", "--padding-mode", "zeros, reflect, replicate or circular.", _LAYER, metavar="MODE"),
-    Shared("output_padding", "--output-padding", "Extra size of a transposed convolution.", _LAYER, metavar="SIZES"),
-    Shared("output_size", "--output-size", "Size wanted of a transposed or adaptive layer.", _LAYER, metavar="SIZES"),
-    Shared("ceil_mode", "--ceil-mode", "Let the last window of a pool stick out.", _LAYER, bool | None),
+def _under(panel: str, *options: Option) -> tuple[Option, ...]:
+    """The options with the title that the help puts above them."""
+    for option in options:
+        option.panel = panel
+    return options
+
+
+LAYER_OPTIONS = _under(
+    _LAYER,
+    Option("--kind", "The kind of layer; conv if none is named.", metavar="KIND"),
+    Option("-k --kernel-size", "Kernel: 3, or 3x5.", metavar="SIZES"),
+    Option("-s --stride", "Stride: 2, or 2x1.", metavar="SIZES"),
+    Option("-p --padding", "Padding: 1, 1x0, before+after 1+2, same, full, ...", metavar="SIZES"),
+    Option("-d --dilation", "Dilation: 2, or 2x1.", metavar="SIZES"),
+    Option("-g --groups", "Groups, or depthwise.", metavar="N"),
+    Option("-c --channels", "Channels or features out; if none, as many as in.", metavar="N"),
+    Option("--bias/--no-bias", "With a bias, or without.", bool, default=None),
+    Option("--padding-mode", "zeros, reflect, replicate or circular.", metavar="MODE"),
+    Option("--output-padding", "Extra size of a transposed convolution.", metavar="SIZES"),
+    Option("--output-size", "Size wanted of a transposed or adaptive layer.", metavar="SIZES"),
+    Option("--ceil-mode", "Let the last window of a pool stick out.", bool, default=None),
 )
-NETWORK_OPTIONS = (
-    Shared("input_shape", "--input", "The input's shape, such as 3x224x224; of a model with several: NAME=SHAPE, "
-           "each by its own --input.", _NETWORK, list[str] | None, "SHAPE"),
-    Shared("batch", "--batch", "Samples at once.", _NETWORK, int | None, "N"),
-    Shared("assume_sequential", "--assume-sequential",
-           "For PyTorch's text: every container calls its modules in printed order.", _NETWORK, bool),
-    Shared("lines", "--lines", "Answer each line of standard input as a question of its own, in JSON lines.", _NETWORK,
-           bool),
-)  # fmt: skip
-OUTPUT_OPTIONS = (
-    Shared("format_name", "--format", "table, plain, tsv, csv, json, jsonl or markdown.", _OUTPUT, metavar="FORMAT"),
-    Shared("quiet", "-q --quiet", "Print the one value that a script wants.", _OUTPUT, bool),
-    Shared("get", "--get", "Print one value of the JSON document, such as totals.params.", _OUTPUT, metavar="PATH"),
-    Shared("budget", "--max", "Fail when a total is larger: params=5M,macs=600M.", _OUTPUT, metavar="BUDGET"),
-    Shared("strict", "--strict", "Fail when anything is unknown.", _OUTPUT, bool),
-    Shared("output", "-o --output", "Write to this file, in the format of its suffix.", _OUTPUT, metavar="FILE"),
+NETWORK_OPTIONS = _under(
+    _NETWORK,
+    Option(
+        "--input",
+        "The input's shape, such as 3x224x224; of a model with several: NAME=SHAPE, each by its own --input.",
+        metavar="SHAPE",
+        name="input_shape",
+        many=True,
+    ),
+    Option("--batch", "Samples at once.", int, "N"),
+    Option("--assume-sequential", "For PyTorch's text: every container calls its modules in printed order.", bool),
+    Option("--lines", "Answer each line of standard input as a question of its own, in JSON lines.", bool),
+)
+OUTPUT_OPTIONS = _under(
+    _OUTPUT,
+    Option("--format", "table, plain, tsv, csv, json, jsonl or markdown.", metavar="FORMAT", name="format_name"),
+    Option("-q --quiet", "Print the one value that a script wants.", bool),
+    Option("--get", "Print one value of the JSON document, such as totals.params.", metavar="PATH"),
+    Option("--max", "Fail when a total is larger: params=5M,macs=600M.", metavar="BUDGET", name="budget"),
+    Option("--strict", "Fail when anything is unknown.", bool),
+    Option("-o --output", "Write to this file, in the format of its suffix.", metavar="FILE"),
 )
 SHARED = (*LAYER_OPTIONS, *NETWORK_OPTIONS, *OUTPUT_OPTIONS)
-
-_WORDS = inspect.Parameter(
-    "words",
-    inspect.Parameter.KEYWORD_ONLY,
-    default=None,
-    annotation=Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[INPUT] [LAYER|FILE|-]...", help="A shape, layers, a file, or - for standard input.",
-                       show_default=False),
-    ],
-)  # fmt: skip
 
 
 class Question:
@@ -99,27 +128,44 @@ class Question:
         return self.options[name]
 
 
-def verb(shared: Sequence[Shared] = SHARED) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a verb of a function: its first parameter is the `Question`, the others are options of its own."""
+class Verb:
+    """A function that answers: it gets the `Question`, and by name the values of the verb's own options."""
 
-    def make(function: Callable[..., None]) -> Callable[..., None]:
-        own = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        ]
-        names = [option.name for option in shared]
+    def __init__(self, function: Callable[..., None], own: Sequence[Option], shared: Sequence[Option]) -> None:
+        self.function = function
+        self.own = own
+        self.shared = shared
 
-        def command(words: list[str] | None = None, **values: Any) -> None:
-            options = {name: values.pop(name) for name in names}
-            options["input_shape"] = _one_input(options.get("input_shape") or [])
-            function(Question(words or [], options), **values)
+    def command(self, name: str, text: str, summary: str) -> VerbCommand:
+        """The command as typer parses it; `text` is its help, `summary` the line about it in the help of all."""
+        words = TyperArgument(
+            param_decls=["words"],
+            type=str,
+            nargs=-1,
+            metavar="[INPUT] [LAYER|FILE|-]...",
+            help="A shape, layers, a file, or - for standard input.",
+            show_default=False,
+        )
+        options = [option.parameter() for option in (*self.own, *self.shared)]
+        return VerbCommand(
+            name,
+            callback=self._answer,
+            params=[words, *options, help_parameter()],
+            help=text.rstrip(),
+            short_help=summary,
+            add_help_option=False,
+            rich_markup_mode=None,
+        )
 
-        parameters = [_WORDS, *own, *(option.parameter() for option in shared)]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return command
+    def _answer(self, words: Sequence[str], **values: Any) -> None:
+        options = {option.name: values.pop(option.name) for option in self.shared}
+        options["input_shape"] = _one_input(options["input_shape"])
+        self.function(Question(list(words), options), **values)
 
-    return make
+
+def verb(*own: Option, shared: Sequence[Option] = SHARED) -> Callable[[Callable[..., None]], Verb]:
+    """Make a verb of a function, with these options of its own."""
+    return lambda function: Verb(function, own, shared)
 
 
 def _one_input(given: Sequence[str]) -> str | None:
@@ -133,11 +179,27 @@ def _one_input(given: Sequence[str]) -> str | None:
     return ",".join(given) or None
 
 
+def help_parameter() -> TyperOption:
+    """-h and --help. Typer's own is made with what no answer needs, at every start."""
+    made = Option("-h --help", "Show this message and exit.", bool).parameter()
+    made.is_eager = True
+    made.expose_value = False
+    made.callback = _print_help
+    made.rich_help_panel = _OUTPUT
+    return made
+
+
+def _print_help(ctx: Any, parameter: object, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        print(ctx.get_help())  # noqa: T201  the answer to --help
+        raise Exit
+
+
 class _ExamplesFirst:
     """Help that begins with what the command is for and its examples, as they stand, and then says how to call it."""
 
     def format_help(self: Any, ctx: Any, formatter: Any) -> None:
-        formatter.write(inspect.cleandoc(self.help))
+        formatter.write(self.help)
         formatter.write("\n\n")
         self.format_usage(ctx, formatter)
         self.format_options(ctx, formatter)
@@ -153,9 +215,8 @@ class VerbCommand(_ExamplesFirst, TyperCommand):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None and parameter.name != "words":
-                # typer adds --help itself, last and without a group.
-                ours = _OUTPUT if parameter.name == "help" else f"Options of {self.name}"
-                groups.setdefault(getattr(parameter, "rich_help_panel", None) or ours, []).append(record)
+                title = getattr(parameter, "rich_help_panel", None) or f"Options of {self.name}"
+                groups.setdefault(title, []).append(record)
         width = max(len(flags) for records in groups.values() for flags, _ in records)
         for title, records in groups.items():
             if records:

@@ -6,9 +6,7 @@ import gc
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from convcalc.cli.answer import (
     check_output_options,
@@ -18,7 +16,7 @@ from convcalc.cli.answer import (
     print_diagnostics,
     value_path,
 )
-from convcalc.cli.options import LAYER_OPTIONS, NETWORK_OPTIONS, OUTPUT_OPTIONS, Question, verb
+from convcalc.cli.options import LAYER_OPTIONS, NETWORK_OPTIONS, OUTPUT_OPTIONS, Option, Question, verb
 from convcalc.errors import ConvcalcError, ExpressionError, Span, did_you_mean, too_much
 from convcalc.records import dataclass, replace
 
@@ -64,92 +62,63 @@ _SHARED = tuple(
 )
 
 
-@verb(_SHARED)
+@verb(
+    Option("-w --weights", "The first layer's weight, an .npz of all by name, or 2.weight=ARRAY; random if none.",
+           metavar="ARRAY", many=True),
+    Option("--bias-values", "The first layer's bias.", metavar="ARRAY"),
+    Option("--seed", "Where random numbers start.", int, "N", default=0, least=0),
+    Option("--flip", "True convolution: turn every kernel by 180 degrees.", bool),
+    Option("--layer", "Show what this layer gives.", metavar="NAME"),
+    Option("--indices", "Show what max pooling chose, too.", bool),
+    Option("--as-matrix", "The matrix of these layers, if they are linear.", bool),
+    Option("--im2col", "The windows of a convolution, one a row.", bool),
+    Option("--fit", "Learn the weights that give this array.", metavar="TARGET"),
+    Option("--lr", "With --fit: the rate of learning.", float, "RATE", default=0.03),
+    Option("--steps", "With --fit: how many steps.", int, "N", default=20, least=1),
+    Option("--optimizer", "With --fit: sgd, momentum, adam or adamw; sgd if none.", metavar="NAME"),
+    Option("--algorithm", "How to convolve: direct, pointwise, im2col, grouped, kn2row, winograd2, winograd4, fft.",
+           metavar="NAME"),
+    Option("--threads", "Cores to use; all if none.", int, "N", least=1),
+    Option("--profile", "Each layer's time, speed, bytes and memory, measured here.", bool),
+    Option("--check", "How far the answer is from another algorithm's, layer by layer, or from a saved output.",
+           metavar="NAME|FILE"),
+    Option("--batch", "The input's first axis are samples: so many at once. A folder has one at once if none.",
+           int, "N", least=1),
+    Option("--resume", "With --batch and -o FILE.npy: go on where a run was interrupted.", bool),
+    Option("--resize", "Images: the shorter side 256, or 224x224; 256,bicubic mixes pixels so.", metavar="SIZE"),
+    Option("--crop", "Images: cut 224 or 224x160 out of the middle.", metavar="SIZE"),
+    Option("--normalize", "Images: imagenet, clip, half, mnist, or means/deviations 0.5,0.5,0.5/0.2,0.2,0.2.",
+           metavar="NAME"),
+    Option("--compare", "Say how far the output is from this array.", metavar="ARRAY"),
+    Option("--heatmap/--table", "Draw a heat map, or a table; by size if neither.", bool, default=None),
+    shared=_SHARED,
+)  # fmt: skip
 def VERB(  # noqa: N802  every verb's module has one of this name
     question: Question,
-    weights: Annotated[
-        list[str] | None,
-        typer.Option("-w", "--weights", metavar="ARRAY", show_default=False,
-                     help="The first layer's weight, an .npz of all by name, or 2.weight=ARRAY; random if none."),
-    ] = None,
-    bias_values: Annotated[
-        str | None,
-        typer.Option("--bias-values", metavar="ARRAY", help="The first layer's bias.", show_default=False),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Where random numbers start.")] = 0,
-    flip: Annotated[
-        bool, typer.Option("--flip", help="True convolution: turn every kernel by 180 degrees.")
-    ] = False,
-    layer: Annotated[
-        str | None,
-        typer.Option("--layer", metavar="NAME", help="Show what this layer gives.", show_default=False),
-    ] = None,
-    indices: Annotated[bool, typer.Option("--indices", help="Show what max pooling chose, too.")] = False,
-    as_matrix: Annotated[
-        bool, typer.Option("--as-matrix", help="The matrix of these layers, if they are linear.")
-    ] = False,
-    im2col: Annotated[bool, typer.Option("--im2col", help="The windows of a convolution, one a row.")] = False,
-    fit: Annotated[
-        str | None,
-        typer.Option("--fit", metavar="TARGET", help="Learn the weights that give this array.", show_default=False),
-    ] = None,
-    lr: Annotated[float, typer.Option("--lr", metavar="RATE", help="With --fit: the rate of learning.")] = 0.03,
-    steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="With --fit: how many steps.")] = 20,
-    optimizer: Annotated[
-        str | None,
-        typer.Option("--optimizer", metavar="NAME", show_default=False,
-                     help="With --fit: sgd, momentum, adam or adamw; sgd if none."),
-    ] = None,
-    algorithm: Annotated[
-        str | None,
-        typer.Option("--algorithm", metavar="NAME", show_default=False,
-                     help="How to convolve: direct, pointwise, im2col, grouped, kn2row, winograd2, winograd4, fft."),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", metavar="N", min=1, help="Cores to use; all if none.", show_default=False),
-    ] = None,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Each layer's time, speed, bytes and memory, measured here.")
-    ] = False,
-    check: Annotated[
-        str | None,
-        typer.Option("--check", metavar="NAME|FILE", show_default=False,
-                     help="How far the answer is from another algorithm's, layer by layer, or from a saved output."),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option("--batch", metavar="N", min=1, show_default=False,
-                     help="The input's first axis are samples: so many at once. A folder has one at once if none."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="With --batch and -o FILE.npy: go on where a run was interrupted.")
-    ] = False,
-    resize: Annotated[
-        str | None,
-        typer.Option("--resize", metavar="SIZE", show_default=False,
-                     help="Images: the shorter side 256, or 224x224; 256,bicubic mixes pixels so."),
-    ] = None,
-    crop: Annotated[
-        str | None,
-        typer.Option("--crop", metavar="SIZE", help="Images: cut 224 or 224x160 out of the middle.",
-                     show_default=False),
-    ] = None,
-    normalize: Annotated[
-        str | None,
-        typer.Option("--normalize", metavar="NAME", show_default=False,
-                     help="Images: imagenet, clip, half, mnist, or means/deviations 0.5,0.5,0.5/0.2,0.2,0.2."),
-    ] = None,
-    compare: Annotated[
-        str | None,
-        typer.Option("--compare", metavar="ARRAY", help="Say how far the output is from this array.",
-                     show_default=False),
-    ] = None,
-    heatmap: Annotated[
-        bool | None,
-        typer.Option("--heatmap/--table", help="Draw a heat map, or a table; by size if neither.", show_default=False),
-    ] = None,
-) -> None:  # fmt: skip
+    weights: Sequence[str],
+    bias_values: str | None,
+    seed: int,
+    flip: bool,
+    layer: str | None,
+    indices: bool,
+    as_matrix: bool,
+    im2col: bool,
+    fit: str | None,
+    lr: float,
+    steps: int,
+    optimizer: str | None,
+    algorithm: str | None,
+    threads: int | None,
+    profile: bool,
+    check: str | None,
+    batch: int | None,
+    resume: bool,
+    resize: str | None,
+    crop: str | None,
+    normalize: str | None,
+    compare: str | None,
+    heatmap: bool | None,
+) -> None:
     """Answer `run`."""
     # Arrays are large, and tracebacks of refused ones form cycles; the start is over.
     gc.enable()
@@ -167,7 +136,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         from convcalc.executor.algorithms import forced
         from convcalc.executor.threads import threads as using_threads
 
-        noun = _noun(question, words, weights or [], bias_values, seed, preparation)
+        noun = _noun(question, words, weights, bias_values, seed, preparation)
         with using_threads(threads), forced(algorithm):
             if batch is not None or resume or noun.is_folder:
                 from convcalc.cli.batched import run_batched
@@ -192,7 +161,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         from convcalc.cli.answer import write_report
         from convcalc.executor.threads import threads as using_threads
 
-        noun = _noun(question, word_spans(question.words), weights or [], bias_values, seed, preparation)
+        noun = _noun(question, word_spans(question.words), weights, bias_values, seed, preparation)
         with using_threads(threads):
             found = _measured(noun, check, algorithm, seed=seed, flip=flip)
         print_diagnostics(found.diagnostics, quiet=question["quiet"])
@@ -203,7 +172,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     if report.written:
         return
     how = None if heatmap is None else "heatmap" if heatmap else "table"
-    _write(question, report, name, how, (*question.words, *(weights or [])))
+    _write(question, report, name, how, (*question.words, *weights))
 
 
 def _check_optimizer(name: str, *, fitting: bool) -> None:

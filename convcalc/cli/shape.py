@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from convcalc.cli.answer import answer, check_output_options, format_name, give, layer_options
-from convcalc.cli.options import Question, verb
+from convcalc.cli.options import Option, Question, verb
 from convcalc.errors import ExpressionError
 
 HELP = """\
@@ -24,24 +20,13 @@ Examples:
 """
 
 
-@verb()
+@verb(
+    Option("--explain", "Print each formula, with and without the numbers.", bool),
+    Option("--receptive-field", "Add what each output reads of the input: field, jump, offset, tile overlap.", bool),
+    Option("--to", "Find the layers that give these sizes; what you give of one stays.", metavar="SIZES"),
+)
 def VERB(  # noqa: N802  every verb's module has one of this name
-    question: Question,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Print each formula, with and without the numbers.")
-    ] = False,
-    receptive_field: Annotated[
-        bool,
-        typer.Option(
-            "--receptive-field", help="Add what each output reads of the input: field, jump, offset, tile overlap."
-        ),
-    ] = False,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to", metavar="SIZES", help="Find the layers that give these sizes; what you give of one stays."
-        ),
-    ] = None,
+    question: Question, explain: bool, receptive_field: bool, to: str | None
 ) -> None:
     """Answer `shape`."""
     if to is not None:

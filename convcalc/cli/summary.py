@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from convcalc.cli.answer import answer
-from convcalc.cli.options import Question, verb
+from convcalc.cli.options import Option, Question, verb
 from convcalc.errors import ExpressionError, did_you_mean
 
 HELP = """\
@@ -21,19 +17,14 @@ Examples:
 """
 
 
-@verb()
+@verb(
+    Option("--depth", "Levels of modules that are told apart; all if none.", int, "N"),
+    Option("--by", "What the share is of: macs, params or memory.", metavar="WHAT", default="macs"),
+    Option("--dtype", "The type of every number.", metavar="TYPE", default="float32"),
+)
 def VERB(  # noqa: N802  every verb's module has one of this name
-    question: Question,
-    depth: Annotated[
-        int | None,
-        typer.Option("--depth", metavar="N", help="Levels of modules that are told apart; all if none.",
-                     show_default=False),
-    ] = None,
-    by: Annotated[
-        str, typer.Option("--by", metavar="WHAT", help="What the share is of: macs, params or memory.")
-    ] = "macs",
-    dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="The type of every number.")] = "float32",
-) -> None:  # fmt: skip
+    question: Question, depth: int | None, by: str, dtype: str
+) -> None:
     """Answer `summary`."""
     from convcalc.analysis.memory import DTYPES
     from convcalc.analysis.summary import SHARES, summary
