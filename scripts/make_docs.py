@@ -76,7 +76,8 @@ def conventions_page() -> str:
         "",
         "## Other conventions",
         "",
-        "`--convention` changes the FLOPs column alone. `macs` puts the MACs there, `2mac` two for each MAC. The others"
+        "`--convention` changes the FLOPs column alone. `macs` puts the MACs there, `2mac` two for each MAC, backward"
+        " too. The others"
         " give the number of a tool for the same layer, in the version named, and also where the tool is wrong. Each"
         " is tested against the tool itself. Layers that are in no line of a table are 0 there: the tool passes over"
         " them. The layers' fields and inputs are what the tools see, so a number is for the forward pass in"

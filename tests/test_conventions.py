@@ -107,6 +107,15 @@ def test_a_convention_changes_the_flops_alone():
         assert tool in report.diagnostics[-1].message
 
 
+def test_backward_follows_where_macs_are_counted():
+    network = parse_text("3x8x8 conv:4,k3 relu maxpool:2").network()
+    for convention, each in (("macs", 1), ("2mac", 2)):
+        report = costs(network, backward=True, convention=convention, speed=1.0)
+        totals = report.totals
+        assert totals["backward_flops"] == each * totals["backward_macs"] == each * 36 * 4 * 27
+        assert totals["seconds"] == each * 2 * 36 * 4 * 27
+
+
 def test_a_zero_of_a_tool_has_a_reason():
     report = costs(parse_text("3x8x8 relu flatten").network(), convention="thop")
     assert report.rows[0].reasons["flops"] == "thop counts nothing here"

@@ -164,6 +164,34 @@ def test_what_a_narrow_table_shows_it_shows_whole(width) -> None:
     assert last.endswith({"Output": "16x32x32", "Params": "448", "MACs": "442.4 k", "share": "%"}[title])
 
 
+@pytest.mark.parametrize(
+    ("width", "text", "said"),
+    [
+        (200, "", ""),
+        (100, "relu", "3 columns do not fit"),  # the bias and two of three gradients; the input stands above
+        (100, "@a relu add:@a", "4 columns do not fit"),
+    ],
+)
+def test_columns_that_do_not_fit_are_counted(width: int, text: str, said: str) -> None:
+    network = parse_text(f"3x32x32 conv:16,k3,p1 {text}").network()
+    stream = io.StringIO()
+    print_table(costs(network, backward=True), Console(file=stream, width=width))
+    lines = [line.strip() for line in stream.getvalue().splitlines()]
+    assert [line for line in lines if "fit" in line] == (
+        [f"{said}; a wider terminal or --format plain shows all"] if said else []
+    )
+
+
+def test_bars_give_way_to_columns() -> None:
+    found = []
+    for width in (100, 73, 69, 60):
+        stream = io.StringIO()
+        print_table(made("3x32x32 conv:16,k3,p1 relu flatten linear:10"), Console(file=stream, width=width))
+        whole = next(line for line in stream.getvalue().splitlines() if "442.4 k" in line)
+        found.append((whole.count("█"), "448" in whole))
+    assert found == [(5, True), (2, True), (0, True), (0, False)]
+
+
 @pytest.mark.parametrize("width", [10, 40, 60])
 def test_long_names_leave_a_narrow_table_without_its_last_columns(width) -> None:
     network = parse_text(f"3x32x32 conv:16,k3,p1,name={'block' * 10} relu").network()

@@ -43,8 +43,9 @@ def costs(
     """What every layer costs, and all of them.
 
     With `backward`, what each gradient costs too; the network's own input needs none unless `input_grad`. `convention`
-    changes the FLOPs alone. `samples` multiplies the totals, and `speed` (FLOPs a second) gives the time in seconds.
-    `by` sums the rows up by "kind", or by "module", of which `depth` levels are told apart.
+    changes the FLOPs alone, of the backward pass too where it counts MACs. `samples` multiplies the totals, and `speed`
+    (FLOPs a second) gives the time in seconds. `by` sums the rows up by "kind", or by "module", of which `depth` levels
+    are told apart.
 
     Raises `ShapeError` for an input that a layer cannot take, `LayerError` for an unknown convention or `by`.
     """
@@ -63,13 +64,14 @@ def costs(
     for item in resolved:
         values, reasons, steps = _forward(item, convention, explain=explain)
         if backward:
-            values |= _backward(item, names, needed[item.node.name])
+            values |= _backward(item, names, needed[item.node.name], convention)
         rows.append(base_row(item, view, values, reasons, steps))
     totals = total(columns, rows)
     partial = parts(columns, rows) | ({"params"} if network.hidden else set())
     diagnostics = [*diagnose(network, resolved, other_cost)]
     if convention != "exact":
-        diagnostics.append(Diagnostic("note", f"FLOPs by the convention of {convention}"))
+        apart = "" if convention in _FLOPS_PER_MAC or not backward else ", which counts forward; backward are exact"
+        diagnostics.append(Diagnostic("note", f"FLOPs by the convention of {convention}{apart}"))
     _time(totals, samples, speed, backward=backward)
     if partial & {"flops", "backward_flops"}:
         partial |= {"total_flops", "seconds"} & totals.keys()
@@ -171,7 +173,11 @@ def needs_gradient(network: Network, resolved: Sequence[Resolved], *, input_grad
     return needed
 
 
-def _backward(item: Resolved, names: Sequence[str], needs_input: bool) -> dict[str, Value]:
+_FLOPS_PER_MAC = {"macs": 1, "2mac": 2}
+"""The conventions that the backward pass follows; tools have their rules for the forward pass alone."""
+
+
+def _backward(item: Resolved, names: Sequence[str], needs_input: bool, convention: str) -> dict[str, Value]:
     if item.unknown:
         return dict.fromkeys((*(f"backward_{name}_macs" for name in names), "backward_macs", "backward_flops"))
     gradients: Mapping[str, Cost] = {
@@ -181,7 +187,9 @@ def _backward(item: Resolved, names: Sequence[str], needs_input: bool) -> dict[s
     }
     values: dict[str, Value] = {f"backward_{name}_macs": gradients.get(name, Cost()).macs for name in names}
     everything = sum(gradients.values(), Cost())
-    return values | {"backward_macs": everything.macs, "backward_flops": everything.flops}
+    per_mac = _FLOPS_PER_MAC.get(convention)
+    flops = everything.flops if per_mac is None else per_mac * everything.macs
+    return values | {"backward_macs": everything.macs, "backward_flops": flops}
 
 
 def _time(totals: dict[str, Value], samples: int | None, speed: float | None, *, backward: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -10,13 +11,16 @@ from rich.segment import Segment, Segments
 from rich.style import Style
 from rich.text import Text
 
-from convcalc.analysis.report import Report
+from convcalc.analysis.report import Report, Row
 from convcalc.render.text import people_rows, summary_lines
+from convcalc.render.units import share_text
 
 _STYLES = {0: "dim", 1: "cyan", 2: "dim", 3: "green"}
 _LAYER, _INPUT = 1, 2
 _NARROWEST_LAYER = 8
 """Columns that the layer's expression keeps when the terminal is narrow; it is folded at its commas."""
+_BARS = (8, 4, 0)
+"""How long the longest bar of a share is; shorter ones where columns would have to be left out."""
 _GAP, _EDGES = 2, 2
 """Columns between two cells, and at both ends together."""
 
@@ -25,10 +29,19 @@ def print_table(report: Report, console: Console) -> None:
     """Print the table, as wide as the terminal allows, then what the totals say that no column shows."""
     titles, rows, totals = people_rows(report)
     titles = [title.replace(" ", "\n") for title in titles]
-    lines = [*zip(*(_two_lines(title) for title in titles), strict=True), *rows, *([totals] if totals else [])]
-    widths = [max(cell_len(line[index]) for line in lines) for index in range(len(titles))]
-    shown = _columns_that_fit(report, widths, console.width)
+    wanted = {index for index, column in enumerate(report.columns, 4) if not column.wide}
+    for longest in _BARS if any(column.unit == "share" for column in report.columns) else _BARS[:1]:
+        rows = [_with_bars(report, item, row, longest) for item, row in zip(report.rows, rows, strict=True)]
+        lines = [*zip(*(_two_lines(title) for title in titles), strict=True), *rows, *([totals] if totals else [])]
+        widths = [max(cell_len(line[index]) for line in lines) for index in range(len(titles))]
+        shown = _columns_that_fit(report, widths, console.width)
+        if wanted <= set(shown):
+            break
     console.print(Segments(_segments(report, rows, titles, totals, shown, widths)), end="")
+    hidden = _hidden(report, rows, shown)
+    if hidden:
+        columns = "1 column does" if hidden == 1 else f"{hidden} columns do"
+        console.print(Text(f"  {columns} not fit; a wider terminal or --format plain shows all", "dim"))
     for name, text in summary_lines(report):
         gap = " " if cell_len(name) + cell_len(text) + 3 <= console.width else "\n    "
         console.print(Text.assemble("  ", (name, "dim"), gap, (text, "bold")))
@@ -70,6 +83,26 @@ def _segments(
     if totals:
         found.append(Segment("\n"))
         add(totals, titled)
+    return found
+
+
+def _hidden(report: Report, rows: Sequence[Sequence[str]], shown: Sequence[int]) -> int:
+    """How many columns with something in them are not shown; the input of a chain is, as the output above it."""
+    hidden = {index for index in range(len(rows[0])) if index not in shown and any(row[index] for row in rows)}
+    if all(row.inputs == before.outputs for before, row in pairwise(report.rows)):
+        hidden.discard(_INPUT)
+    return len(hidden)
+
+
+def _with_bars(report: Report, item: Row, cells: Sequence[str], longest: int) -> list[str]:
+    """The cells of a row with the bars of its shares this long."""
+    if longest == _BARS[0]:
+        return list(cells)
+    found = list(cells)
+    for index, column in enumerate(report.columns, 4):
+        share = item.values.get(column.key)
+        if column.unit == "share" and isinstance(share, int | float):
+            found[index] = share_text(share, longest)
     return found
 
 

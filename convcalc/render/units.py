@@ -25,7 +25,6 @@ _TIMES = (
 )
 """From how many seconds on a unit is used, its seconds, and its name."""
 _MOST_DIGITS = 100
-_BAR = 8
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 _QUANTITY = re.compile(r"(\d+(?:\.\d*)?(?:[eE]\+?\d+)?)\s*([kKMGTPE]?)(i?)B?$")
 
@@ -87,15 +86,15 @@ def seconds_text(seconds: float) -> str:
     return f"{seconds / size:.4g} {unit}"
 
 
-def share_text(share: float) -> str:
-    """A part of 1 as a bar of eight characters at most, and in percent.
+def share_text(share: float, longest: int = 8) -> str:
+    """A part of 1 as a bar of so many characters at most, and in percent.
 
-    >>> share_text(0.5), share_text(0.02), share_text(0.0)
-    ('████      50.0 %', '▏          2.0 %', '           0.0 %')
+    >>> share_text(0.5), share_text(0.02), share_text(0.5, longest=4), share_text(0.5, longest=0)
+    ('████      50.0 %', '▏          2.0 %', '██    50.0 %', ' 50.0 %')
     """
-    eighths = round(share * 8 * _BAR)
+    eighths = round(share * 8 * longest)
     bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
-    return f"{bar:<{_BAR}} {share * 100:5.1f} %"
+    return f"{bar:<{longest}} {share * 100:5.1f} %" if longest else f"{share * 100:5.1f} %"
 
 
 def value_text(value: Value | Shape, unit: str = "count") -> str:
