@@ -64,7 +64,7 @@ def costs(
     for item in resolved:
         values, reasons, steps = _forward(item, convention, explain=explain)
         if backward:
-            values |= _backward(item, names, needed[item.node.name], convention)
+            values |= _backward(item, names, any(needed[item.node.name]), convention)
         rows.append(base_row(item, view, values, reasons, steps))
     totals = total(columns, rows)
     partial = parts(columns, rows) | ({"params"} if network.hidden else set())
@@ -162,14 +162,14 @@ def _gradient_names(resolved: Sequence[Resolved]) -> list[str]:
     return names
 
 
-def needs_gradient(network: Network, resolved: Sequence[Resolved], *, input_grad: bool) -> dict[str, bool]:
-    """Which layers owe a gradient to what came in: those with something to learn before them."""
+def needs_gradient(network: Network, resolved: Sequence[Resolved], *, input_grad: bool) -> dict[str, tuple[bool, ...]]:
+    """Which of its inputs each layer owes a gradient to: those with something to learn before them."""
     learned = dict.fromkeys(network.inputs, input_grad)
     learned |= {name: constant.parameter for name, constant in network.constants.items()}
     needed = {}
     for item in resolved:
-        needed[item.node.name] = any(learned.get(name, True) for name in item.node.inputs)
-        learned.update(dict.fromkeys(item.node.outputs, needed[item.node.name] or item.parameters != {}))
+        owed = needed[item.node.name] = tuple(learned.get(name, True) for name in item.node.inputs)
+        learned.update(dict.fromkeys(item.node.outputs, any(owed) or item.parameters != {}))
     return needed
 
 

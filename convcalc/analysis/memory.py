@@ -78,7 +78,7 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
             "live": None if item.unknown else alive,
         }
         if train:
-            values["saved"] = None if item.unknown else tensors.saved(item, kept, front=not needed[item.node.name])
+            values["saved"] = None if item.unknown else tensors.saved(item, kept, needed[item.node.name])
         row = base_row(item, view)
         rows.append(replace(row, values=values, reasons={**row.reasons, **_reasons(item)}))
     totals = total(columns, rows)
@@ -193,15 +193,14 @@ class Tensors:
             alive = {name for name in alive if last.get(name, -1) > index}
         return result
 
-    def saved(self, item: Resolved, kept: set[str], *, front: bool = False) -> int:
-        """Bytes that autograd keeps for this layer and for none before it; `kept` collects what there is.
-
-        `front`: its input needs no gradient, because nothing before it learns.
+    def saved(self, item: Resolved, kept: set[str], needed: Sequence[bool]) -> int:
+        """Bytes that autograd keeps for this layer and for none before it, where these of its inputs need a gradient;
+        `kept` collects what there is.
         """
         layer = item.layer
         names = set()
         parameters = self.own({**item.layer.parameters(), **item.layer.buffers()})
-        for index, saved in enumerate((layer.saved_at_the_front if front else layer.saved)(item.inputs, item.outputs)):
+        for index, saved in enumerate(layer.saved_for(item.inputs, item.outputs, needed)):
             if not isinstance(saved, str):
                 shape, dtype = saved
                 name = f"{item.node.name}:{index}"

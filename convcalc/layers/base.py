@@ -146,6 +146,10 @@ class Layer:
         """What it keeps where nothing before it learns: its input needs no gradient, so nothing without parameters."""
         return self.saved(inputs, outputs) if self.parameters() else ()
 
+    def saved_for(self, inputs: Sequence[Shape], outputs: Sequence[Shape], needed: Sequence[bool]) -> Sequence[Saved]:
+        """What it keeps where these of its inputs need a gradient."""
+        return (self.saved if any(needed) else self.saved_at_the_front)(inputs, outputs)
+
     def warnings(self, *inputs: Shape) -> Sequence[str]:
         """What to know about this layer on such inputs, a sentence each without its subject."""
         return ()

@@ -209,6 +209,11 @@ class Conv(_Convolution):
         copy = (*outer, *(size + abs(after - before) for size, (before, after) in zip(sizes, pads, strict=True)))
         return ((copy, None), "weight")
 
+    def saved_at_the_front(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
+        """The same without the input of a padding that owes it no gradient."""
+        kept = self.saved(inputs, outputs)
+        return kept[1:] if self.padding_mode in ("reflect", "replicate") else kept
+
 
 class Conv1d(Conv):
     """`Conv` over one axis: (N, C, L)."""

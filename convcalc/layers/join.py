@@ -98,8 +98,17 @@ class Mul(_Elementwise):
 
     def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
         """Every input, and the products on the way to the last."""
-        *between, _ = self._steps(inputs)
-        return (*(f"input{index}" for index in range(len(inputs))), *((shape, None) for shape in between))
+        return self.saved_for(inputs, outputs, [True] * len(inputs))
+
+    def saved_for(self, inputs: Sequence[Shape], outputs: Sequence[Shape], needed: Sequence[bool]) -> Sequence[Saved]:
+        """Of each product the factor that the other one's gradient is multiplied by, where that is needed."""
+        kept: list[Saved] = []
+        before: Saved = "input0"
+        owed = needed[0]
+        for index, shape in enumerate(self._steps(inputs), 1):
+            kept += [f"input{index}"] * owed + [before] * needed[index]
+            before, owed = (shape, None), owed or needed[index]
+        return tuple(kept)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
