@@ -550,6 +550,8 @@ class _Wiring:
         self.used: set[str] = set()
         # A wire inside repeat is taken more than once and is one wire still.
         self.unused_wires: dict[Wire, None] = {}
+        self.named: dict[str, LayerText] = {}
+        self.same_names: list[str] = []
         self.wires: dict[str, Wire] = {}
 
     def take(self, item: LayerText | Wire) -> None:
@@ -569,9 +571,13 @@ class _Wiring:
         inputs = (self.current, *(self._tensor(label, span) for label, span in item.links))
         _check_inputs(item, layer, len(inputs))
         name = wanted = item.name or str(len(self.nodes))
+        # A layer inside repeat has its name once and is numbered; two layers of one name are a slip.
+        same = item.name is not None and self.named.setdefault(item.name, item) is not item
         while not self.tensors.isdisjoint(outputs := tensor_names(name, layer)):
             self.counts[wanted] = self.counts.get(wanted, 0) + 1
             name = f"{wanted}.{self.counts[wanted]}"
+        if same:
+            self.same_names.append(f"two layers are named {wanted}; the second is {name}")
         self.tensors.update(outputs)
         self.used.update(inputs)
         spans = item.spans | {f"input{index}": span for index, (_, span) in enumerate(item.links, 1)}
@@ -588,12 +594,15 @@ class _Wiring:
             tensor = further if index.isdecimal() and any(further in node.outputs[1:] for node in self.nodes) else None
         if tensor is None:
             known = did_you_mean(label, self.labels) or "; name a tensor with @name before it is used"
+            if label in self.named:
+                known = f"; {label} is a layer: write @{label} after it to name what it gives"
             raise ExpressionError(f"no tensor is named @{label}{known}", span=span, value=label)
         self.unused_wires.pop(self.wires[owner], None)
         return tensor
 
     def notes(self) -> Iterator[str]:
-        """What was named or made and then not used."""
+        """What was named twice, or named or made and then not used."""
+        yield from self.same_names
         for wire in self.unused_wires:
             yield f"@{wire.label} is never used"
         result = self.current

@@ -180,3 +180,23 @@ def test_a_join_names_its_branches(text: str, end: str, caret: str) -> None:
 )
 def test_a_join_with_too_few_or_too_many(text: str, message: str, caret: str) -> None:
     assert refusal(text) == (message, caret)
+
+
+def test_a_layer_is_no_name_of_a_tensor() -> None:
+    assert refusal("3x8x8 conv:4,name=stem relu add:@stem") == (
+        "no tensor is named @stem; stem is a layer: write @stem after it to name what it gives",
+        "@stem",
+    )
+
+
+def test_concat_of_other_numbers_of_axes() -> None:
+    message, under = refusal("3x8x8 conv:8,k3 @a flatten concat:@a")
+    assert message.startswith("288 and 8x6x6 have different numbers of axes; here come 288 from 1 (flatten)")
+    assert under == "@a"
+
+
+def test_a_name_given_twice_is_said_and_one_in_a_repeat_is_not() -> None:
+    assert network("3x8x8 conv:4,name=a relu:name=a").notes == ("two layers are named a; the second is a.1",)
+    repeated = network("3x8x8 repeat:2 repeat:2 conv:4,name=a end relu:name=b end")
+    assert repeated.notes == ()
+    assert [node.name for node in repeated.nodes] == ["a", "a.1", "b", "a.2", "a.3", "b.1"]

@@ -133,7 +133,11 @@ class Concat(Moved):
         first = inputs[0]
         axis = axis_of("dim", self.dim, first)
         for other in inputs[1:]:
-            if (len(other), *other[:axis], *other[axis + 1 :]) != (len(first), *first[:axis], *first[axis + 1 :]):
+            if len(other) != len(first):
+                raise ShapeError(
+                    f"{shape_text(first[1:])} and {shape_text(other[1:])} have different numbers of axes", value=other
+                )
+            if (*other[:axis], *other[axis + 1 :]) != (*first[:axis], *first[axis + 1 :]):
                 raise ShapeError(
                     f"{shape_text(first[1:])} and {shape_text(other[1:])} differ in another axis than dim {self.dim}",
                     value=other,
