@@ -175,20 +175,24 @@ class Tensors:
         bias = sum(size for name, size in sizes.items() if "bias" in name)
         return {"weight": sum(sizes.values()) - bias, "bias": bias}
 
-    def alive(self) -> list[int]:
-        """What is alive while each layer runs: all that was made and is used by it or later."""
+    def alive(self, runs: Sequence[Sequence[Resolved]] | None = None) -> list[int]:
+        """What is alive while each layer runs: all that was made and is used by it or later.
+
+        With `runs`, while each of them does: layers that run as one make nothing but what the last gives.
+        """
+        runs = [(item,) for item in self.resolved] if runs is None else runs
         last: dict[str, int] = {}
-        for index, item in enumerate(self.resolved):
-            for name in (*item.node.inputs, *item.node.outputs):
+        for index, run in enumerate(runs):
+            for name in (*run[0].node.inputs, *run[-1].node.outputs):
                 last[self.storage.get(name, name)] = index
         for name in self._results:
-            last[self.storage.get(name, name)] = len(self.resolved)
+            last[self.storage.get(name, name)] = len(runs)
         made = {name for item in self.resolved for name in item.node.outputs}
         fixed = self.network.constants.keys()
         alive = {self.storage[name] for name in self.sizes if name in self.storage and name not in made} - fixed
         result = []
-        for index, item in enumerate(self.resolved):
-            alive |= {self.storage[name] for name in item.node.outputs if name in self.storage} - fixed
+        for index, run in enumerate(runs):
+            alive |= {self.storage[name] for name in run[-1].node.outputs if name in self.storage} - fixed
             result.append(sum(self.sizes[name] for name in alive))
             alive = {name for name in alive if last.get(name, -1) > index}
         return result

@@ -16,7 +16,7 @@ from convcalc.executor import columns
 from convcalc.executor.blocks import Activation, Problem
 from convcalc.executor.fourier import fft, fft_macs, spectrum_elements, weight_spectrum
 from convcalc.executor.kernels import Array, Weights, derived
-from convcalc.executor.kn2row import kn2row, taps_first, widths
+from convcalc.executor.kn2row import kn2row, taps_first
 from convcalc.executor.threads import share
 from convcalc.executor.winograd import tiles_of, transformed_weight, winograd
 from convcalc.tracing import ceil_div, per_axis, product
@@ -145,7 +145,7 @@ def _columns_cost(problem: Problem) -> float:
 def _taps_cost(problem: Problem) -> float:
     """Multiply-adds of kn2row, whose rows have ends computed in vain, and its additions: as dear as laying out."""
     channels_out = problem.output[1]
-    in_vain = product(widths(problem)) / product(problem.output[3:]) * max(LEAST_ROWS / channels_out, 1)
+    in_vain = product(problem.widths) / product(problem.output[3:]) * max(LEAST_ROWS / channels_out, 1)
     weights = problem.depth * channels_out * problem.output[0]  # read again for every image
     return float(problem.macs * in_vain * (1 + COPY / problem.input[1]) + weights * READ)
 

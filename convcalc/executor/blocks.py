@@ -52,6 +52,11 @@ class Problem(NamedTuple):
         return self.input[1] // self.groups * self.taps
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """The padded sizes of all axes but the first."""
+        return tuple(size + sum(pair) for size, pair in zip(self.input[3:], self.pads[1:], strict=True))
+
+    @property
     def macs(self) -> int:
         """Multiply-adds, done directly."""
         return int(product(self.output)) * self.depth

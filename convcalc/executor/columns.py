@@ -36,7 +36,14 @@ def pointwise(
             _multiply(weight, flat[image, :, block.start : block.stop], part)
             finish(part, column, activation)
 
-    share(work, blocks(x.shape[0], flat.shape[2], sum(weight.shape), weight.size, BLOCK_ELEMENTS * 4))
+    share(work, pointwise_blocks(problem))
+
+
+def pointwise_blocks(problem: Problem) -> list[Block]:
+    """Places of the images, as they lie."""
+    channels, channels_out = problem.input[1], problem.output[1]
+    places = product(problem.output[2:])
+    return blocks(problem.output[0], places, channels + channels_out, channels * channels_out, LAID_OUT_ELEMENTS)
 
 
 def im2col(
@@ -69,9 +76,18 @@ def im2col(
         finish(found, None, activation)
         np.copyto(result[block.first : block.last], found.reshape(channels, many, -1).swapaxes(0, 1))
 
-    share(work, blocks(images, sizes[0], depth * row, depth * row * channels, BLOCK_ELEMENTS * 4))
+    share(work, im2col_blocks(problem))
 
 
+def im2col_blocks(problem: Problem) -> list[Block]:
+    """Rows of the output, by the columns for them."""
+    images, channels, rows, *sizes = problem.output
+    columns = problem.depth * product(sizes)
+    return blocks(images, rows, columns, columns * channels, LAID_OUT_ELEMENTS)
+
+
+LAID_OUT_ELEMENTS = BLOCK_ELEMENTS * 4
+"""Numbers of columns of one group: fewer calls are worth more cache misses."""
 GROUPED_ELEMENTS = BLOCK_ELEMENTS * 10
 """Numbers of columns of many groups: calls cost more than what does not fit in the cache."""
 
@@ -82,7 +98,7 @@ def _multiply(weight: Array, columns: Array, out: Array) -> None:
     sums_of_products(weight, columns, out, scratch("part", out.shape, out.dtype) if in_parts else None)
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """A block, and groups first to last of it."""
 
     block: Block
@@ -103,13 +119,8 @@ def grouped(
     inside = x.shape[1] // groups
     result = out.reshape(images, groups, rows_out, *sizes)
     whole_rows = set(problem.stride) == {1}
-    widths = [size + sum(pair) for size, pair in zip(x.shape[3:], problem.pads[1:], strict=True)]
-    row = product(widths if whole_rows else sizes[1:])
-    # As many groups at a time as fit with all rows, one at least.
-    together = max(1, min(groups, GROUPED_ELEMENTS // max(depth * sizes[0] * row, 1)))
-    together = ceil_div(groups, ceil_div(groups, together))
 
-    def work(part: _Part) -> None:
+    def work(part: Part) -> None:
         block = part.block
         channels = slice(part.first * inside, part.last * inside)
         top, bottom = rows_read(problem, block.start, block.stop)
@@ -134,14 +145,23 @@ def grouped(
             np.copyto(place, np.lib.stride_tricks.as_strided(found, place.shape, (*lead, *strides), writeable=False))
         finish(place, None, activation)
 
+    share(work, grouped_parts(problem))
+
+
+def grouped_parts(problem: Problem) -> list[Part]:
+    """As many groups at a time as fit with all rows of the output, one at least."""
+    images, channels, rows, *sizes = problem.output
+    groups, depth = problem.groups, problem.depth
+    row = product(problem.widths if set(problem.stride) == {1} else sizes)
+    together = max(1, min(groups, GROUPED_ELEMENTS // max(depth * rows * row, 1)))
+    together = ceil_div(groups, ceil_div(groups, together))
     elements = together * depth * row
     parts = ceil_div(groups, together)
-    tasks = [
-        _Part(block, first, min(first + together, groups))
-        for block in blocks(images, sizes[0], elements, elements * rows_out, GROUPED_ELEMENTS, parts)
+    return [
+        Part(block, first, min(first + together, groups))
+        for block in blocks(images, rows, elements, elements * channels // groups, GROUPED_ELEMENTS, parts)
         for first in range(0, groups, together)
     ]
-    share(work, tasks)
 
 
 def _whole_rows(problem: Problem, padded: Array, sizes: tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:

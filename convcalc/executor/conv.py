@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -77,9 +77,7 @@ def conv_transpose(layer: ConvTranspose, inputs: tuple[Array, ...], weights: Wei
     """
     (x,) = inputs
     (shape,) = layer.infer(x.shape)
-    macs = product(x.shape) * product(weights["weight"].shape[1:])
-    by_phases = all(stride == 1 or dilation == 1 for stride, dilation in zip(layer.stride, layer.dilation, strict=True))
-    if macs >= SMALL and by_phases and not direct_only([x.dtype, *(weight.dtype for weight in weights.values())]):
+    if by_phases(layer, x.shape, [x.dtype, *(weight.dtype for weight in weights.values())]):
         return (subpixel(layer, x, weights, shape),)
     weight = _weight_matrix(layer, weights["weight"])
     rows = x.reshape(x.shape[0], layer.bound[2], -1, product(x.shape[2:]))
@@ -89,6 +87,13 @@ def conv_transpose(layer: ConvTranspose, inputs: tuple[Array, ...], weights: Wei
     uncropped = tuple(size + sum(pair) for size, pair in zip(shape[2:], _crop(layer), strict=True))
     full = add_columns(cols, shape[1], uncropped, *_geometry(layer), x.shape[2:])
     return (_with_bias(unpad(full, _crop(layer), shape[2:]), weights),)
+
+
+def by_phases(layer: ConvTranspose, x: Shape, dtypes: Sequence[np.dtype[Any]]) -> bool:
+    """Whether a transposed convolution of an input of this shape is done phase by phase."""
+    macs = product(x) * product(layer.parameters()["weight"][1:])
+    apart = all(stride == 1 or dilation == 1 for stride, dilation in zip(layer.stride, layer.dilation, strict=True))
+    return bool(macs >= SMALL and apart and not direct_only(dtypes))
 
 
 @gradient(ConvTranspose)

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from convcalc.analysis.shapes import Resolved
+from convcalc.executor.algorithms import direct_only
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation
 from convcalc.executor.conv import convolution
 from convcalc.executor.kernels import Array, LayerWeights, Weights, kernel_of
+from convcalc.executor.model import computed_weights
 from convcalc.executor.onnx_nodes import NODES, computing
 from convcalc.executor.threads import share
 from convcalc.layers.activation import Elementwise, ReLU
@@ -46,20 +48,35 @@ def single_steps(resolved: Sequence[Resolved], weights_of: Callable[[str], Layer
     return [_single(item, weights_of(item.node.name)) for item in resolved]
 
 
-def joined_steps(
-    network: Network, resolved: Sequence[Resolved], weights_of: Callable[[str], LayerWeights]
-) -> list[Step]:
-    """A convolution with the batch norm and the activation after it, and a sum with the activation after it."""
+def can_join(network: Network, resolved: Sequence[Resolved], dtypes: Sequence[np.dtype[Any]]) -> bool:
+    """Whether layers may run as one: not where everything is done directly, as it is written.
+
+    And weights must be there for that, not computed by layers.
+    """
+    return bool(dtypes) and not direct_only(dtypes) and not any(computed_weights(network, i.node) for i in resolved)
+
+
+def joined_runs(network: Network, resolved: Sequence[Resolved]) -> list[tuple[Resolved, ...]]:
+    """The layers that run as one: a convolution with the batch norm and the activation after it, a sum with its own."""
     uses = Counter(name for item in resolved for name in item.node.inputs) + Counter(network.outputs)
     readers = {name: item for item in resolved for name in item.node.inputs}
     done: set[str] = set()
-    steps = []
+    runs = []
     for item in resolved:
-        if item.node.name in done:
-            continue
-        joins = isinstance(item.layer, Conv | Add) and item.node.op not in NODES
-        run = list(_run(item, uses, readers)) if joins else [item]
-        done |= {joined.node.name for joined in run}
+        if item.node.name not in done:
+            joins = isinstance(item.layer, Conv | Add) and item.node.op not in NODES
+            runs.append(tuple(_run(item, uses, readers)) if joins else (item,))
+            done |= {joined.node.name for joined in runs[-1]}
+    return runs
+
+
+def joined_steps(
+    network: Network, resolved: Sequence[Resolved], weights_of: Callable[[str], LayerWeights]
+) -> list[Step]:
+    """What is computed for each of the `joined_runs`."""
+    steps = []
+    for run in joined_runs(network, resolved):
+        item = run[0]
         weights = weights_of(item.node.name)
         if len(run) == 1:
             steps.append(_single(item, weights))
@@ -69,9 +86,9 @@ def joined_steps(
         for norm in norms:
             weights = _with_norm(norm.layer, weights, weights_of(norm.node.name))  # type: ignore[arg-type]  # is one
         if isinstance(item.layer, Conv):
-            steps.append(Step(tuple(run), partial(_convolve, item.layer, weights, activation)))
+            steps.append(Step(run, partial(_convolve, item.layer, weights, activation)))
         elif activation is not None:
-            steps.append(Step(tuple(run), partial(_add, activation)))
+            steps.append(Step(run, partial(_add, activation)))
     return steps
 
 

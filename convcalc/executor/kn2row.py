@@ -20,18 +20,11 @@ def taps_first(weight: Array) -> Array:
     return np.ascontiguousarray(np.moveaxis(weight.reshape(*weight.shape[:2], -1), 2, 0))
 
 
-def widths(problem: Problem) -> tuple[int, ...]:
-    """The padded sizes of all axes but the first: a row is computed with the ends that are cut off."""
-    sizes = zip(problem.input[3:], problem.pads[1:], strict=True)
-    return tuple(size + sum(pair) for size, pair in sizes)
-
-
 def kn2row(
     problem: Problem, x: Array, weight: Array, bias: Array | None, activation: Activation | None, out: Array
 ) -> None:
     """Weight (∏kernel_size, O, C) times the flat padded input, tap by tap, shifted, added up: stride 1, one group."""
-    images, channels, *sizes = out.shape
-    row = product(widths(problem))
+    _, channels, *sizes = out.shape
     column = None if bias is None else bias.reshape(-1, *(1,) * problem.rank)
 
     def work(block: Block) -> None:
@@ -56,5 +49,12 @@ def kn2row(
             np.copyto(target, np.lib.stride_tricks.as_strided(found, target.shape, strides, writeable=False))
             finish(target, column, activation)
 
-    depth = product(problem.input[1:2]) + 2 * channels
-    share(work, blocks(images, sizes[0], depth * row, problem.depth * row * channels, BLOCK_ELEMENTS * 4))
+    share(work, kn2row_blocks(problem))
+
+
+def kn2row_blocks(problem: Problem) -> list[Block]:
+    """Rows of the output, by what is read and made for them; every image by itself."""
+    images, channels, rows, *_ = problem.output
+    row = product(problem.widths)
+    read = (problem.input[1] + 2 * channels) * row
+    return blocks(images, rows, read, problem.depth * row * channels, BLOCK_ELEMENTS * 4)

@@ -1,7 +1,8 @@
 """What a run will hold in memory at once, and whether the machine has it.
 
-The tensors are those that `memory` counts as alive while a layer runs; weights are there all the time. What a kernel
-holds besides, such as the columns of a convolution, is in `WORKING`.
+The tensors are those that `memory` counts as alive while a layer runs, without those that are never made where layers
+run as one; weights are there all the time. What a kernel holds besides, such as the columns of a convolution, is in
+`WORKING`. Sizes of blocks, phases and joined layers are asked of the modules that compute with them.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ from convcalc.analysis.memory import Tensors
 from convcalc.analysis.shapes import Resolved, label
 from convcalc.errors import ResourceError
 from convcalc.executor.algorithms import algorithm_for
-from convcalc.executor.blocks import BLOCK_ELEMENTS, Problem
-from convcalc.executor.columns import GROUPED_ELEMENTS
-from convcalc.executor.conv import COLUMN_LIMIT, problem_of
+from convcalc.executor.blocks import BLOCK_ELEMENTS, Block, Problem, rows_read
+from convcalc.executor.columns import grouped_parts, im2col_blocks, pointwise_blocks
+from convcalc.executor.conv import COLUMN_LIMIT, by_phases, problem_of
 from convcalc.executor.fourier import lengths, spectrum_elements
+from convcalc.executor.fusion import can_join, joined_runs
+from convcalc.executor.kernels import parts_of
+from convcalc.executor.kn2row import kn2row_blocks
+from convcalc.executor.subpixel import algorithm_of_phase, phases
 from convcalc.executor.threads import thread_count
-from convcalc.executor.winograd import tiles_of
+from convcalc.executor.winograd import TRANSFORM_ELEMENTS, tiles_of, winograd_blocks
 from convcalc.layers.base import Shape
 from convcalc.limits import available_memory
 from convcalc.network import Network
 from convcalc.render.units import bytes_text
-from convcalc.tracing import per_axis, product
+from convcalc.tracing import ceil_div, per_axis, product
 
 
 class Plan(NamedTuple):
@@ -41,30 +46,110 @@ class Plan(NamedTuple):
         return self.tensors + self.weights + self.working
 
 
-Working = Callable[[Any, Sequence[Shape], Sequence[Shape], "np.dtype[Any]"], int]
+class Room(NamedTuple):
+    """Numbers that a kernel holds besides what comes in and goes out.
+
+    `passing` are gone when it is done; `tiles` and `columns` are the threads' own arrays, of Winograd and of all else,
+    which the next layer finds there; `derived` were worked out from the weights once, and stay.
+    """
+
+    passing: int = 0
+    tiles: int = 0
+    columns: int = 0
+    derived: int = 0
 
 
-def _conv(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> int:
-    """Blocks of each thread; done directly, the columns of as many images as are laid out at once, and products."""
+Working = Callable[[Any, Sequence[Shape], Sequence[Shape], "np.dtype[Any]"], Room]
+
+
+def _conv(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """By its algorithm, and the copy of the input that other padding than zeros takes."""
     problem, padded = padded_problem(layer, inputs[0], outputs[0])
-    name = algorithm_for(problem, [dtype])
+    room = _convolution(algorithm_for(problem, [dtype]), problem, bias=layer.bias, dtype=dtype)
+    return room._replace(passing=room.passing + padded)
+
+
+def _convolution(name: str, problem: Problem, *, bias: bool, dtype: np.dtype[Any]) -> Room:
+    """What one algorithm takes."""
+    outputs = product(problem.output)
     if name == "direct":
         columns = problem.input[1] * problem.taps * product(problem.output[2:])
-        padded = padded or product(problem.input) * any(map(any, problem.pads))
-        return int(padded + max(min(problem.input[0] * columns, COLUMN_LIMIT), columns) + product(problem.output))
-    busy = min(thread_count(), problem.output[0] * problem.output[2])
+        together = max(min(problem.input[0] * columns, COLUMN_LIMIT), columns)
+        padded = product(problem.input) * any(map(any, problem.pads))
+        # A product for every part of the batch, and then all of them in one; or the sum with the bias.
+        return Room(int(padded + max(together + outputs * (parts_of(problem.depth) > 1), outputs)))
+    derived, doubles = _derived(name, problem, bias=bias)
+    making = doubles * 8 // dtype.itemsize
     if name == "fft":
         # Of an image both transforms in and out, each laid out a second time, in double precision or less.
-        return int(padded + busy * product(lengths(problem)) * 4 * (problem.input[1] + problem.output[1]))
-    if name == "grouped":
-        # The columns of as many groups as are taken together, their part of the padded input, and what comes of them.
-        columns = min(
-            GROUPED_ELEMENTS, problem.groups * problem.depth * problem.output[0] * product(problem.output[2:])
-        )
-        each = 1 + 1 / problem.taps + problem.output[1] / problem.groups / problem.depth
-        return int(padded + busy * columns * each)
-    row = product(problem.output[3:]) * max(problem.depth * problem.groups, problem.output[1])
-    return int(padded + busy * 4 * max(BLOCK_ELEMENTS, row))
+        spectra = product(lengths(problem)) * 4 * (problem.input[1] + problem.output[1])
+        return Room(max(int(min(thread_count(), problem.output[0]) * spectra), making), derived=derived)
+    in_tiles = name.startswith("winograd")
+    rooms = _winograd_rooms(name, problem) if in_tiles else _rooms(name, problem)
+    kept = min(thread_count(), len(rooms)) * int(max(rooms))
+    return Room(making, kept * in_tiles, kept * (not in_tiles), derived)
+
+
+def _rooms(name: str, problem: Problem) -> list[int]:
+    """The numbers that a thread works with, block by block: what is padded and laid out, and what comes of it."""
+    in_parts = 1 + (parts_of(problem.depth) > 1)
+    channels_out = problem.output[1]
+    if name == "pointwise":
+        return [channels_out * block.height * (in_parts - 1) for block in pointwise_blocks(problem)]
+    if name == "kn2row":
+        width = product(problem.widths)
+        return [_padded(problem, block) + 3 * channels_out * block.height * width for block in kn2row_blocks(problem)]
+    if name == "im2col":
+        row = product(problem.output[3:])
+        return [
+            _padded(problem, block)
+            + block.many * block.height * row * (problem.depth + 1 + channels_out * (in_parts - (block.many == 1)))
+            for block in im2col_blocks(problem)
+        ]
+    row = product(problem.widths if set(problem.stride) == {1} else problem.output[3:])
+    places = problem.depth + 1 + channels_out // problem.groups * in_parts
+    return [
+        (_padded(problem, block) // problem.groups + block.many * block.height * row * places) * (last - first)
+        for block, first, last in grouped_parts(problem)
+    ]
+
+
+def _padded(problem: Problem, block: Block) -> int:
+    """The copy of the input that a block takes where there is padding."""
+    top, bottom = rows_read(problem, block.start, block.stop)
+    copied = any(map(any, problem.pads)) or bottom > problem.input[2]
+    return int(block.many * problem.input[1] * (bottom - top) * product(problem.widths)) * copied
+
+
+def _winograd_rooms(name: str, problem: Problem) -> list[int]:
+    """The same of Winograd's blocks: tiles that are gathered, transformed and multiplied, and what is padded."""
+    tiles, points = _tiles(name, problem)
+    across = product(per_axis(ceil_div, problem.output[3:], tiles[1:]))
+    spot = points * (2 * problem.input[1] + problem.output[1]) + 2 * product(tiles) * problem.input[1]
+    return [int(block.many * block.height * across * spot) for block in winograd_blocks(problem, tiles)]
+
+
+def _tiles(name: str, problem: Problem) -> tuple[tuple[int, ...], int]:
+    """The outputs of a tile along each axis, and the points at which it is multiplied."""
+    tiles = tiles_of(problem.kernel_size, int(name.removeprefix("winograd")))
+    return tiles, product(per_axis(lambda outputs, taps: outputs + taps - 1, tiles, problem.kernel_size))
+
+
+def _derived(name: str, problem: Problem, *, bias: bool) -> tuple[int, int]:
+    """The numbers that are made from the weights once and kept, and those in double precision while they are made.
+
+    What is made: Winograd's transforms, spectra, or a copy that has the bias beside the weights.
+    """
+    weights = int(product(problem.output[1:2]) * problem.depth)
+    if name == "fft":
+        return 2 * spectrum_elements(problem), 3 * spectrum_elements(problem)
+    if name.startswith("winograd"):
+        _, points = _tiles(name, problem)
+        made = points * weights // problem.taps
+        return made, min(TRANSFORM_ELEMENTS, made) * 2
+    if name == "kn2row":
+        return weights, 0
+    return (weights + problem.output[1]) * (bias and name != "pointwise"), 0
 
 
 def padded_problem(layer: Any, x: Shape, y: Shape) -> tuple[Problem, int]:
@@ -83,46 +168,89 @@ def algorithm_of(item: Resolved, dtype: np.dtype[Any]) -> str:
     return algorithm_for(padded_problem(item.layer, item.inputs[0], item.outputs[0])[0], [dtype])
 
 
-def _derived(item: Resolved, dtype: np.dtype[Any]) -> int:
-    """The numbers that are worked out once from a layer's weights and kept: Winograd's transforms, spectra, or a copy.
+def _conv_transpose(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """Phase by phase, each a convolution with weights of its own; or the columns of every image, and the whole output.
 
-    The copy has the bias beside the weights, or the scale of a batch norm in them.
+    What a phase gives is written into the output, of which some algorithms make a copy first.
     """
-    name = algorithm_of(item, dtype)
-    if name == "direct":
-        return 0
-    problem, _ = padded_problem(item.layer, item.inputs[0], item.outputs[0])
-    if name == "fft":
-        return 2 * spectrum_elements(problem)
-    if not name.startswith("winograd"):
-        return problem.output[1] * (problem.depth + 1)
-    tiles = tiles_of(problem.kernel_size, int(name.removeprefix("winograd")))
-    points = product(per_axis(lambda outputs, taps: outputs + taps - 1, tiles, problem.kernel_size))
-    return int(points * product(problem.output[1:2]) * problem.input[1] // problem.groups)
-
-
-def _conv_transpose(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> int:
-    """The columns of every image, and the output before it is cropped and after."""
     x, y = inputs[0], outputs[0]
-    return int(x[0] * y[1] * product(layer.kernel_size) * product(x[2:]) + 2 * product(y))
+    if not by_phases(layer, x, [dtype]):
+        columns = x[0] * y[1] * product(layer.kernel_size) * product(x[2:]) * (1 + (parts_of(layer.bound[0]) > 1))
+        whole = y[0] * y[1] * product(per_axis(lambda size, pair: size + sum(pair), y[2:], layer.padding))
+        return Room(int(columns + whole + product(y) * layer.bias))
+    rooms = []
+    for problem in filter(None, (phase.problem for phase in phases(layer, x, y))):
+        name = algorithm_of_phase(problem, dtype)
+        room = _convolution(name, problem, bias=layer.bias, dtype=dtype)
+        copies = product(problem.output) + product(problem.input) + room.passing
+        weights = int(problem.output[1] * problem.depth)
+        rooms.append(room._replace(passing=int(copies), derived=room.derived + weights))
+    passing, tiles, columns = (max((room[i] for room in rooms), default=0) for i in range(3))
+    return Room(passing, tiles, columns, sum(room.derived for room in rooms))
 
 
-def _pool(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> int:
-    """The padded input and every window."""
-    return int(product(inputs[0]) + product(layer.kernel_size) * product(outputs[0]))
+def _pool(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """What is reduced along some axes, plane by plane; the windows, where it is asked which element was chosen."""
+    x, y = inputs[0], outputs[0]
+    plane = max(product(y[2 : axis + 1]) * product(x[axis + 1 :]) for axis in range(2, len(x)))
+    planes = min(product(x[:2]), max(1, BLOCK_ELEMENTS // max(product(x[2:]), 1)))
+    reduced = (len(x) > 3) * thread_count() * min(len(x) - 3, 2) * planes * plane
+    windows = product(layer.kernel_size) * product(y) if len(outputs) > 1 else 0
+    copies = {"maxpool": 0, "avgpool": product(y), "lppool": product(x) + product(y)}[layer.kind]
+    return Room(int(max(reduced + copies, 2 * windows + product(x) * bool(windows))))
 
 
-def _other(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> int:
-    """A formula makes an array for each of its steps, and two are there at a time."""
-    return 0 if layer.view else int(2 * max(map(product, (*inputs, *outputs)), default=0))
+def _other(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """So many arrays as `COPIES` says, of the size of the largest that comes in or goes out."""
+    copies = 0 if layer.view else COPIES.get(layer.kind, 2)
+    return Room(int(copies * max(map(product, (*inputs, *outputs)), default=0)))
 
+
+def _upsample(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """Axis by axis: what an axis gives, and where it is a sum of neighbours that sum and the next part of it."""
+    copies = 1 if layer.mode.startswith("nearest") else 2 if layer.mode == "area" else 3
+    return Room(copies * int(product(outputs[0])))
+
+
+_KINDS_BY_COPIES = {
+    0: ("relu", "tanh", "dropout", "alphadropout", "featurealphadropout", "channelshuffle", "pixelshuffle",
+        "pixelunshuffle", "unfold", "crop", "concat", "pad", "constantpad", "zeropad"),
+    1: ("linear", "batchnorm", "syncbatchnorm", "instancenorm", "groupnorm", "rmsnorm", "relu6", "hardsigmoid",
+        "hardswish", "silu", "mish", "sigmoid", "softsign", "tanhshrink", "add", "mul", "adaptiveavgpool",
+        "globalavgpool"),
+    3: ("gelu", "localresponsenorm"),
+}  # fmt: skip
+COPIES = {kind: count for count, kinds in _KINDS_BY_COPIES.items() for kind in kinds}
+"""How many arrays the steps of a kind's formula take besides what goes in and out; 2 for what is not here."""
 
 WORKING: dict[str, Working] = {
     "conv": _conv,
     "convt": _conv_transpose,
     **dict.fromkeys(("maxpool", "avgpool", "lppool"), _pool),
+    **dict.fromkeys(("upsample", "upsamplingnearest", "upsamplingbilinear"), _upsample),
 }
-"""The numbers that the kernel of a kind of layer holds besides what comes in and goes out; `_other` for the rest."""
+"""What the kernel of a kind of layer holds; `_other` for the rest."""
+
+
+def _room(items: Sequence[Resolved], dtype: np.dtype[Any]) -> Room:
+    """What layers hold that run as one: a convolution whose weights are scaled, and whose blocks are activated."""
+    first, last = items[0], items[-1]
+    room = WORKING.get(first.layer.kind, _other)(first.layer, first.inputs, first.outputs, dtype)
+    if len(items) == 1:
+        return room
+    if first.layer.kind != "conv":
+        return Room(thread_count() * BLOCK_ELEMENTS * COPIES.get(last.layer.kind, 2))
+    passing, tiles, columns, derived = room
+    outputs = product(first.outputs[0])
+    if any(item.layer.kind == "batchnorm" for item in items):
+        # The scaled weights, in double precision first, and then what the algorithm makes of them.
+        weights = int(product(first.layer.parameters()["weight"]))
+        passing = max(passing, weights * 8 // dtype.itemsize) + weights
+        derived = max(derived, weights + first.outputs[0][1])
+    copies = COPIES.get(last.layer.kind, 2) if last.layer.kind != "batchnorm" else 0
+    whole = algorithm_of(first, dtype) == "direct"
+    activated = outputs if whole else min(outputs, max(tiles, columns, thread_count() * BLOCK_ELEMENTS * 4))
+    return Room(passing + int(copies * activated), tiles, columns, derived)
 
 
 def _gradients(item: Resolved) -> int:
@@ -133,7 +261,7 @@ def _gradients(item: Resolved) -> int:
         )
         columns = many[0] * few[1] * product(item.layer.kernel_size) * product(many[2:])  # type: ignore[attr-defined]  # a conv
         return int(2 * columns + 2 * product(few))
-    return 2 * _other(item.layer, item.inputs, item.outputs, np.dtype(np.float64))
+    return int(4 * max(map(product, (*item.inputs, *item.outputs)), default=0))
 
 
 def plan(
@@ -147,46 +275,36 @@ def plan(
 def moments(
     network: Network, resolved: Sequence[Resolved], dtype: str, *, keep: bool = False, copies: int | None = None
 ) -> list[Plan]:
-    """What is alive while each layer runs in numbers of this type. With `keep` no tensor is let go.
+    """What is alive while each layer runs, or layers that run as one, in numbers of this type.
 
-    With `copies` it is a step of training: every tensor is kept, has a gradient, and there are so many arrays of the
-    size of each weight besides the weights themselves.
+    With `keep` no tensor is let go. With `copies` it is a step of training: every tensor is kept, has a gradient, and
+    there are so many arrays of the size of each weight besides the weights themselves.
     """
     tensors = Tensors(network, resolved, dtype)
     kind = np.dtype(dtype)
-    item_bytes = kind.itemsize
+    training = copies is not None
+    joined = not (keep or training) and can_join(network, resolved, [kind])
+    runs = joined_runs(network, resolved) if joined else [(item,) for item in resolved]
     weights = sum(
-        item_bytes * int(product(shape))
+        int(product(shape))
         for item in resolved
         for shape in (*item.layer.parameters().values(), *item.layer.buffers().values())
     )
-    reads = {
-        name: max(
-            (
-                index
-                for index, item in enumerate(resolved)
-                if name in [tensors.storage.get(tensor) for tensor in (*item.node.inputs, *item.node.outputs)]
-            ),
-            default=-1,
-        )
-        for name in network.inputs
-    }
-    training = copies is not None
-    living = tensors.alive()
+    weights *= 1 + (copies or 0)
+    living = tensors.alive(runs)
     if keep or training:
-        living = [tensors.activations * (1 + training)] * len(resolved)
-    weights = weights * (1 + (copies or 0)) + item_bytes * sum(_derived(item, kind) for item in resolved)
-    found, blocks = [], 0
-    for index, (item, alive) in enumerate(zip(resolved, living, strict=True)):
-        working = WORKING.get(item.layer.kind, _other)(item.layer, item.inputs, item.outputs, kind)
-        if algorithm_of(item, kind) != "direct":
-            # Blocks are kept for the next layer that works so; transforms of weights are made in double precision.
-            blocks = max(blocks, working)
-            working = 2 * _derived(item, kind) * 8 // item_bytes
-        working = max(working + blocks, _gradients(item) if training else 0)
+        living = [tensors.activations * (1 + training)] * len(runs)
+    last = {name: index for index, run in enumerate(runs) for name in (*run[0].node.inputs, *run[-1].node.outputs)}
+    rooms = [_room(run, kind) for run in runs]
+    weights += sum(room.derived for room in rooms)
+    found, tiles, columns = [], 0, 0
+    for index, (run, alive, room) in enumerate(zip(runs, living, rooms, strict=True)):
+        tiles, columns = max(tiles, room.tiles), max(columns, room.columns)
+        working = max(room.passing + tiles + columns, _gradients(run[0]) if training else 0)
         # Who runs the network holds its inputs all the time.
-        held = 0 if keep or training else sum(tensors.sizes[name] for name, last in reads.items() if last < index)
-        found.append(Plan(label(item.node), alive + held, weights, item_bytes * working))
+        over = [name for name in network.inputs if last.get(name, -1) < index]
+        held = 0 if keep or training else sum(tensors.sizes[name] for name in over)
+        found.append(Plan(label(run[0].node), alive + held, kind.itemsize * weights, kind.itemsize * working))
     return found
 
 

@@ -66,7 +66,6 @@ def profile(prepared: Prepared, repeats: int = 5) -> Report:
     rate = max(rate, matmul_rate(dtype))
     view = View(prepared.network, list(prepared.resolved))
     planned = moments(prepared.network, prepared.resolved, str(dtype))
-    planned_for = {item.node.name: moment.total for item, moment in zip(prepared.resolved, planned, strict=True)}
     rows, flops_in_all, bytes_in_all = [], 0, 0
     for index, (items, _, moved) in enumerate(times[0]):
         seconds = min(each[index][1] for each in times)
@@ -74,7 +73,7 @@ def profile(prepared: Prepared, repeats: int = 5) -> Report:
         values: dict[str, Value] = {
             "algorithm": algorithm_of(items[0], dtype),
             **_speeds(flops, seconds, moved, rate),
-            "planned": max(planned_for[item.node.name] for item in items),
+            "planned": planned[index].total,
             "measured": measured[index],
         }
         first, last = base_row(items[0], view), base_row(items[-1], view)

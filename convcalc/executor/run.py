@@ -15,8 +15,8 @@ import numpy.typing as npt
 from convcalc.analysis.shapes import Resolved, View, located, resolve
 from convcalc.analysis.unsaid import other_values, unsaid
 from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError, did_you_mean
-from convcalc.executor.algorithms import direct_only, forced
-from convcalc.executor.fusion import Step, joined_steps, single_steps
+from convcalc.executor.algorithms import forced
+from convcalc.executor.fusion import Step, can_join, joined_steps, single_steps
 from convcalc.executor.kernels import Array, LayerWeights
 from convcalc.executor.model import computed_weights, constants, fixed_weights, is_model, typed_inputs
 from convcalc.executor.onnx_nodes import computing, refuse
@@ -239,10 +239,8 @@ def steps(prepared: Prepared, given: Mapping[str, Array], *, joined: bool = Fals
     """
     tensors = {**prepared.constants, **given}
     computed = {item.node.name: computed_weights(prepared.network, item.node) for item in prepared.resolved}
-    # The direct way is for those who want every layer done as it is written; and weights must be there to be joined.
     dtypes = [array.dtype for array in given.values()]
-    joined = joined and not any(computed.values()) and bool(dtypes) and not direct_only(dtypes)
-    todo = prepared.steps(joined=joined)
+    todo = prepared.steps(joined=joined and can_join(prepared.network, prepared.resolved, dtypes))
     uses = Counter(name for step in todo for name in step.inputs) + Counter(prepared.network.outputs)
     for step in todo:
         inputs = tuple(tensors[name] for name in step.inputs)

@@ -5,10 +5,10 @@ Source: Shi et al., Is the deconvolution layer the same as a convolutional layer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product as combinations
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -54,42 +54,67 @@ def axis_phases(size: int, output: int, kernel: int, stride: int, dilation: int,
     return phases
 
 
+class Phase(NamedTuple):
+    """A phase of all axes: where it stands in the output, what of the input it reads, and the convolution it is.
+
+    Without a problem no input element reaches it.
+    """
+
+    axes: tuple[AxisPhase, ...]
+    target: tuple[slice, ...]
+    source: tuple[slice, ...]
+    problem: Problem | None
+
+
+def phases(layer: ConvTranspose, x: Shape, y: Shape) -> Iterator[Phase]:
+    """The phases of a transposed convolution of an input and output of these shapes."""
+    before = [pair[0] for pair in cast("Pairs", layer.padding)]
+    axes = per_axis(axis_phases, x[2:], y[2:], layer.kernel_size, layer.stride, layer.dilation, before)
+    for own in combinations(*axes):
+        target = tuple(slice(phase.first, None, stride) for phase, stride in zip(own, layer.stride, strict=True))
+        source, pads = _cut(x, [phase.pads for phase in own])
+        sizes = per_axis(lambda part, size: len(range(*part.indices(size))), source, x[2:])
+        problem = None
+        if all(sizes) and all(phase.taps for phase in own):
+            taps, ones = tuple(len(phase.taps) for phase in own), (1,) * len(own)
+            outputs = (*y[:2], *(phase.outputs for phase in own))
+            problem = Problem(taps, ones, layer.dilation, pads, layer.bound[2], (*x[:2], *sizes), outputs)
+        yield Phase(own, target, source, problem)
+
+
+def algorithm_of_phase(problem: Problem, dtype: np.dtype[Any]) -> str:
+    """The algorithm for a phase, which is small where the whole is not."""
+    name = algorithm_for(problem, [dtype])
+    return name if name != "direct" else "grouped" if problem.groups > 1 else "im2col"
+
+
 def subpixel(layer: ConvTranspose, x: Array, weights: Weights, shape: Shape) -> Array:
     """The transposed convolution of `x`, of this output shape, phase by phase."""
     out = np.empty(shape, x.dtype)
-    before = [pair[0] for pair in cast("Pairs", layer.padding)]
-    axes = per_axis(axis_phases, x.shape[2:], shape[2:], layer.kernel_size, layer.stride, layer.dilation, before)
-    for place, phases in enumerate(combinations(*axes)):
-        spots = (slice(phase.first, None, stride) for phase, stride in zip(phases, layer.stride, strict=True))
-        target = out[(slice(None), slice(None), *spots)]
-        part, pads = _cut(x, [phase.pads for phase in phases])
-        if not part.size or not all(phase.taps for phase in phases):  # no input element reaches these
-            target[:] = weights["bias"].reshape(-1, *(1,) * len(phases)) if "bias" in weights else 0
+    for place, phase in enumerate(phases(layer, x.shape, shape)):
+        target = out[(slice(None), slice(None), *phase.target)]
+        if phase.problem is None:
+            target[:] = weights["bias"].reshape(-1, *(1,) * len(phase.axes)) if "bias" in weights else 0
             continue
-        ready = derived(weights, f"phase {place}", partial(_phase_weights, layer, weights, phases))
-        taps = tuple(len(phase.taps) for phase in phases)
-        ones = (1,) * len(taps)
-        problem = Problem(taps, ones, layer.dilation, pads, layer.bound[2], part.shape, target.shape)
-        name = algorithm_for(problem, [x.dtype])
-        if name == "direct":  # a phase is small where the whole is not
-            name = "grouped" if problem.groups > 1 else "im2col"
-        convolve(name, problem, part, ready, out=target)
+        ready = derived(weights, f"phase {place}", partial(_phase_weights, layer, weights, phase.axes))
+        part = x[(slice(None), slice(None), *phase.source)]
+        convolve(algorithm_of_phase(phase.problem, x.dtype), phase.problem, part, ready, out=target)
     return out
 
 
-def _phase_weights(layer: ConvTranspose, weights: Weights, phases: Sequence[AxisPhase]) -> LayerWeights:
+def _phase_weights(layer: ConvTranspose, weights: Weights, axes: Sequence[AxisPhase]) -> LayerWeights:
     """The weights (O, C / groups, *taps) of the convolution that a phase is."""
     weight, groups = weights["weight"], layer.bound[2]
     own = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:]).swapaxes(1, 2)
-    for axis, phase in enumerate(phases, 3):
+    for axis, phase in enumerate(axes, 3):
         own = own.take(phase.taps, axis)
     own = own.reshape(-1, *own.shape[2:])
     return LayerWeights({**weights, "weight": np.ascontiguousarray(own)})
 
 
-def _cut(x: Array, pads: Sequence[tuple[int, int]]) -> tuple[Array, Pairs]:
-    """The input without what negative padding cuts off, and the padding that is left."""
-    cuts = (
-        slice(max(-before, 0), size + min(after, 0)) for (before, after), size in zip(pads, x.shape[2:], strict=True)
+def _cut(x: Shape, pads: Sequence[tuple[int, int]]) -> tuple[tuple[slice, ...], Pairs]:
+    """What is left of each axis when negative padding has cut off its part, and the padding that is left."""
+    cuts = tuple(
+        slice(max(-before, 0), size + min(after, 0)) for (before, after), size in zip(pads, x[2:], strict=True)
     )
-    return x[(slice(None), slice(None), *cuts)], tuple((max(before, 0), max(after, 0)) for before, after in pads)
+    return cuts, tuple((max(before, 0), max(after, 0)) for before, after in pads)

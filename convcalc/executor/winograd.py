@@ -101,12 +101,20 @@ def tiles_of(kernel_size: Sequence[int], tile: int) -> tuple[int, ...]:
     return tuple(tile if taps > 1 else 1 for taps in kernel_size)
 
 
+TRANSFORM_ELEMENTS = 1 << 16
+"""Numbers of weights that are transformed at once, in double precision."""
+
+
 def transformed_weight(weight: Array, groups: int, tiles: tuple[int, ...]) -> Array:
     """Weights (O, C / groups, *taps) as the product takes them: (points, groups, O / groups, C / groups)."""
-    chosen = transform(tiles, weight.shape[2:])
-    flat = weight.astype(np.float64).reshape(groups, -1, weight.shape[1], product(weight.shape[2:]))
-    moved = np.moveaxis(flat @ chosen.weight.T, -1, 0)
-    return np.ascontiguousarray(moved, dtype=weight.dtype)
+    matrix = transform(tiles, weight.shape[2:]).weight
+    flat = weight.reshape(-1, product(weight.shape[2:]))
+    result = np.empty((len(matrix), len(flat)), weight.dtype)
+    step = max(1, TRANSFORM_ELEMENTS // len(matrix))
+    for start in range(0, len(flat), step):
+        part = flat[start : start + step].astype(np.float64)
+        np.matmul(matrix, part.T, out=result[:, start : start + step], casting="same_kind")
+    return result.reshape(len(matrix), groups, -1, weight.shape[1])
 
 
 def winograd(
@@ -126,7 +134,7 @@ def winograd(
     chosen = transform(tiles, problem.kernel_size)
     to_points, to_tile = chosen.input.astype(x.dtype), chosen.output.astype(x.dtype)
     points, groups, rows_out, inside = weight.shape
-    images, channels_out, *sizes = out.shape
+    channels_out, *sizes = out.shape[1:]
     channels = groups * inside
     sides = per_axis(lambda tile, taps: tile + taps - 1, tiles, problem.kernel_size)
     counts = per_axis(ceil_div, sizes, tiles)
@@ -170,9 +178,18 @@ def winograd(
         finish(found, None, activation)
         _place(found, out, block, tiles)
 
-    spot = points * max(channels, channels_out)
+    share(work, winograd_blocks(problem, tiles))
+
+
+def winograd_blocks(problem: Problem, tiles: tuple[int, ...]) -> list[Block]:
+    """Rows of tiles, by their numbers at all points."""
+    points = product(per_axis(lambda tile, taps: tile + taps - 1, tiles, problem.kernel_size))
+    counts = per_axis(ceil_div, problem.output[2:], tiles)
+    channels, channels_out = problem.input[1], problem.output[1]
+    spot, across = points * max(channels, channels_out), product(counts[1:])
+    weights = points * channels * channels_out // problem.groups
     limit = max(BLOCK_ELEMENTS, spot * LEAST_SPOTS)
-    share(work, blocks(images, counts[0], spot * across, weight.size * across, limit))
+    return blocks(problem.output[0], counts[0], spot * across, weights * across, limit)
 
 
 def _place(found: Array, out: Array, block: Block, tiles: tuple[int, ...]) -> None:
