@@ -187,14 +187,27 @@ class Tensors:
                 last[self.storage.get(name, name)] = index
         for name in self._results:
             last[self.storage.get(name, name)] = len(runs)
+        ends: dict[int, list[str]] = {}
+        for storage, index in last.items():
+            ends.setdefault(index, []).append(storage)
         made = {name for item in self.resolved for name in item.node.outputs}
-        fixed = self.network.constants.keys()
-        alive = {self.storage[name] for name in self.sizes if name in self.storage and name not in made} - fixed
+        alive = {self.storage[name] for name in self.sizes if name in self.storage and name not in made}
+        alive -= set(self.network.constants)
+        # What nothing uses is gone after the first layer.
+        ends.setdefault(0, []).extend(alive - last.keys())
+        size = sum(self.sizes[storage] for storage in alive)
         result = []
         for index, run in enumerate(runs):
-            alive |= {self.storage[name] for name in run[-1].node.outputs if name in self.storage} - fixed
-            result.append(sum(self.sizes[name] for name in alive))
-            alive = {name for name in alive if last.get(name, -1) > index}
+            for name in run[-1].node.outputs:
+                storage = self.storage.get(name, name)
+                if storage in self.sizes and storage not in alive and storage not in self.network.constants:
+                    alive.add(storage)
+                    size += self.sizes[storage]
+            result.append(size)
+            for storage in ends.get(index, ()):
+                if storage in alive:
+                    alive.remove(storage)
+                    size -= self.sizes[storage]
         return result
 
     def saved(self, item: Resolved, kept: set[str], needed: Sequence[bool]) -> int:
