@@ -32,6 +32,7 @@ from convcalc.layers.reshape import Moved
 from convcalc.network import Constant, Input, Network, Node
 from convcalc.onnx_ops import FLOATING, OPS, RECURRENT, Call, Plan
 from convcalc.onnx_wire import (
+    DEEPEST,
     Attribute,
     FileName,
     Function,
@@ -49,7 +50,7 @@ OLDEST, NEWEST = 7, 28
 """The versions of ONNX's ops that are known."""
 MOST_NODES = 1 << 17
 """How many nodes functions may grow to: those that call one another twice each would never end."""
-MOST_FOLDED = 1 << 22
+MOST_FOLDED = 1 << 20
 """How many elements are evaluated in all: shapes are small, and a file must not keep us busy for ever."""
 
 GivenShapes = Mapping[str, Shape]
@@ -149,6 +150,7 @@ class _Reader:
         self.read = 0
         self.folded = 0
         self.calls: list[tuple[str, str, str]] = []
+        self.depth = 0
         self.left_out: list[tuple[str, str, bool]] = []
         self.taken: set[str] | None = None
         self.inside = False
@@ -468,6 +470,8 @@ class _Reader:
     def _decoded(self, tensor: Tensor) -> Small | None:
         if tensor.elements > MOST_ELEMENTS:
             return None
+        if tensor.absent:
+            raise UnsupportedOpError(f"it needs the values of {tensor.name}, whose file is not there")
         numbers = tensor.numbers()
         return None if numbers is None else Small(tensor.dims, numbers, tensor.dtype)
 
@@ -504,8 +508,10 @@ class _Reader:
         self, node: WireNode, scope: _Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str
     ) -> bool:
         """Whether this is an If whose condition is known; then its branch takes its place."""
-        if node.op_type != "If" or not inputs:
+        if node.op_type != "If":
             return False
+        if not (inputs and inputs[0]):
+            raise ModelFileError(f"{where}: input 1 is missing")
         condition = self._small(inputs[0])
         if condition is None or len(condition.items) != 1:
             self._undecided(node, scope, inputs, attributes, where)
@@ -539,8 +545,7 @@ class _Reader:
             if not isinstance(graph, Graph):
                 raise ModelFileError(f"{where}: its {key} is missing")
             inner = self._inside(f"{name}/{key.removesuffix('_branch')}/", scope, graph)
-            for each in graph.nodes:
-                self._node(each, inner)
+            self._walk(graph.nodes, inner, where)
             results = [inner.find(info.name) or "" for info in graph.outputs]
             told.append([(self.shapes.get(result), self.dtypes.get(result, "float32")) for result in results])
         inside = self.nodes[start:]
@@ -562,6 +567,15 @@ class _Reader:
         weights = {tensor: tensor for tensor in owned}
         self.nodes.append(Node(name, layer, (inputs[0],), tuple(names), weights=weights, op="If"))
 
+    def _walk(self, nodes: Sequence[WireNode], scope: _Scope, where: str) -> None:
+        """Take the nodes of a function or branch in order."""
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise ModelFileError(f"{where}: functions and branches stand more than {DEEPEST} deep inside one another")
+        for node in nodes:
+            self._node(node, scope)
+        self.depth -= 1
+
     def _inline(
         self,
         nodes: Sequence[WireNode],
@@ -571,10 +585,7 @@ class _Reader:
         scope: _Scope,
         where: str,
     ) -> None:
-        if len(self.calls) > 100:
-            raise ModelFileError(f"{where}: functions call one another more than 100 deep")
-        for each in nodes:
-            self._node(each, inner)
+        self._walk(nodes, inner, where)
         for result, output in zip(results, node.outputs, strict=False):
             found = inner.find(result)
             if found is None:
@@ -735,10 +746,7 @@ class _Reader:
 
     def _holds_more_than_zeros(self, name: str) -> bool:
         tensor = self.tensors.get(name)
-        try:
-            numbers = None if tensor is None else tensor.numbers()
-        except ModelFileError:  # values in a file that is not there
-            return True
+        numbers = None if tensor is None or tensor.absent else tensor.numbers()
         return numbers is None or any(numbers)
 
     def _opaque(self, node: WireNode, scope: _Scope, name: str, inputs: Sequence[str], why: str) -> None:

@@ -133,9 +133,16 @@ class Call:
             raise UnsupportedOpError(f"its {what} are computed while the model runs")
         return small.items
 
+    def whole(self, place: int, what: str) -> list[int]:
+        """The values of such an input that must be whole numbers."""
+        found = self.values(place, what)
+        if not all(isinstance(item, int) for item in found):
+            raise ModelFileError(f"{self.where}: its {what} are no whole numbers")
+        return found
+
     def either(self, name: str, place: int) -> list[int] | None:
         """Whole numbers that are an attribute in old opsets and an input in new ones."""
-        return self.values(place, name) if self.has(place) else self.integers(name)
+        return self.whole(place, name) if self.has(place) else self.integers(name)
 
     def given(self) -> list[int]:
         """The places of all inputs that are given."""
@@ -337,7 +344,7 @@ def _lp_pool(call: Call) -> Plan:
 
 def _max_unpool(call: Call) -> Plan:
     window = _Window(call, call.integers("kernel_shape") or (), call.shape(0)[2:])
-    size = tuple(call.values(2, "output_shape"))[2:] if call.has(2) else None
+    size = tuple(call.whole(2, "output_shape"))[2:] if call.has(2) else None
     layer = _class("maxunpool", window.rank)(window.kernel, window.stride, window.padding, size)
     return Plan(layer, (0, 1))
 
@@ -612,7 +619,7 @@ def _flatten(call: Call) -> Plan:
 
 
 def _reshape(call: Call) -> Plan:
-    wanted = call.values(1, "new sizes")
+    wanted = call.whole(1, "new sizes")
     return _shaped(reshaped(call.shape(0), wanted, allow_zero=bool(call.integer("allowzero"))))
 
 
@@ -652,9 +659,9 @@ def _slice(call: Call) -> Plan:
     if call.opset < 10:
         starts, ends, axes, steps = call.integers("starts"), call.integers("ends"), call.integers("axes"), None
     else:
-        starts, ends = call.values(1, "starts"), call.values(2, "ends")
-        axes = call.values(3, "axes") if call.has(3) else None
-        steps = call.values(4, "steps") if call.has(4) else None
+        starts, ends = call.whole(1, "starts"), call.whole(2, "ends")
+        axes = call.whole(3, "axes") if call.has(3) else None
+        steps = call.whole(4, "steps") if call.has(4) else None
     starts, ends = starts or [], ends or []
     axes = list(range(len(starts))) if axes is None else axes
     # Exporters write the largest number there is for "to the end".
@@ -679,25 +686,25 @@ def _scatter(call: Call) -> Layer:
 
 
 def _expand(call: Call) -> Plan:
-    return Plan(_class("expand")(tuple(call.values(1, "sizes"))), (0,))
+    return Plan(_class("expand")(tuple(call.whole(1, "sizes"))), (0,))
 
 
 def _tile(call: Call) -> Plan:
-    return Plan(_class("tile")(tuple(call.values(1, "repeats"))), (0,))
+    return Plan(_class("tile")(tuple(call.whole(1, "repeats"))), (0,))
 
 
 def _constant_of_shape(call: Call) -> Plan:
     value = call.attributes.get("value")
     dtype = value.dtype if isinstance(value, Tensor) else "float32"
     numbers = value.numbers() if isinstance(value, Tensor) else None
-    return Plan(_class("fill")(tuple(call.values(0, "sizes")), dtype, numbers[0] if numbers else 0.0), ())
+    return Plan(_class("fill")(tuple(call.whole(0, "sizes")), dtype, numbers[0] if numbers else 0.0), ())
 
 
 def _pad(call: Call) -> Plan:
     shape, mode = call.shape(0), call.text("mode", "constant")
     pads = call.either("pads", 1) or []
     rank = len(shape)
-    axes = [_axis(axis, shape) for axis in call.values(3, "axes")] if call.has(3) else list(range(rank))
+    axes = [_axis(axis, shape) for axis in call.whole(3, "axes")] if call.has(3) else list(range(rank))
     if len(pads) != 2 * len(axes):
         raise ModelFileError(f"{call.where}: {len(pads)} numbers of padding for {len(axes)} axes")
     pairs = [(0, 0)] * rank
@@ -793,7 +800,7 @@ def _scales(call: Call) -> tuple[list[float] | None, list[int] | None]:
         place = 1
         return (call.values(place, "scales") if call.has(place) else call.numbers("scales")), None
     if call.has(3):
-        return None, call.values(3, "sizes")
+        return None, call.whole(3, "sizes")
     return (call.values(2, "scales") if call.has(2) else None), None
 
 
@@ -826,12 +833,12 @@ def _arg(name: str) -> Op:
 
 
 def _top_k(call: Call) -> Plan:
-    k = call.values(1, "k")[0] if call.has(1) else call.integer("k")
+    k = call.whole(1, "k")[0] if call.has(1) else call.integer("k")
     return Plan(_class("topk")(k, call.integer("axis", -1), bool(call.integer("largest", 1))), (0,))
 
 
 def _cumulate(name: str) -> Op:
-    return lambda call: Plan(_class("cumulate")(call.values(1, "axis")[0], name), (0,))
+    return lambda call: Plan(_class("cumulate")(call.whole(1, "axis")[0], name), (0,))
 
 
 def _einsum(call: Call) -> Layer:

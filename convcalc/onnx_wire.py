@@ -35,6 +35,10 @@ DEEPEST = 100
 """How many messages may stand inside one another; Protocol Buffers' own limit."""
 MOST_AXES = 64
 """How many axes a tensor may have; NumPy's limit."""
+MOST_REPEATED = 1 << 17
+"""How many nodes, tensors, names or axes one message may have: objects are larger than the bytes that ask for them."""
+MOST_NUMBERS = 1 << 20
+"""How many numbers one attribute may have."""
 MOST_INTEGERS = 1 << 16
 """How many values `integers()` gives at most: what computes a shape is small."""
 
@@ -272,20 +276,31 @@ class Message:
         else:
             value = struct.unpack("<f", self.file.bytes_of(first, second))[0]
         if repeated:
-            getattr(self, name).append(value)
+            self._append(getattr(self, name), name, value, place)
         else:
             setattr(self, name, value)
+
+    def _append(self, values: list[Any], name: str, value: Any, place: int) -> None:
+        values.append(value)
+        if len(values) > MOST_REPEATED:
+            self._check_count(name, len(values), place)
+
+    def _check_count(self, name: str, count: int, place: int) -> None:
+        most = MOST_NUMBERS if name in ("floats", "ints") else MOST_REPEATED
+        if count > most:
+            raise self.file.wrong(place, f"{_called(self)} has more than {most} {name}")
 
     def _take_packed(self, name: str, kind: int, start: int, end: int, place: int) -> None:
         values = getattr(self, name)
         if kind == _FLOATS:
             if (end - start) % 4:
                 raise self.file.wrong(place, f"{_called(self)}'s {name} is {end - start} bytes, not a multiple of 4")
+            self._check_count(name, len(values) + (end - start) // 4, place)
             values.extend(struct.unpack(f"<{(end - start) // 4}f", self.file.bytes_of(start, end)))
             return
         while start < end:
             value, start = self.file.varint(start, end)
-            values.append(signed(value))
+            self._append(values, name, signed(value), place)
 
 
 _DEFAULTS: dict[int, Any] = {_INT: 0, _FLOAT: 0.0, _STRING: "", _BYTES: b"", _EXTENT: None, _MESSAGE: None}
@@ -355,6 +370,15 @@ class Tensor(Message):
     def elements(self) -> int:
         """How many elements the sizes say there are."""
         return prod(self.dims)
+
+    @property
+    def absent(self) -> bool:
+        """Whether the values are in another file that is not there."""
+        if not self.external:
+            return False
+        names = [entry.value for entry in self.external_data if entry.key == "location"]
+        folder = self.file.folder
+        return folder is None or not all(name and "\0" not in name and (folder / name).exists() for name in names)
 
     @property
     def external(self) -> bool:
@@ -468,6 +492,7 @@ class Tensor(Message):
                 code, size = ("f", 4) if number == 4 else ("d", 8)
                 if wire not in (2, 5 if number == 4 else 1) or (second - first) % size:
                     raise self.file.wrong(place, f"{_TYPED_DATA[number]} has no whole number of values")
+                self._check_most(len(values) + (second - first) // size)
                 values += struct.unpack(f"<{(second - first) // size}{code}", self.file.bytes_of(first, second))
             elif wire == 0:
                 values.append(first)
@@ -476,9 +501,15 @@ class Tensor(Message):
                 while at < second:
                     value, at = self.file.varint(at, second)
                     values.append(value)
+                    self._check_most(len(values))
             else:
                 raise self.file.wrong(place, f"{_TYPED_DATA[number]} is {_WIRE_NAMES[wire]}")
         return [self._typed_value(value) for value in values]
+
+    def _check_most(self, count: int) -> None:
+        """Refuse more values than the sizes need (complex numbers are two) before they are all read."""
+        if count > 2 * self.elements:
+            raise self.wrong(f"more values than its sizes need, {self.elements}")
 
     def _typed_value(self, value: Any) -> Any:
         if isinstance(value, float) or self.data_type in (12, 13):

@@ -346,6 +346,7 @@ def test_after_an_unknown_shape_parameters_are_still_counted():
         ([op("Relu", "x"), op("Relu", "x")], "m.onnx: tensor y is made twice"),
         ([op("Relu", "x", "z")], "m.onnx: nothing makes the output y"),
         ([op("Conv", "x")], "m.onnx: node Conv_0 (Conv): input 2 is missing"),
+        ([helper.make_node("If", [""], ["y"])], "m.onnx: node If_0 (If): input 1 is missing"),
         ([op("Flatten", "x", axis=9)], "layer Flatten_0 (Flatten): axis is 9, but the input 1x3x8x8 has 4 axes"),
         ([op("Flatten", "x", axis="a")], "m.onnx: node Flatten_0 (Flatten): attribute axis is no whole number"),
         ([op("MaxPool", "x", kernel_shape=[0, 1])], "m.onnx: node MaxPool_0 (MaxPool): kernel, strides and dilations"),
@@ -362,6 +363,54 @@ def test_nodes_that_are_wrong(nodes, sentence):
         read(chain(*nodes, inputs={"x": [1, 3, 8, 8]}))
     assert str(caught.value).startswith(sentence)
     assert caught.value.exit_status == 1
+
+
+def test_branches_in_functions_in_branches():
+    """Neither alone is deep: functions hold an If each, which calls the next."""
+    functions = []
+    for depth in range(120):
+        call = op("Relu", "x", "out") if depth == 119 else op(f"f{depth + 1}", "x c", "out", domain="local")
+        inner = branch("inner", call)
+        node = op("If", "c", "y", then_branch=inner, else_branch=inner)
+        imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+        functions.append(helper.make_function("local", f"f{depth}", ["x", "c"], ["y"], [node], imports))
+    for inputs, weights in (({"x": [4], "c": []}, []), ({"x": [4]}, [helper.make_tensor("c", 9, [], [True])])):
+        made = chain(op("f0", "x c", domain="local"), inputs=inputs, weights=weights, functions=functions)
+        with pytest.raises(ModelFileError, match="more than 100 deep inside one another"):
+            read(made)
+
+
+def test_sizes_in_a_file_that_is_not_there_stop_only_what_needs_them():
+    size = integers("size", [3, 2])
+    size.ClearField("int64_data")
+    size.data_location = TensorProto.EXTERNAL
+    size.external_data.add(key="location", value="gone.bin")
+    told = [helper.make_tensor_value_info("a", TensorProto.FLOAT, [3, 2])]
+    nodes = [op("Reshape", "x size", "a"), op("MatMul", "a w", "y")]
+    made = chain(*nodes, inputs={"x": [6]}, weights=[size, initializer("w", 2, 5)], value_infos=told)
+    report = costs(read(made))
+    assert report.rows[1].outputs == ((3, 5),)
+    assert (report.totals["params"], report.totals["macs"], report.status) == (10, 30, "partial")
+    assert any("needs the values of size, whose file is not there" in item.message for item in report.diagnostics)
+
+
+def test_axes_that_are_no_whole_numbers():
+    axes = helper.make_tensor("axes", TensorProto.FLOAT, [1], [0.5])
+    with pytest.raises(ModelFileError, match=r"node Unsqueeze_0 \(Unsqueeze\): its axes are no whole numbers"):
+        read(chain(op("Unsqueeze", "x axes"), inputs={"x": [3]}, weights=[axes]))
+
+
+def test_what_has_no_elements_costs_nothing():
+    report = costs(read(chain(op("Softmax", "x"), inputs={"x": [2, 0, 3]})), backward=True)
+    assert report.totals["flops"] == report.totals["backward_flops"] == 0
+
+
+@pytest.mark.parametrize("outputs", [[], ["y"]])
+def test_no_receptive_field_without_inputs(outputs):
+    nodes = [op("RandomNormal", "", "a", shape=[2, 3]), op("Relu", "a")]
+    told = [helper.make_tensor_value_info("a", TensorProto.FLOAT, [2, 3])]
+    with pytest.raises(ShapeError, match="no spatial axes"):
+        receptive_fields(read(model(nodes, {}, dict.fromkeys(outputs), value_infos=told)))
 
 
 def test_functions_that_grow_without_end():

@@ -17,6 +17,7 @@ from onnx.backend.test.case.node import collect_testcases
 from onnx_compare import same_model
 from onnx_models import initializer, integers, model, resnet50
 
+from convcalc import onnx_wire
 from convcalc.errors import ModelFileError, UnsupportedOpError
 from convcalc.onnx_wire import Graph, Tensor, read_model
 
@@ -244,17 +245,79 @@ def test_two_attributes_of_one_name(tmp_path):
 
 
 def test_deep_nesting(tmp_path):
-    def field(number, content):
-        size, length = len(content), b""
-        while size > 127:
-            length += bytes([size & 127 | 128])
-            size >>= 7
-        return bytes([number << 3 | 2]) + length + bytes([size]) + content
-
     inner = b""
     for _ in range(200):
         inner = field(1, field(5, field(6, inner)))  # graph: node: attribute: graph
     assert "more than 100 messages stand inside one another" in wrong(field(7, inner), tmp_path)
+
+
+def varint(number):
+    written = b""
+    while number > 127:
+        written += bytes([number & 127 | 128])
+        number >>= 7
+    return written + bytes([number])
+
+
+def field(number, content, more=0):
+    """A field of these bytes, and of so many more that follow."""
+    return varint(number << 3 | 2) + varint(len(content) + more) + content
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (field(7, b"\x0a\x00" * 200), "byte 203: graph has more than 100 nodes"),
+        (field(7, b"\x2a\x00" * 200), "byte 203: graph has more than 100 initializers"),
+        (field(7, field(1, b"\x0a\x00" * 200)), "byte 206: node has more than 100 inputs"),
+        (field(7, field(5, field(1, bytes(200)))), "tensor has more than 100 dims"),
+        (field(7, field(1, field(5, field(1, b"a") + field(8, bytes(501))))), "attribute a has more than 500 ints"),
+        (field(7, field(1, field(5, field(7, bytes(2004))))), "attribute has more than 500 floats"),
+        (field(7, field(5, b"\x08\x01\x10\x07" + field(7, bytes(200)))), "more values than its sizes need, 1"),
+    ],
+    ids=["nodes", "initializers", "inputs", "dims", "ints", "floats", "values"],
+)
+def test_many_small_things_stop_before_they_fill_the_memory(content, sentence, monkeypatch):
+    monkeypatch.setattr(onnx_wire, "MOST_REPEATED", 100)
+    monkeypatch.setattr(onnx_wire, "MOST_NUMBERS", 500)
+    with pytest.raises(ModelFileError) as caught:
+        visit(read_model(content, "bad.onnx"))
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.slow
+def test_several_gigabytes_are_analysed_within_200_megabytes(tmp_path):
+    """64 weights of 64 MiB, of which the disk holds only the ends: a hole is what nobody reads."""
+    count, side = 64, 4096
+    size = 4 * side * side
+    nodes = [helper.make_node("MatMul", ["x" if not i else f"t{i - 1}", f"w{i}"], [f"t{i}"]) for i in range(count)]
+    plain = model(nodes, {"x": [1, 8, side]}, {f"t{count - 1}": None})
+    graph = plain.graph.SerializeToString()
+    plain.ClearField("graph")
+    tensors = []
+    for i in range(count):
+        tensor = TensorProto(name=f"w{i}", data_type=TensorProto.FLOAT, dims=[side, side]).SerializeToString()
+        tensor += field(9, b"", size)
+        tensors.append(field(5, tensor, size))
+    path = tmp_path / "large.onnx"
+    with path.open("wb") as file:
+        file.write(plain.SerializeToString() + field(7, graph, sum(map(len, tensors)) + count * size))
+        for tensor in tensors:
+            file.write(tensor)
+            file.seek(size, 1)
+        file.truncate()
+    assert path.stat().st_size > 4 << 30
+    program = f"""
+import resource
+from convcalc.analysis.costs import costs
+from convcalc.nouns import read_network
+totals = costs(read_network([{str(path)!r}])).totals
+print(totals["params"], totals["macs"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    params, macs, most = map(int, done.stdout.split())
+    assert (params, macs) == (count * side**2, 8 * count * side**2)
+    assert most < 200 << 10  # KiB
 
 
 def _seed():

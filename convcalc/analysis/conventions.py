@@ -116,7 +116,7 @@ def _thop_softmax(item: Resolved, cost: Cost) -> int:
     layer: Any = item.layer
     shape = item.inputs[0]
     dim: int = layer.axis(shape)
-    return _size(shape) // shape[dim] * (3 * shape[dim] - 1)
+    return _size(shape) // (shape[dim] or 1) * (3 * shape[dim] - 1)
 
 
 def _thop_upsample(item: Resolved, cost: Cost) -> int:

@@ -73,7 +73,7 @@ class _Paths:
     """What every tensor reads of the input, found from the first layer to the last."""
 
     def __init__(self, network: Network, resolved: Sequence[Resolved]) -> None:
-        self.rank = max(len(given.shape) for given in network.inputs.values()) - 2
+        self.rank = max((len(given.shape) for given in network.inputs.values()), default=0) - 2
         if self.rank < 1:
             raise ShapeError("the input has no spatial axes, so there is no receptive field")
         self.known: dict[str, _Known] = {name: ((Reach(),) * self.rank, "") for name in network.inputs}
@@ -104,7 +104,7 @@ class _Paths:
         if item.layer.kind in _JOINS:
             return self._join(item, [reaches for reaches, _ in came if reaches is not None]), ""
         axes = _axes(item, self.rank)
-        if axes is None:
+        if axes is None or len(item.outputs[0]) < self.rank + 2:
             return None, _ENDED
         reaches = came[0][0] or ()
         found: list[Reach] = []

@@ -23,8 +23,8 @@ class _Shares(Layer):
         return (inputs[0],)
 
     def _elements(self, shape: Shape) -> tuple[int, int]:
-        """The elements, and the slices that they stand in."""
-        return product(shape), product(shape) // shape[self.axis(shape)]
+        """The elements, and the slices that they stand in: none where there are no elements."""
+        return product(shape), product(shape) // (shape[self.axis(shape)] or 1)
 
     def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
         """For n elements n - 1 comparisons, n subtractions, n exponentials, n - 1 additions, n divisions."""
