@@ -33,7 +33,7 @@ VALUES = {
     "padding_mode": PADDING_MODES,
 }
 """What an option's value may be, by the name of its parameter."""
-FILES = ("output", "weights", "bias_values", "fit", "compare")
+FILES = ("output", "weights", "bias_values", "fit", "check")
 """The options whose value may be a file."""
 HELP = ("-h", "--help")
 HELP_TEXT = "The options of a verb, every kind of layer, or what one takes"

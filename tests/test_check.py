@@ -17,14 +17,15 @@ ONE = np.float64(1)
 @pytest.mark.parametrize(
     ("found", "wanted", "values"),
     [
-        ([1.0, 2.0], [1.0, 2.0], (0, 0, 0, 0)),
-        ([1.0, 2.0 + 2**-51], [1.0, 2.0], (2**-51, 2**-52, 2**-52, 1)),
-        ([0.25, -8.0], [0.5, -8.0], (0.25, 0.25 / 8, 0.5, 0.25 / 2**-53)),
-        ([1e-300, 4.0], [0.0, 4.0], (1e-300, 2.5e-301, 0, 1e-300 / np.spacing(1e-300))),
-        ([np.nan, np.inf], [np.nan, np.inf], (0, 0, 0, 0)),
-        ([np.nan, 1.0], [0.0, 1.0], (np.inf, np.inf, 0, np.inf)),
-        ([np.inf, 1.0], [2.0, 1.0], (np.inf,) * 4),
-        ([3, 4], [3, 5], (1, 0.2, 0.2, 1 / np.spacing(5.0))),
+        ([1.0, 2.0], [1.0, 2.0], (0, 0, 0, 0, 0)),
+        ([1.0, 2.0 + 2**-51], [1.0, 2.0], (2**-51, 2**-52, 2**-52, 1, 1)),
+        ([0.25, -8.0], [0.5, -8.0], (0.25, 0.25 / 8, 0.5, 0.25 / 2**-53, 1)),
+        ([1e-300, 4.0], [0.0, 4.0], (1e-300, 2.5e-301, 0, 1e-300 / np.spacing(1e-300), 1)),
+        ([np.nan, np.inf], [np.nan, np.inf], (0, 0, 0, 0, 0)),
+        ([np.nan, 1.0], [0.0, 1.0], (np.inf, np.inf, 0, np.inf, 1)),
+        ([np.inf, 1.0], [2.0, 1.0], (np.inf,) * 4 + (1,)),
+        ([3, 4], [3, 5], (1, 0.2, 0.2, 1 / np.spacing(5.0), 1)),
+        ([2**53, 2], [2**53 + 1, 2], (1, 2**-53, 2**-53, 0.5, 1)),
     ],
 )
 def test_how_far_arrays_are_apart(found, wanted, values):
@@ -66,18 +67,54 @@ CHAIN = ["32x24x24", "conv:32,k3", "relu"]
 def test_on_the_command_line(call, tmp_path):
     out, err = call(*CHAIN, "--algorithm", "winograd4", "--check", "direct", "--format", "json")
     document = json.loads(out)
+    assert document["verb"] == "check"
     assert [layer["name"] for layer in document["layers"]] == ["0", "1"]
-    assert 0 < document["totals"]["scaled"] < 1e-12
+    assert document["answer"] == document["layers"][1]["scaled"]
+    assert document["answer"] <= document["totals"]["scaled"] < 1e-12
+    assert 0 < document["totals"]["unequal"] <= 32 * 22 * 22
     assert "note: winograd4 is compared with direct" in err
     call(*CHAIN, "-o", tmp_path / "y.npy")
     assert call(*CHAIN, "--check", tmp_path / "y.npy", "-q").out == "0.0\n"
     saved = np.load(tmp_path / "y.npy")
     saved.flat[saved.argmax()] *= 1 + 2**-50
     np.save(tmp_path / "y.npy", saved)
-    assert 3 <= float(call(*CHAIN, "--check", tmp_path / "y.npy", "-q").out) <= 9
+    checked = (*CHAIN, "--check", tmp_path / "y.npy")
+    assert 2**-51 <= float(call(*checked, "-q").out) <= 2**-49
+    assert 3 <= float(call(*checked, "--get", "totals.ulps").out) <= 9
+    assert call(*checked, "--get", "totals.unequal").out == "1\n"
     assert "is 3, but the output is 32x22x22" in call(*CHAIN, "--check", "[1,2,3]", status=1).err
+
+
+def test_a_limit_makes_it_fail(call, tmp_path):
+    call(*CHAIN, "-o", tmp_path / "y.npy")
+    checked = (*CHAIN, "--check", tmp_path / "y.npy", "-q")
+    call(*checked, "--max", "scaled=0,unequal=0")
+    np.save(tmp_path / "y.npy", np.load(tmp_path / "y.npy") * 1.5)
+    assert "error: scaled is 0.3333, above 0.1" in call(*checked, "--max", "scaled=0.1", status=1).err
+    assert "there is no total scale; check has" in call(*checked, "--max", "scale=1", status=2).err
 
 
 def test_what_cannot_be_checked(call):
     assert "did you mean 'winograd4'" in call(*CHAIN, "--check", "winogrd4", status=2).err
-    assert "ask for different arrays" in call(*CHAIN, "--check", "direct", "--layer", "0", status=2).err
+    refused = call("images/", "conv:8,k3", "--check", "direct", status=2).err
+    assert "--check works on one input; images/ is a folder" in refused
+    assert "or name a saved output, such as y.npy" in call(*CHAIN, "--check", "other", status=2).err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--check", "direct", "--layer", "0"], "--layer and --check ask for different answers; keep one of them"),
+        (["--profile", "--fit", "y.npy"], "--fit and --profile ask for different answers"),
+        (["--lr", "0.1"], "--lr has a meaning with --fit only"),
+        (["--steps", "3"], "--steps has a meaning with --fit only"),
+        (["--max", "scaled=0"], "--max has a meaning with --check or --profile only"),
+        (["--check", "direct", "--indices"], "--indices has no meaning with --check"),
+        (["--profile", "--heatmap"], "--heatmap has no meaning with --profile"),
+        (["--profile", "--batch", "2"], "--batch has no meaning with --profile"),
+        (["--im2col", "--algorithm", "direct"], "--algorithm has no meaning with --im2col"),
+        (["--check", "direct", "--lines"], "--check has no meaning with --lines"),
+    ],
+)
+def test_no_option_is_passed_over(call, options, message):
+    assert f"error: {message}" in call(*CHAIN, *options, status=2).err

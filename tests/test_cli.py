@@ -671,7 +671,8 @@ def test_help_begins_with_examples(ask):
     for verb in VERBS:
         status, out, _ = ask(verb, "--help")
         assert status == 0
-        groups = (f"Options of {verb}:", "A layer by options:", "Network:", "Output:")
+        own = ("Arrays:", "Learning:", "Images:") if verb == "run" else (f"Options of {verb}:",)
+        groups = (*own, "A layer by options:", "Network:", "Output:")
         places = [out.index(text) for text in ("Examples:\n", f"  convcalc {verb} ", "Usage:", *groups)]
         assert places == sorted(places)
         assert max(map(len, out.splitlines())) <= 80

@@ -70,14 +70,14 @@ class Option:
         return made
 
 
-def _under(panel: str, *options: Option) -> tuple[Option, ...]:
+def under(panel: str, *options: Option) -> tuple[Option, ...]:
     """The options with the title that the help puts above them."""
     for option in options:
         option.panel = panel
     return options
 
 
-LAYER_OPTIONS = _under(
+LAYER_OPTIONS = under(
     _LAYER,
     Option("--kind", "The kind of layer; conv if none is named.", metavar="KIND"),
     Option("-k --kernel-size", "Kernel: 3, or 3x5.", metavar="SIZES"),
@@ -92,7 +92,7 @@ LAYER_OPTIONS = _under(
     Option("--output-size", "Size wanted of a transposed or adaptive layer.", metavar="SIZES"),
     Option("--ceil-mode", "Let the last window of a pool stick out.", bool, default=None),
 )
-NETWORK_OPTIONS = _under(
+NETWORK_OPTIONS = under(
     _NETWORK,
     Option(
         "--input",
@@ -105,7 +105,7 @@ NETWORK_OPTIONS = _under(
     Option("--assume-sequential", "For PyTorch's text: every container calls its modules in printed order.", bool),
     Option("--lines", "Answer each line of standard input as a question of its own, in JSON lines.", bool),
 )
-OUTPUT_OPTIONS = _under(
+OUTPUT_OPTIONS = under(
     _OUTPUT,
     Option("--format", "table, plain, tsv, csv, json, jsonl or markdown.", metavar="FORMAT", name="format_name"),
     Option("-q --quiet", "Print the one value that a script wants.", bool),

@@ -16,8 +16,8 @@ from convcalc.cli.answer import (
     print_diagnostics,
     value_path,
 )
-from convcalc.cli.options import LAYER_OPTIONS, NETWORK_OPTIONS, OUTPUT_OPTIONS, Option, Question, verb
-from convcalc.errors import ConvcalcError, ExpressionError, Span, did_you_mean, too_much
+from convcalc.cli.options import LAYER_OPTIONS, NETWORK_OPTIONS, OUTPUT_OPTIONS, Option, Question, under, verb
+from convcalc.errors import BudgetError, ConvcalcError, ExpressionError, Span, did_you_mean, too_much
 from convcalc.records import dataclass, replace
 
 if TYPE_CHECKING:
@@ -62,182 +62,232 @@ _SHARED = tuple(
 )
 
 
-@verb(
+_ARRAYS = under(
+    "Arrays",
     Option("-w --weights", "The first layer's weight, an .npz of all by name, or 2.weight=ARRAY; random if none.",
            metavar="ARRAY", many=True),
     Option("--bias-values", "The first layer's bias.", metavar="ARRAY"),
     Option("--seed", "Where random numbers start.", int, "N", default=0, least=0),
     Option("--flip", "True convolution: turn every kernel by 180 degrees.", bool),
-    Option("--layer", "Show what this layer gives.", metavar="NAME"),
-    Option("--indices", "Show what max pooling chose, too.", bool),
+)  # fmt: skip
+_SHOWN = under(
+    "What to show, if not the output",
+    Option("--layer", "What this layer gives.", metavar="NAME"),
+    Option("--indices", "What max pooling chose, too.", bool),
     Option("--as-matrix", "The matrix of these layers, if they are linear.", bool),
     Option("--im2col", "The windows of a convolution, one a row.", bool),
+    Option("--check", "How far the output is from a saved one, or each layer's from another algorithm's.",
+           metavar="FILE|NAME"),
+    Option("--profile", "Each layer's time, speed, bytes and memory, measured here.", bool),
+    Option("--max", "With --check or --profile: fail when a total is larger, such as scaled=1e-5.", metavar="LIMITS",
+           name="budget"),
+    Option("--heatmap/--table", "Draw a heat map, or a table; by size if neither.", bool, default=None),
+)  # fmt: skip
+_LEARNING = under(
+    "Learning",
     Option("--fit", "Learn the weights that give this array.", metavar="TARGET"),
-    Option("--lr", "With --fit: the rate of learning.", float, "RATE", default=0.03),
-    Option("--steps", "With --fit: how many steps.", int, "N", default=20, least=1),
-    Option("--optimizer", "With --fit: sgd, momentum, adam or adamw; sgd if none.", metavar="NAME"),
-    Option("--algorithm", "How to convolve: direct, pointwise, im2col, grouped, kn2row, winograd2, winograd4, fft.",
+    Option("--lr", "The rate; 0.03 if none.", float, "RATE"),
+    Option("--steps", "How many steps; 20 if none.", int, "N", least=1),
+    Option("--optimizer", "sgd, momentum, adam or adamw; sgd if none.", metavar="NAME"),
+)
+_COMPUTING = under(
+    "Computing",
+    Option("--algorithm", "Of convolutions: direct, pointwise, im2col, grouped, kn2row, winograd2, winograd4, fft.",
            metavar="NAME"),
     Option("--threads", "Cores to use; all if none.", int, "N", least=1),
-    Option("--profile", "Each layer's time, speed, bytes and memory, measured here.", bool),
-    Option("--check", "How far the answer is from another algorithm's, layer by layer, or from a saved output.",
-           metavar="NAME|FILE"),
     Option("--batch", "The input's first axis are samples: so many at once. A folder has one at once if none.",
            int, "N", least=1),
     Option("--resume", "With --batch and -o FILE.npy: go on where a run was interrupted.", bool),
-    Option("--resize", "Images: the shorter side 256, or 224x224; 256,bicubic mixes pixels so.", metavar="SIZE"),
-    Option("--crop", "Images: cut 224 or 224x160 out of the middle.", metavar="SIZE"),
-    Option("--normalize", "Images: imagenet, clip, half, mnist, or means/deviations 0.5,0.5,0.5/0.2,0.2,0.2.",
-           metavar="NAME"),
-    Option("--compare", "Say how far the output is from this array.", metavar="ARRAY"),
-    Option("--heatmap/--table", "Draw a heat map, or a table; by size if neither.", bool, default=None),
-    shared=_SHARED,
 )  # fmt: skip
-def VERB(  # noqa: N802  every verb's module has one of this name
-    question: Question,
-    weights: Sequence[str],
-    bias_values: str | None,
-    seed: int,
-    flip: bool,
-    layer: str | None,
-    indices: bool,
-    as_matrix: bool,
-    im2col: bool,
-    fit: str | None,
-    lr: float,
-    steps: int,
-    optimizer: str | None,
-    algorithm: str | None,
-    threads: int | None,
-    profile: bool,
-    check: str | None,
-    batch: int | None,
-    resume: bool,
-    resize: str | None,
-    crop: str | None,
-    normalize: str | None,
-    compare: str | None,
-    heatmap: bool | None,
-) -> None:
+_IMAGES = under(
+    "Images",
+    Option("--resize", "The shorter side 256, or 224x224; 256,bicubic mixes pixels so.", metavar="SIZE"),
+    Option("--crop", "Cut 224 or 224x160 out of the middle.", metavar="SIZE"),
+    Option("--normalize", "imagenet, clip, half, mnist, or means/deviations 0.5,0.5,0.5/0.2,0.2,0.2.", metavar="NAME"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The values of run's own options; None, False or empty where they were not given."""
+
+    weights: Sequence[str]
+    bias_values: str | None
+    seed: int
+    flip: bool
+    layer: str | None
+    indices: bool
+    as_matrix: bool
+    im2col: bool
+    check: str | None
+    profile: bool
+    budget: str | None
+    heatmap: bool | None
+    fit: str | None
+    lr: float | None
+    steps: int | None
+    optimizer: str | None
+    algorithm: str | None
+    threads: int | None
+    batch: int | None
+    resume: bool
+    resize: str | None
+    crop: str | None
+    normalize: str | None
+
+    def given(self, *names: str) -> list[str]:
+        """Those of these options that were given, as they are written."""
+        return [
+            "--max" if name == "budget" else f"--{name.replace('_', '-')}"
+            for name in names
+            if getattr(self, name) not in (None, False, ())
+        ]
+
+    @property
+    def preparation(self) -> Mapping[str, str | None]:
+        """What is done to images."""
+        return {"resize": self.resize, "crop": self.crop, "normalize": self.normalize}
+
+
+_ANSWERS = ("layer", "as_matrix", "im2col", "fit", "check", "profile")
+"""The options that ask for something else than the output; one of them at most."""
+_FOR = {
+    "lr": ("fit",),
+    "steps": ("fit",),
+    "optimizer": ("fit",),
+    "budget": ("check", "profile"),
+}
+"""What has a meaning with one of these only."""
+_NOT_FOR = {
+    "indices": ("as_matrix", "im2col", "fit", "check", "profile"),
+    "heatmap": ("check", "profile"),
+    "algorithm": ("as_matrix", "im2col"),
+    "threads": ("as_matrix", "im2col"),
+    "batch": ("check", "profile"),
+    "resume": ("check", "profile"),
+}
+"""What has no meaning with any of these."""
+
+
+@verb(*_ARRAYS, *_SHOWN, *_LEARNING, *_COMPUTING, *_IMAGES, shared=_SHARED)
+def VERB(question: Question, **values: Any) -> None:  # noqa: N802  every verb's module has one of this name
     """Answer `run`."""
     # Arrays are large, and tracebacks of refused ones form cycles; the start is over.
     gc.enable()
-    choices = {"--layer": layer is not None, "--as-matrix": as_matrix, "--im2col": im2col, "--fit": fit is not None,
-               "--check": check is not None, "--profile": profile}  # fmt: skip
-    asked = [option for option, given in choices.items() if given]
-    if len(asked) > 1:
-        raise ExpressionError(f"{asked[0]} and {asked[1]} ask for different arrays; keep one of them")
-
-    if optimizer is not None:
-        _check_optimizer(optimizer, fitting=fit is not None)
-    preparation = {"resize": resize, "crop": crop, "normalize": normalize}
+    asked = Asked(**values)
+    _refuse_together(question, asked)
+    name = format_name(question)
+    check_output_options(question, name, explain=False)
 
     def report_of(words: Sequence[Span]) -> RunReport:
         from convcalc.executor.algorithms import forced
         from convcalc.executor.threads import threads as using_threads
 
-        noun = _noun(question, words, weights, bias_values, seed, preparation)
-        with using_threads(threads), forced(algorithm):
-            if batch is not None or resume or noun.is_folder:
+        noun = _noun(question, words, asked)
+        with using_threads(asked.threads), forced(asked.algorithm):
+            if asked.batch is not None or asked.resume or noun.is_folder:
                 from convcalc.cli.batched import run_batched
 
-                others = {"--compare": compare is not None, "--indices": indices, "--lines": question["lines"]}
-                refused = [*asked, *(option for option, given in others.items() if given)]
-                how = {"seed": seed, "flip": flip, "algorithm": algorithm}
-                return run_batched(question, noun, batch, how=how, resume=resume, refused=refused)
-            return _report(
-                question, noun, seed=seed, flip=flip, layer=layer, indices=indices, as_matrix=as_matrix, im2col=im2col,
-                fit=fit, lr=lr, steps=steps, optimizer=optimizer or "sgd", compare=compare,
-            )  # fmt: skip
+                refused = [*asked.given(*_ANSWERS, "indices"), *(["--lines"] if question["lines"] else [])]
+                how = {"seed": asked.seed, "flip": asked.flip, "algorithm": asked.algorithm}
+                return run_batched(question, noun, asked.batch, how=how, resume=asked.resume, refused=refused)
+            return _report(question, noun, asked)
 
-    name = format_name(question)
-    check_output_options(question, name, explain=False)
     if question["lines"]:
         _answer_lines(question, report_of)
         return
     from convcalc.nouns import word_spans
 
-    if check is not None or profile:
-        from convcalc.cli.answer import write_report
-        from convcalc.executor.threads import threads as using_threads
-
-        noun = _noun(question, word_spans(question.words), weights, bias_values, seed, preparation)
-        with using_threads(threads):
-            found = _measured(noun, check, algorithm, seed=seed, flip=flip)
-        print_diagnostics(found.diagnostics, quiet=question["quiet"])
-        write_report(question, found, name)
+    if asked.check is not None or asked.profile:
+        _give(question, _measured(_noun(question, word_spans(question.words), asked), asked), asked.budget, name)
         return
     report = report_of(word_spans(question.words))
     print_diagnostics(report.diagnostics, quiet=question["quiet"])
     if report.written:
         return
-    how = None if heatmap is None else "heatmap" if heatmap else "table"
-    _write(question, report, name, how, (*question.words, *weights))
+    how = None if asked.heatmap is None else "heatmap" if asked.heatmap else "table"
+    _write(question, report, name, how, (*question.words, *asked.weights))
 
 
-def _check_optimizer(name: str, *, fitting: bool) -> None:
-    from convcalc.executor.optimizers import OPTIMIZERS
+def _refuse_together(question: Question, asked: Asked) -> None:
+    """Raise `ExpressionError` for options that would be passed over."""
+    answers = asked.given(*_ANSWERS)
+    if len(answers) > 1:
+        raise ExpressionError(f"{answers[0]} and {answers[1]} ask for different answers; keep one of them")
+    for option, others in _FOR.items():
+        if asked.given(option) and not asked.given(*others):
+            wanted = " or ".join(f"--{other}" for other in others)
+            raise ExpressionError(f"{asked.given(option)[0]} has a meaning with {wanted} only")
+    for option, others in _NOT_FOR.items():
+        if asked.given(option) and asked.given(*others):
+            raise ExpressionError(f"{asked.given(option)[0]} has no meaning with {asked.given(*others)[0]}")
+    if question["lines"] and asked.given("check", "profile"):
+        raise ExpressionError(f"{asked.given('check', 'profile')[0]} has no meaning with --lines")
+    if asked.optimizer is not None:
+        from convcalc.executor.optimizers import OPTIMIZERS
 
-    if name not in OPTIMIZERS:
-        raise ExpressionError(
-            f"--optimizer is {name}, but must be one of {', '.join(OPTIMIZERS)}{did_you_mean(name, OPTIMIZERS)}",
-            value=name,
-        )
-    if not fitting:
-        raise ExpressionError("--optimizer has a meaning with --fit only")
+        if asked.optimizer not in OPTIMIZERS:
+            raise ExpressionError(
+                f"--optimizer is {asked.optimizer}, but must be one of {', '.join(OPTIMIZERS)}"
+                f"{did_you_mean(asked.optimizer, OPTIMIZERS)}",
+                value=asked.optimizer,
+            )
 
 
-def _report(
-    question: Question,
-    noun: Noun,
-    *,
-    seed: int,
-    flip: bool,
-    layer: str | None,
-    indices: bool,
-    as_matrix: bool,
-    im2col: bool,
-    fit: str | None,
-    lr: float,
-    steps: int,
-    optimizer: str,
-    compare: str | None,
-) -> RunReport:
+def _give(question: Question, report: Report, budget: str | None, name: str | None) -> None:
+    """Print a report with its diagnostics; then fail if it exceeds a limit."""
+    from convcalc.cli.answer import exceeding, write_report
+
+    exceeded = exceeding(report, budget)
+    print_diagnostics(report.diagnostics, quiet=question["quiet"])
+    write_report(question, report, name)
+    if exceeded:
+        raise BudgetError("; ".join(exceeded))
+
+
+def _report(question: Question, noun: Noun, asked: Asked) -> RunReport:
     from convcalc.analysis.report import Diagnostic
     from convcalc.arrays import read_array
     from convcalc.executor.report import RunReport
     from convcalc.executor.run import compute, flipped, prepare
 
-    x, notes = noun.inputs("ones" if as_matrix else "arange" if im2col else "random")
-    prepared = prepare(noun.program, x, noun.weights, bias=noun.bias, seed=seed)
+    x, notes = noun.inputs("ones" if asked.as_matrix else "arange" if asked.im2col else "random")
+    prepared = prepare(noun.program, x, noun.weights, bias=noun.bias, seed=asked.seed)
     # The windows have nothing of the weights.
-    notes += [] if im2col else prepared.notes
-    prepared = flipped(prepared) if flip else prepared
+    notes += [] if asked.im2col else prepared.notes
+    prepared = flipped(prepared) if asked.flip else prepared
     others: dict[str, Array] = {}
     same = ""
     losses: Sequence[float] = ()
-    if as_matrix:
+    if asked.as_matrix:
         from convcalc.executor.matrix import as_matrix as matrix_of
 
         output = matrix_of(prepared)
-    elif im2col:
+    elif asked.im2col:
         from convcalc.executor.matrix import windows_as_rows
 
         output = windows_as_rows(prepared)
-    elif fit is not None:
-        from convcalc.executor.fit import fit as learn, learned_weight
+    elif asked.fit is not None:
+        from convcalc.executor.fit import RATE, STEPS, fit as learn, learned_weight
         from convcalc.render.progress import loss_progress
 
+        steps, lr = asked.steps or STEPS, RATE if asked.lr is None else asked.lr
         with loss_progress(steps, quiet=question["quiet"] or question["lines"]) as on_step:
             learned = learn(
-                prepared, read_array(fit, seed=seed), lr=lr, steps=steps, optimizer=optimizer, on_step=on_step
+                prepared,
+                read_array(asked.fit, seed=asked.seed),
+                lr=lr,
+                steps=steps,
+                optimizer=asked.optimizer or "sgd",
+                on_step=on_step,
             )
         name, output = learned_weight(prepared, learned)
         same, losses = f"weights.{name}", learned.losses
         others = {f"weights.{name}": array for name, array in learned.result.weights.items()}
         notes.append(f"the loss is {losses[-1]:.6g} after {steps} steps")
     else:
-        result = compute(prepared, keep=layer is not None, indices=indices)
+        layer = asked.layer
+        result = compute(prepared, keep=layer is not None, indices=asked.indices)
         output = result.output if layer is None else _named(result.layers, layer)
         others = {f"indices.{name}": array for name, array in result.indices.items()}
         if layer is None and len(result.outputs) > 1:
@@ -247,21 +297,10 @@ def _report(
             path = question["output"] or ""
             if question["format_name"] is None and path.lower().endswith((".npy", ".csv", ".png", ".pgm")):
                 notes.append(f"{path} holds {first} alone; an .npz file would hold {', '.join(result.outputs)}")
-    if compare is not None:
-        from convcalc.executor.compare import difference
-
-        notes.append(f"the output {difference(output, read_array(compare, seed=seed))}")
     return RunReport(output, others, same, losses, [Diagnostic("note", note) for note in notes])
 
 
-def _noun(
-    question: Question,
-    words: Sequence[Span],
-    weights: Sequence[str],
-    bias_values: str | None,
-    seed: int,
-    preparation: Mapping[str, str | None],
-) -> Noun:
+def _noun(question: Question, words: Sequence[Span], asked: Asked) -> Noun:
     """What the words and options name: the program, its input, and its weights."""
     from convcalc.arrays import is_array, read_array
     from convcalc.expressions import Program
@@ -276,8 +315,8 @@ def _noun(
         text = _text(rest.pop(0))
     options = layer_options(question)
     # A weight alone is a convolution.
-    program = program_of(rest, options) if rest or options or not (weights or text) else Program([], None, None)
-    if not (program.names_inputs or program.layers or weights) and (text or program.given):
+    program = program_of(rest, options) if rest or options or not (asked.weights or text) else Program([], None, None)
+    if not (program.names_inputs or program.layers or asked.weights) and (text or program.given):
         raise ExpressionError("there is no layer after the input; write one, such as conv:k3, or a kernel with -w")
     if text is None and program.given is not None:
         text = shape_text(program.given)
@@ -291,8 +330,9 @@ def _noun(
     program.given = None
     if question["assume_sequential"]:
         program.assume_sequential()
-    bias = None if bias_values is None else read_array(bias_values, seed=seed)
-    return Noun(program, text, _weights(weights, seed), bias, seed, (*weights, bias_values or ""), preparation)
+    bias = None if asked.bias_values is None else read_array(asked.bias_values, seed=asked.seed)
+    texts = (*asked.weights, asked.bias_values or "")
+    return Noun(program, text, _weights(asked.weights, asked.seed), bias, asked.seed, texts, asked.preparation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -384,7 +424,7 @@ def _weights(texts: Sequence[str], seed: int) -> Any:
     return bare[0] if bare else named or None
 
 
-def _measured(noun: Noun, check: str | None, algorithm: str | None, *, seed: int, flip: bool) -> Report:
+def _measured(noun: Noun, asked: Asked) -> Report:
     """The answer to --profile; or to --check, an algorithm by its name or the file of a saved output."""
     from convcalc.analysis.report import Diagnostic
     from convcalc.arrays import is_array, read_array
@@ -393,24 +433,29 @@ def _measured(noun: Noun, check: str | None, algorithm: str | None, *, seed: int
     from convcalc.executor.check import check_algorithms, check_saved
     from convcalc.executor.profile import profile
     from convcalc.executor.run import compute, flipped, prepare
+    from convcalc.executor.threads import threads as using_threads
 
-    x, notes = noun.inputs("random")
-    prepared = prepare(noun.program, x, noun.weights, bias=noun.bias, seed=seed)
-    prepared = flipped(prepared) if flip else prepared
-    if check is None:
-        with forced(algorithm):
-            found = profile(prepared)
-    elif is_array(check):
-        saved = read_array(check, seed=seed)
-        found = check_saved(prepared, compute(prepared, algorithm=algorithm).output, saved, check)
-    else:
+    if noun.is_folder:
+        raise ExpressionError(f"{asked.given('check', 'profile')[0]} works on one input; {noun.text} is a folder")
+    check = asked.check
+    saved = None if check is None or not is_array(check) else read_array(check, seed=asked.seed)
+    if check is not None and saved is None:
         try:
-            with forced(algorithm), forced(check):
+            with forced(check):
                 pass
         except LayerError as error:
-            raise ExpressionError(f"--check or --algorithm: {error.message}; or a saved output: y.npy",
+            raise ExpressionError(f"--check: {error.message}; or name a saved output, such as y.npy",
                                   value=error.value) from None  # fmt: skip
-        found = check_algorithms(prepared, algorithm, check)
+    x, notes = noun.inputs("random")
+    with using_threads(asked.threads), forced(asked.algorithm):
+        prepared = prepare(noun.program, x, noun.weights, bias=noun.bias, seed=asked.seed)
+        prepared = flipped(prepared) if asked.flip else prepared
+        if check is None:
+            found = profile(prepared)
+        elif saved is not None:
+            found = check_saved(prepared, compute(prepared).output, saved, check)
+        else:
+            found = check_algorithms(prepared, asked.algorithm, check)
     said = tuple(Diagnostic("note", note) for note in (*notes, *prepared.notes))
     return replace(found, diagnostics=(*said, *found.diagnostics))
 

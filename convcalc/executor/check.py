@@ -21,25 +21,29 @@ COLUMNS = (
     Column("scaled", "Of the largest", "number", total=False),
     Column("relative", "Relative", "number", total=False),
     Column("ulps", "Ulps", "number", total=False),
+    Column("unequal", "Unequal", "count", total=False),
 )
 
 
 def apart(found: Array, wanted: Array) -> dict[str, float]:
-    """How far two arrays of one shape are apart at the worst element, in four ways.
+    """How far two arrays of one shape are apart at the worst element, in four ways, and in how many elements.
 
     `error`: the largest difference. `scaled`: the same in parts of the largest wanted element. `relative`: the largest
     in parts of the wanted element itself, where that is not 0. `ulps`: the largest in units in the last place of the
-    larger of the two elements, in the coarser of their types. Equal infinities and two NaNs are not apart;
-    where only one is no number or infinite, all are infinite.
+    larger of the two elements, in the coarser of their types. `unequal`: the elements that are not the same bit for
+    bit. Equal infinities and two NaNs are not apart; where only one is no number or infinite, all are infinite.
 
     >>> apart(np.array([1.0, 2.0]), np.array([1.0, 2.0 + 2**-51]))["ulps"]
     1.0
     """
     coarser = np.float32 if np.float32 in (found.dtype, wanted.dtype) else np.float64
-    a, b = (array.astype(np.float64) for array in (found, wanted))
     with np.errstate(all="ignore"):
-        same = (a == b) | (np.isnan(a) & np.isnan(b))
-        error = np.where(same, 0.0, abs(a - b))
+        same = found == wanted
+        a, b = (array.astype(np.float64) for array in (found, wanted))
+        same |= np.isnan(a) & np.isnan(b)
+        # Large whole numbers that float64 cannot tell apart are one apart at least.
+        whole = found.dtype.kind != "f" and wanted.dtype.kind != "f"
+        error = np.where(same, 0.0, np.maximum(abs(a - b), 1.0 if whole else 0.0))
         error[~same & ~(np.isfinite(a) & np.isfinite(b))] = np.inf
         sizes = np.maximum(abs(a), abs(b))
         ulp = np.spacing(np.where(np.isfinite(sizes), sizes, 1).astype(coarser)).astype(np.float64)
@@ -50,6 +54,7 @@ def apart(found: Array, wanted: Array) -> dict[str, float]:
             "scaled": float(worst / finite.max(initial=0.0)) if worst else 0.0,
             "relative": float(np.where(same | (b == 0), 0.0, error / abs(b)).max(initial=0.0)),
             "ulps": float((error / ulp).max(initial=0.0)),
+            "unequal": int(np.count_nonzero(~same)),
         }
 
 
@@ -86,10 +91,13 @@ def check_saved(prepared: Prepared, output: Array, saved: Array, name: str) -> R
 
 
 def _report(found: Sequence[tuple[Row, Mapping[str, float]]], note: str) -> Report:
-    """The rows with their values, and the worst of each; -q prints the ulps of the output."""
+    """The rows with their values, and the worst of each; -q prints the output's error in parts of its largest element.
+
+    Unlike the other two it stays small where an element is nearly 0 because large ones cancel.
+    """
     rows = tuple(replace(row, values={key: _value(value) for key, value in values.items()}) for row, values in found)
     worst = {column.key: _value(max(values[column.key] for _, values in found)) for column in COLUMNS}
-    return Report("check", COLUMNS, rows, worst, rows[-1].values["ulps"], (Diagnostic("note", note),))
+    return Report("check", COLUMNS, rows, worst, rows[-1].values["scaled"], (Diagnostic("note", note),))
 
 
 def _value(number: float) -> Value:

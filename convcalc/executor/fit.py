@@ -16,6 +16,9 @@ from convcalc.executor.run import WINDOWED, Prepared, Result, as_array, compute,
 from convcalc.layers.base import choice, shape_text
 from convcalc.records import dataclass, replace
 
+RATE, STEPS = 0.03, 20
+"""The rate of learning and the number of steps where none are said."""
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:
@@ -29,8 +32,8 @@ def fit(
     prepared: Prepared,
     target: npt.ArrayLike,
     *,
-    lr: float = 3e-2,
-    steps: int = 20,
+    lr: float = RATE,
+    steps: int = STEPS,
     optimizer: str = "sgd",
     on_step: Callable[[int, float], None] | None = None,
 ) -> Fit:
