@@ -27,11 +27,14 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Make standard output and error writable: a closed one swallows, a character that it cannot show is escaped."""
-    for name in ("stdout", "stderr"):
+    """Make standard output and error streams where they are closed, and let them escape what they cannot show.
+
+    Messages go nowhere where standard error is closed; an answer that cannot be written is an error.
+    """
+    for name, flag in (("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123  open until the process ends
+            setattr(sys, name, open(os.open(os.devnull, flag), "w"))  # noqa: SIM115, PTH123  open until the process ends
         else:
             stream.reconfigure(errors="backslashreplace")
 

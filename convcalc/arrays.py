@@ -17,7 +17,6 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from convcalc.errors import (
     did_you_mean,
     unreadable,
 )
-from convcalc.files import write_whole
+from convcalc.files import refuse_inputs, write_whole
 from convcalc.images import IMAGE_SUFFIXES, read_image
 from convcalc.layers.base import shape_text
 from convcalc.limits import need_memory
@@ -484,14 +483,6 @@ def write_arrays(path: str | Path, arrays: Mapping[str, Array], *, inputs: Colle
         return
     refuse_inputs(target, inputs)
     write_whole(target, _npz(arrays))
-
-
-def refuse_inputs(target: Path, inputs: Collection[str | Path]) -> None:
-    """Raise `ModelFileError` when the target is one of the inputs."""
-    for given in inputs:
-        with suppress(OSError):
-            if target.samefile(given):
-                raise ModelFileError(f"{target} is the input; the result would overwrite it")
 
 
 def _encoded(array: Array, suffix: str, others: Mapping[str, Array]) -> bytes:

@@ -38,11 +38,13 @@ class ConvcalcError(Exception):
     """Root of the family. The message is one sentence for a person; `span` is where the caret goes.
 
     `layer` is the name of the layer that it is about, `field` and `value` what of it is wrong. `code` is the stable
-    name of the class of error in JSON. `exit_status` is what the command line ends with.
+    name of the class of error in JSON. `exit_status` is what the command line ends with. `told` says whether the
+    document of an answer holds it.
     """
 
     code = "error"
     exit_status = 1
+    told = False
 
     def __init__(
         self,

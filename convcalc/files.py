@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from convcalc.errors import ModelFileError
@@ -33,3 +35,11 @@ def write_whole(path: str | Path, content: bytes) -> None:
     except OSError as error:
         Path(temporary).unlink(missing_ok=True) if temporary else None
         raise ModelFileError(f"{path} cannot be written: {(error.strerror or 'error').lower()}") from None
+
+
+def refuse_inputs(target: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Raise `ModelFileError` when the target is one of the inputs, which need not be files."""
+    for given in inputs:
+        with suppress(OSError, ValueError):  # ValueError: no file can have such a name
+            if os.path.samefile(target, given):  # noqa: PTH121  a Path of every word takes longer
+                raise ModelFileError(f"{target} is the input; the result would overwrite it")

@@ -436,6 +436,24 @@ def test_a_failure_leaves_the_file_as_it_was(ask, folder):
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["flops", "net.txt", "-o", "net.txt"],
+        ["shape", "3x8x8", "net.txt", "--input", "3x8x8", "-o", "../{folder}/net.txt"],
+        ["compose", "conv:nobias", "-w", "kernel.csv", "-o", "kernel.csv"],
+    ],
+)
+def test_an_answer_is_not_written_over_its_question(ask, folder, arguments):
+    (folder / "kernel.csv").write_text("1,2\n3,4\n")
+    target = arguments[-1].format(folder=folder.name)
+    before = (folder / target).read_bytes()
+    assert error(ask, *arguments[:-1], target) == (
+        1, [f"error: {target} is the input; the result would overwrite it"]
+    )  # fmt: skip
+    assert (folder / target).read_bytes() == before
+
+
 def test_a_dash_is_standard_output(ask):
     assert ask("shape", *CHAIN, "-o", "-", "-q") == (0, "10\n", "")
 
@@ -726,7 +744,7 @@ def test_a_reader_that_never_was(question):
     # Nothing is written before the end: the pipe breaks when what is buffered is flushed.
     command = f"{sys.executable} -m convcalc {question}"
     done = subprocess.run(
-        ["bash", "-c", f"(sleep 0; {command}) 2>&1 >&- | true; exit ${{PIPESTATUS[0]}}"],
+        ["bash", "-c", f"{command} 2>&1 | true; exit ${{PIPESTATUS[0]}}"],
         capture_output=True,
         check=False,
     )
@@ -745,9 +763,18 @@ def test_a_full_disk(repeat):
 
 
 def test_closed_streams():
-    for redirection, status, message in (("<&-", 1, b"error: standard input is closed\n"), ("</dev/null >&-", 1, None)):
+    unwritten = b"error: standard output cannot be written: bad file descriptor\n"
+    for question, status, message in (
+        ("shape - <&-", 1, b"error: standard input is closed\n"),
+        ("shape - </dev/null >&-", 1, None),
+        ("shape 3x8x8 relu >&-", 1, unwritten),
+        ("shape 3x8x8 relu --format json >&-", 1, unwritten),
+        ("--version >&-", 1, unwritten),
+        ("shape 3x8x8 relu -o /dev/null >&-", 0, b""),
+        ("shape 3x8x8 relu >&- 2>&-", 1, b""),
+    ):
         done = subprocess.run(
-            ["bash", "-c", f"exec {sys.executable} -m convcalc shape - {redirection}"], capture_output=True, check=False
+            ["bash", "-c", f"exec {sys.executable} -m convcalc {question}"], capture_output=True, check=False
         )
         assert done.returncode == status
         assert b"Traceback" not in done.stderr

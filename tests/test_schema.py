@@ -53,6 +53,8 @@ FAILURES = [
     ["shpe"],
     ["shape"],
     ["flops", *CHAIN, "--max", "macs=1"],
+    ["flops", *CHAIN, "--max", "macs=1", "--explain"],
+    ["flops", *CHAIN, "--max", "macs=1", "-q"],
     ["flops", *CHAIN, "--get", "nothing"],
     ["compose", "nothing"],
     ["run", "[[1,2]", "relu"],
@@ -95,8 +97,18 @@ def test_failures(capsys, monkeypatch, arguments):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"3x8x8\nconv:8,k30\n")))
     status, found = documents(capsys, *arguments)
     assert status in (1, 2)
-    VALIDATOR.validate(found[-1])
-    assert found[-1]["status"] == "error"
+    assert len(found) == 1
+    VALIDATOR.validate(found[0])
+    assert found[0]["status"] == "error"
+
+
+def test_a_refused_answer_is_there_still(capsys):
+    asked = ["flops", *CHAIN, "--max", "macs=1"]
+    failure = {"code": "budget", "message": "macs is 241.7 k, above 1", "layer": None, "field": None, "value": None}
+    found = documents(capsys, *asked)[1][0]
+    assert (found["totals"]["params"], found["error"]) == (20714, failure)
+    found = documents(capsys, *asked, "-q")[1][0]
+    assert found == {"version": 1, "value": 241664, "status": "error", "error": failure}
 
 
 def test_lines(capsys, monkeypatch):
@@ -117,6 +129,9 @@ def test_lines(capsys, monkeypatch):
         {"version": 1, "status": "error",
          "error": {"code": "nonsense", "message": "x", "layer": None, "field": None, "value": 1}},
         {"version": 1, "verb": "shape", "status": "complete"},
+        {"version": 1, "value": 1, "status": "error"},
+        {"version": 1, "verb": "shape", "status": "error", "layers": [], "totals": {}, "partial": [], "answer": None,
+         "diagnostics": []},
     ],
 )  # fmt: skip
 def test_what_the_schema_refuses(document):
@@ -127,4 +142,4 @@ def test_the_schema_knows_every_class_of_error():
     codes = {
         cls.code for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, errors.ConvcalcError)
     }
-    assert set(SCHEMA["$defs"]["error"]["properties"]["error"]["properties"]["code"]["enum"]) == codes
+    assert set(SCHEMA["$defs"]["failure"]["properties"]["code"]["enum"]) == codes

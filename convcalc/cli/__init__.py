@@ -163,7 +163,7 @@ def _fail(error: ConvcalcError, wants_json: bool) -> int:
     from convcalc.render.failures import error_lines, exit_status
 
     try:
-        if wants_json:
+        if wants_json and not error.told:
             from convcalc.render.document import error_document, json_text
 
             print(json_text(error_document(error), compact=True))  # noqa: T201  the document that takes the report's place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from convcalc.analysis.report import Diagnostic, Report
@@ -19,10 +19,20 @@ OUTPUT_FORMATS = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "ts
 """The format of a file by its suffix."""
 
 
-def answer(question: Question, analysis: Analysis, *, explain: bool = False, open_input: bool = False) -> None:
-    """Answer the question, or each line of standard input with --lines. With `open_input` there need be no input."""
+def answer(
+    question: Question,
+    analysis: Analysis,
+    *,
+    explain: bool = False,
+    open_input: bool = False,
+    files: Sequence[str] = (),
+) -> None:
+    """Answer the question, or each line of standard input with --lines. With `open_input` there need be no input.
+
+    `files` are those that are read beside the words: --output is none of them.
+    """
     name = format_name(question)
-    check_output_options(question, name, explain=explain)
+    check_output_options(question, name, explain=explain, files=files)
     if question["lines"]:
         _answer_lines(question, analysis, open_input=open_input)
         return
@@ -32,13 +42,14 @@ def answer(question: Question, analysis: Analysis, *, explain: bool = False, ope
 def give(question: Question, report: Report, *, explain: bool = False) -> None:
     """Print a report as the options ask for it, with its diagnostics; then fail if it exceeds a budget."""
     name = format_name(question)
-    exceeded = exceeding(report, question["budget"])
+    refusal = _refusal(question, report)
     # Without an answer the notes say why.
     print_diagnostics(report.diagnostics, quiet=question["quiet"] and report.answer is not None)
     if question["quiet"] and report.answer is None:
         raise UnsupportedOpError("-q prints one value, and there is none here")
-    write_report(question, report, name, explain=explain)
-    _refuse(question, report, exceeded)
+    write_report(question, report, name, explain=explain, refusal=refusal)
+    if refusal is not None:
+        raise refusal
 
 
 def layer_options(question: Question) -> LayerOptions:
@@ -66,7 +77,7 @@ def _network(question: Question, *, open_input: bool) -> Network:
 def _answer_lines(question: Question, analysis: Analysis, *, open_input: bool) -> None:
     """One JSON line for each line of standard input, errors too, as soon as it is read."""
     from convcalc.nouns import line_network, standard_input
-    from convcalc.render.document import document, error_document, json_text, value_document
+    from convcalc.render.document import error_document, json_text
 
     options = layer_options(question)
     for number, line in enumerate(standard_input(), 1):
@@ -82,9 +93,7 @@ def _answer_lines(question: Question, analysis: Analysis, *, open_input: bool) -
                 open_input=open_input,
             )
             report = analysis(network)
-            _refuse(question, report, exceeding(report, question["budget"]))
-            path = value_path(question)
-            content = document(report) if path is None else value_document(look_up(document(report), path))
+            content = _document(question, report, _refusal(question, report))
             text = json_text({"line": number, **content}, compact=True)
         except ConvcalcError as error:
             text = json_text({"line": number, **error_document(error)}, compact=True)
@@ -107,8 +116,11 @@ def format_name(question: Question) -> str | None:
     return name
 
 
-def check_output_options(question: Question, name: str | None, *, explain: bool) -> None:
-    """Raise `ExpressionError` for a format that is not known, and for output options that contradict each other."""
+def check_output_options(question: Question, name: str | None, *, explain: bool, files: Sequence[str] = ()) -> None:
+    """Raise `ExpressionError` for a format that is not known, and for output options that contradict each other.
+
+    Raises `ModelFileError` for an --output that is one of the words, or of these further files.
+    """
     if name is not None and name not in FORMATS:
         raise ExpressionError(
             f"--format is {name}, but must be one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}", value=name
@@ -121,6 +133,10 @@ def check_output_options(question: Question, name: str | None, *, explain: bool)
         raise ExpressionError(f"--explain has no {name} form; plain, markdown and json have the formulas", value=name)
     if question["output"] == "":
         raise ExpressionError("--output needs the name of a file", value="")
+    if question["output"] is not None:
+        from convcalc.files import refuse_inputs
+
+        refuse_inputs(question["output"], [*question.words, *files])
     if question["lines"]:
         if question["output"] is not None:
             raise ExpressionError("--lines answers on standard output; it has no --output")
@@ -135,13 +151,20 @@ def value_path(question: Question) -> str | None:
     return "answer" if question["quiet"] else question["get"]
 
 
-def write_report(question: Question, report: Report, name: str | None, *, explain: bool = False) -> None:
-    """Print the report, or write it to --output, in the format that is asked for."""
+def write_report(
+    question: Question,
+    report: Report,
+    name: str | None,
+    *,
+    explain: bool = False,
+    refusal: BudgetError | None = None,
+) -> None:
+    """Print the report, or write it to --output, in the format that is asked for; in JSON with the refusal."""
     path = question["output"]
     if path is not None and path != "-":
         from convcalc.files import write_whole
 
-        lines = _lines(question, report, name or "tsv", explain=explain)
+        lines = _lines(question, report, name or "tsv", explain=explain, refusal=refusal)
         write_whole(path, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
         return
     name = name or ("table" if sys.stdout.isatty() else "tsv")
@@ -153,26 +176,28 @@ def write_report(question: Question, report: Report, name: str | None, *, explai
         print_table(report, Console())
         return
     # All of it is made before any of it is printed: what fails prints no half of an answer.
-    for line in list(_lines(question, report, name, explain=explain)):
+    for line in list(_lines(question, report, name, explain=explain, refusal=refusal)):
         print(line)  # noqa: T201  the answer
 
 
-def _lines(question: Question, report: Report, name: str, *, explain: bool) -> Iterable[str]:
+def _lines(
+    question: Question, report: Report, name: str, *, explain: bool, refusal: BudgetError | None
+) -> Iterable[str]:
     """The answer line by line in every format but the terminal's table."""
     from convcalc.render import text
 
+    if name in ("json", "jsonl"):
+        from convcalc.render.document import json_text
+
+        return [json_text(_document(question, report, refusal), compact=name == "jsonl")]
     path = value_path(question)
-    if path is not None or name in ("json", "jsonl"):
-        from convcalc.render.document import document, json_text, value_document
+    if path is not None:
+        from convcalc.render.document import document
         from convcalc.render.units import plain_text
 
-        content = document(report)
-        if path is not None:
-            value = look_up(content, path)
-            if name not in ("json", "jsonl"):
-                return [plain_text(value)]
-            content = value_document(value)
-        return [json_text(content, compact=name == "jsonl")]
+        value = look_up(document(report), path)
+        # The names of totals are the one list that is no shape.
+        return [",".join(value) if path == "partial" else plain_text(value)]
     if explain:
         from convcalc.render.explain import explanation, markdown_explanation
 
@@ -180,6 +205,20 @@ def _lines(question: Question, report: Report, name: str, *, explain: bool) -> I
     return {"plain": text.plain, "table": text.plain, "csv": text.csv, "tsv": text.tsv, "markdown": text.markdown}[
         name
     ](report)
+
+
+def _document(question: Question, report: Report, refusal: BudgetError | None) -> dict[str, Any]:
+    """The JSON document of a report, or of the one value that is asked for; one whether it is refused or not."""
+    from convcalc.render.document import document, error_document, value_document
+
+    content = document(report)
+    path = value_path(question)
+    if path is not None:
+        content = value_document(look_up(content, path))
+    if refusal is None:
+        return content
+    refusal.told = True
+    return content | error_document(refusal)
 
 
 def print_diagnostics(diagnostics: Iterable[Diagnostic], *, quiet: bool) -> None:
@@ -209,7 +248,8 @@ def look_up(content: Any, path: str) -> Any:
                 f"--get {path}: there is no {step or 'empty name'}; {_what_is_there(current, step)}", value=path
             )
         current = found[0]
-    if isinstance(current, dict) or (isinstance(current, list) and current and isinstance(current[0], dict)):
+    several = isinstance(current, list) and (path == "diagnostics" or any(isinstance(item, dict) for item in current))
+    if isinstance(current, dict) or several:
         inside = f"; it has {', '.join(current)}" if isinstance(current, dict) else ""
         raise ExpressionError(f"--get {path} is not one value{inside}; --format json gives all of it", value=path)
     return current
@@ -294,10 +334,12 @@ def _apart(value: float, limit: float, unit: str) -> str:
     return f"{texts[0]}, above {texts[1]}"
 
 
-def _refuse(question: Question, report: Report, exceeded: list[str]) -> None:
-    """Raise `BudgetError` for what exceeds its limit, and with --strict for what is unknown."""
+def _refusal(question: Question, report: Report) -> BudgetError | None:
+    """The error for what exceeds its limit, and with --strict for what is unknown."""
+    exceeded = exceeding(report, question["budget"])
     if exceeded:
-        raise BudgetError("; ".join(exceeded))
+        return BudgetError("; ".join(exceeded))
     if question["strict"] and report.status == "partial":
         unknown = sorted({name for name, value in report.totals.items() if value is None} | report.partial)
-        raise BudgetError(f"--strict: {', '.join(unknown)} cannot be told in full")
+        return BudgetError(f"--strict: {', '.join(unknown)} cannot be told in full")
+    return None

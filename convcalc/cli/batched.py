@@ -34,9 +34,9 @@ def run_batched(
     import numpy as np
 
     from convcalc.analysis.report import Diagnostic
-    from convcalc.arrays import refuse_inputs
     from convcalc.executor.batches import Batches
     from convcalc.executor.report import RunReport
+    from convcalc.files import refuse_inputs
     from convcalc.growing import GrowingArray
     from convcalc.render.progress import batch_progress, say
 

@@ -99,7 +99,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     if written is not None or target is not None:
         # The weights go into the file, and the report where it always goes.
         question = Question(question.words, {**question.options, "output": None})
-    answer(question, analysis, explain=explain, open_input=True)
+    answer(question, analysis, explain=explain, open_input=True, files=weights or ())
 
 
 def _read(texts: Sequence[str]) -> Any:
