@@ -118,6 +118,8 @@ def unreadable(name: object, error: Exception, span: Span | None = None) -> Mode
     """
     if isinstance(error, FileNotFoundError):
         return ModelFileError(f"{name} does not exist", span=span)
+    if isinstance(error, IsADirectoryError):
+        return ModelFileError(f"{name} is a folder; name a file in it", span=span)
     reason = getattr(error, "strerror", None) or str(error) or "error"
     return ModelFileError(f"{name} cannot be read: {reason.lower()}", span=span)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import errno
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -169,24 +168,22 @@ def program_of(words: Sequence[Span], options: LayerOptions | None) -> Program:
         source = span.source
         if is_input(word) or is_expression(word):
             tokens += tokens_of(source, span.start, span.end)
-        elif word == "-":
-            if not source.on_command_line or texts.count("-") > 1:
-                raise ExpressionError("standard input can be read once only", span=span)
-            content = b"".join(standard_input())
-            if content.startswith(_ONNX_START):
-                return _onnx_program(content, _STANDARD_INPUT, span, words, options)
-            text = _text(content, _STANDARD_INPUT)
-            tokens, printed = _read_text(text, _STANDARD_INPUT, span, tokens, printed)
         elif word.startswith("["):
             raise ExpressionError("an array is read by run only; here a shape such as 3x224x224 comes first", span=span)
         elif not word:
             raise ExpressionError("a word of the command line is empty", span=span)
-        elif word.lower().endswith(".onnx") or _holds_onnx(word):
-            return _onnx_program(word, word, span, words, options)
         else:
-            text = word if _is_printed(word) else _file_text(word, span, before)
-            name = "" if text is word else word
-            tokens, printed = _read_text(text, name, span, tokens, printed)
+            if word == "-" and (not source.on_command_line or texts.count("-") > 1):
+                raise ExpressionError("standard input can be read once only", span=span)
+            name = _STANDARD_INPUT if word == "-" else word
+            try:
+                found = _read(word, span, before)
+                if not isinstance(found, str):
+                    return _onnx_program(found or word, name, span, words, options)
+                tokens, printed = _read_text(found, "" if found is word else name, span, tokens, printed)
+            except ModelFileError as error:
+                error.span = error.span or span
+                raise
         before = word
     program = parse(tokens)
     if printed is not None:
@@ -242,22 +239,40 @@ def _onnx_program(
     given = parse(tokens)
     from convcalc.onnx_file import OnnxModel
 
-    try:
-        return OnnxModel(source, name, given.given, given.input_span)
-    except ModelFileError as error:
-        error.span = error.span or place
-        raise
+    return OnnxModel(source, name, given.given, given.input_span)
 
 
-def _holds_onnx(word: str) -> bool:
-    """Whether a word names a file that begins as ONNX files do, whatever it is called."""
-    if not os.path.isfile(word):  # noqa: PTH113  a text of many lines is no error here
-        return False
+def _read(word: str, span: Span, before: str) -> str | bytes | None:
+    """The text of the file that a word names, or the word itself where it is a text; an ONNX file's bytes from standard
+    input, and None where the word is the name of one.
+
+    Raises `ModelFileError` for a file of another program, before all of it is read.
+    """
+    from convcalc.foreign import LONGEST_START, refuse_foreign
+
+    if word == "-":
+        content = b"".join(standard_input())
+        if content.startswith(_ONNX_START):
+            return content
+        refuse_foreign(content[:LONGEST_START], _STANDARD_INPUT)
+        return _text(content, _STANDARD_INPUT)
+    if _is_printed(word):
+        return word
+    if word.lower().endswith(".onnx"):
+        return None
     try:
         with open(word, "rb") as file:  # noqa: PTH123  pathlib takes long to load
-            return file.read(len(_ONNX_START)) == _ONNX_START
-    except OSError:
-        return False
+            start = file.read(LONGEST_START)
+            if start.startswith(_ONNX_START):
+                return None
+            refuse_foreign(start, word)
+            return _text(start + file.read(), word)
+    except (FileNotFoundError, ValueError):  # ValueError: no file can have such a name
+        raise _no_file(word, span, before) from None
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR):
+            raise _no_file(word, span, before) from None
+        raise unreadable(word, error) from None
 
 
 def standard_input() -> Iterable[bytes]:
@@ -268,8 +283,10 @@ def standard_input() -> Iterable[bytes]:
 
 
 def _text(content: bytes, name: str) -> str:
-    """The text of a file, which may begin with the mark that some editors put there."""
+    """The text of a file, which may begin with the mark that some editors and shells put there."""
     try:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return content.decode("utf-16")
         return content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         raise ModelFileError(f"{name} is no text: {error.reason} at byte {error.start}") from None
@@ -283,11 +300,7 @@ def _read_text(
         if printed is not None:
             raise ExpressionError("one printed model is read at a time", span=span)
         return tokens, (text, name, span)
-    try:
-        return tokens + text_tokens(text, name), printed
-    except ModelFileError as error:
-        error.span = error.span or span
-        raise
+    return tokens + text_tokens(text, name), printed
 
 
 def _is_printed(text: str) -> bool:
@@ -310,23 +323,6 @@ def _printed_model(program: Program, printed: tuple[str, str, Span], tokens: Seq
             span=next(token.span for token in tokens if not is_input(token.text)),
         )
     return PrintedModel(text, name, program.given, program.input_span)
-
-
-def _file_text(word: str, span: Span, before: str) -> str:
-    try:
-        with open(word, "rb") as file:  # noqa: PTH123  pathlib takes long to load
-            content = file.read()
-    except (FileNotFoundError, ValueError):  # ValueError: no file can have such a name
-        raise _no_file(word, span, before) from None
-    except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR):
-            raise _no_file(word, span, before) from None
-        raise unreadable(word, error, span) from None
-    try:
-        return _text(content, word)
-    except ModelFileError as error:
-        error.span = error.span or span
-        raise
 
 
 def _no_file(word: str, span: Span, before: str) -> ConvcalcError:

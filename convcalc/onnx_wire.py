@@ -18,6 +18,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from convcalc.errors import ConvcalcError, ModelFileError, UnsupportedOpError, unreadable
+from convcalc.foreign import LONGEST_START, refuse_foreign
 
 if TYPE_CHECKING:
     import mmap
@@ -895,10 +896,7 @@ def read_model(source: FileName | bytes, name: str = "") -> Model:
     file = WireFile(source, name) if isinstance(source, bytes) else open_file(source, name or str(source))
     if not file.size:
         raise ModelFileError(f"{file.name} is empty")
-    if file.window(0)[0].startswith(b"PK\x03\x04"):
-        raise ModelFileError(
-            f"{file.name} is a zip archive, as torch.save writes; export the model with torch.onnx.export"
-        )
+    refuse_foreign(file.window(0)[0][:LONGEST_START], file.name)
     model = Model(file, 0, file.size)
     if model.graph is None:
         raise ModelFileError(f"{file.name} is no ONNX file: it holds no graph")

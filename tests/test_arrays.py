@@ -252,7 +252,7 @@ def test_missing_files_and_folders(tmp_path):
         with pytest.raises(ModelFileError, match="does not exist"):
             read_array(str(tmp_path / name))
     (tmp_path / "folder.npy").mkdir()
-    with pytest.raises(ModelFileError, match="is a directory"):
+    with pytest.raises(ModelFileError, match="is a folder; name a file in it"):
         read_array(str(tmp_path / "folder.npy"))
 
 

@@ -327,7 +327,7 @@ def test_standard_input_is_a_network(ask):
                 "  ^^^^^^^^^^^^",
             ],
         ),
-        (["folder"], 1, ["error: folder cannot be read: is a directory", "  folder", "  ^^^^^^"]),
+        (["folder"], 1, ["error: folder is a folder; name a file in it", "  folder", "  ^^^^^^"]),
         (
             ["binary.dat"],
             1,
@@ -765,7 +765,7 @@ def test_a_full_disk(repeat):
 def test_closed_streams():
     unwritten = b"error: standard output cannot be written: bad file descriptor\n"
     for question, status, message in (
-        ("shape - <&-", 1, b"error: standard input is closed\n"),
+        ("shape - <&-", 1, b"error: standard input is closed\n  -\n  ^\n"),
         ("shape - </dev/null >&-", 1, None),
         ("shape 3x8x8 relu >&-", 1, unwritten),
         ("shape 3x8x8 relu --format json >&-", 1, unwritten),

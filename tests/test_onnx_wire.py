@@ -180,7 +180,7 @@ def visit_tensor(tensor):
     tensor.integers()
 
 
-ZIP = "bad.onnx is a zip archive, as torch.save writes; export the model with torch.onnx.export"
+ZIP = "bad.onnx is a zip archive; unpack it, and name the file inside"
 BYTES = "bad.onnx is no valid ONNX file: byte "
 
 
