@@ -28,7 +28,7 @@ from typing import Any
 from convcalc.errors import ConvcalcError, ExpressionError, LayerError, ResourceError, Source, Span, did_you_mean
 from convcalc.layers import LAYERS, Kind, find_kind, kind_of
 from convcalc.layers.base import Layer, text_of
-from convcalc.network import Input, Network, Node, no_input, tensor_names
+from convcalc.network import Input, Network, Node, input_twice, no_input, tensor_names
 from convcalc.records import REQUIRED, parameters_of
 
 _OPENING, _CLOSING = "([{", ")]}"
@@ -471,16 +471,21 @@ class Program:
         """The layers without the wiring."""
         return [item for item in self.items if isinstance(item, LayerText)]
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether the input may be another one: there is none, or it is a file's, which the command line's replaces."""
+        return self.given is None or (self.input_span is not None and not self.input_span.source.on_command_line)
+
     def network(self, shape: tuple[int, ...] | None = None, *, open_input: bool = False) -> Network:
-        """The network on the input of the text, or on `shape`. Raises `ExpressionError` for both, and for none unless
-        `open_input`: then the network has no inputs, and only its geometry can be asked for.
+        """The network on the input of the text, or on `shape`, which takes the place of a file's.
+
+        Raises `ExpressionError` for both on the command line, and for none unless `open_input`: then the network has no
+        inputs, and only its geometry can be asked for.
         """
         given = self.given
         if shape is not None:
-            if given is not None:
-                raise ExpressionError(
-                    "the input is given twice; keep one of them", span=self.input_span, field="input", value=shape
-                )
+            if not self.gives_way:
+                raise input_twice(self.input_span)
             given = shape
         notes: tuple[str, ...] = ()
         if given is not None:
@@ -635,8 +640,10 @@ def parse(tokens: Sequence[Token]) -> Program:
         text = token.text
         word = re.match(r"[a-z]+(?=[:,]|$)", text)
         if is_input(text) or text.startswith("input:"):
+            if span is not None and span.source.on_command_line and not token.span.source.on_command_line:
+                continue  # that of a file gives way
             if given is not None:
-                raise ExpressionError("the input is given twice; keep one of them", span=token.span, field="input")
+                raise input_twice(token.span)
             if items:
                 raise ExpressionError(f"{text} stands after a layer; the input comes first", span=token.span)
             given, span = shape_of(text.removeprefix("input:"), token.span), token.span

@@ -149,6 +149,11 @@ def tensor_names(node: str, layer: Layer) -> tuple[str, ...]:
     return (node, *(f"{node}.{index}" for index in range(1, count)))
 
 
+def input_twice(span: Span | None) -> ExpressionError:
+    """The error for two inputs of one network; the span is that of one of them."""
+    return ExpressionError("the input is given twice; keep one of them", span=span, field="input")
+
+
 def no_input() -> ExpressionError:
     """The error for a question that needs the shape of what comes in."""
     return ExpressionError("there is no input; write its shape first, such as 3x224x224", field="input")

@@ -27,7 +27,7 @@ from convcalc.expressions import (
     value_of,
 )
 from convcalc.layers import find_kind
-from convcalc.network import Network
+from convcalc.network import Network, input_twice
 
 if TYPE_CHECKING:
     from convcalc.onnx_file import OnnxModel
@@ -98,7 +98,11 @@ def line_network(
     open_input: bool = False,
 ) -> Network:
     """The network that a line of standard input means, read as the words of a command line are."""
-    return _network(program_of(line_spans(line, number), options), input_shape, batch, open_input)
+    program = program_of(line_spans(line, number), options)
+    given = program.input_span
+    if input_shape is not None and given is not None and given.source.name == _STANDARD_INPUT:
+        raise input_twice(given)
+    return _network(program, input_shape, batch, open_input)
 
 
 def line_spans(line: bytes, number: int) -> list[Span]:

@@ -29,7 +29,7 @@ from convcalc.expressions import Program
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.layers.opaque import Opaque
 from convcalc.layers.reshape import Moved
-from convcalc.network import Constant, Input, Network, Node
+from convcalc.network import Constant, Input, Network, Node, input_twice
 from convcalc.onnx_ops import FLOATING, OPS, RECURRENT, Call, Plan
 from convcalc.onnx_wire import (
     DEEPEST,
@@ -92,7 +92,7 @@ class OnnxModel(Program):
     def named_network(self, given: GivenShapes, batch: int | None = None) -> Network:
         """The network with these shapes of inputs by name ("" for the only one). Raises as `read_onnx` does."""
         if given and self.given is not None:
-            raise ExpressionError("the input is given twice; keep one of them", span=self.input_span, field="input")
+            raise input_twice(self.input_span)
         return _Reader(self.model, given if self.given is None else {"": self.given}, batch).network()
 
     def network(self, shape: tuple[int, ...] | None = None, *, open_input: bool = False) -> Network:

@@ -360,7 +360,7 @@ def test_standard_input_is_a_network(ask):
             ],
         ),
         (
-            ["3x8x8", "net.txt"],
+            ["net.txt", "net.txt"],
             1,
             [
                 "error: the input is given twice; keep one of them",
@@ -370,14 +370,14 @@ def test_standard_input_is_a_network(ask):
             ],
         ),
         (
-            ["net.txt", "--input", "3x8x8"],
-            1,
-            [
-                "error: the input is given twice; keep one of them",
-                "  in net.txt, line 2:",
-                "  input 3x32x32",
-                "        ^^^^^^^",
-            ],
+            ["net.txt", "3x8x8"],
+            2,
+            ["error: the input is given twice; keep one of them", "  net.txt 3x8x8", "          ^^^^^"],
+        ),
+        (
+            ["3x8x8", "net.txt", "--input", "3x9x9"],
+            2,
+            ["error: the input is given twice; keep one of them", "  3x8x8 net.txt", "  ^^^^^"],
         ),
         (
             ["3x8x8", "conv:3", "--input", "3x8x8"],
@@ -399,6 +399,21 @@ def test_standard_input_is_a_network(ask):
 )
 def test_files_that_fail(ask, folder, words, status, lines):
     assert error(ask, "shape", *words) == (status, lines)
+
+
+@pytest.mark.parametrize("words", [["3x8x8", "net.txt"], ["net.txt", "--input", "3x8x8"], ["3x8x8", "-"]])
+def test_the_input_of_a_file_gives_way(ask, folder, words):
+    text = (folder / "net.txt").read_bytes()
+    assert ask("shape", *words, "--get", "layers.0.input", stdin=text) == (0, "3x8x8\n", "")
+    assert ask("run", *words, "-q", stdin=text)[0] == 0
+
+
+def test_the_input_of_a_line_does_not_give_way(ask, folder):
+    out = ask("shape", "--lines", "-q", "--input", "3x8x8", stdin=b"relu\n3x9x9 relu\nnet.txt\n")[1]
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert answers[0]["value"] == [3, 8, 8]
+    assert answers[1]["error"]["message"] == "the input is given twice; keep one of them"
+    assert answers[2]["value"] == json.loads(ask("shape", "3x8x8", "net.txt", "-q", "--format", "json")[1])["value"]
 
 
 # --- writing files --------------------------------------------------------------------------------------------------

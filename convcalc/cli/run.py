@@ -305,13 +305,14 @@ def _noun(question: Question, words: Sequence[Span], asked: Asked) -> Noun:
     from convcalc.arrays import is_array, read_array
     from convcalc.expressions import Program
     from convcalc.layers.base import shape_text
+    from convcalc.network import input_twice
     from convcalc.nouns import program_of
 
     text = question["input_shape"]
     rest = list(words)
     if rest and is_array(_text(rest[0])):
         if text is not None:
-            raise ExpressionError("the input is given twice; keep one of them", span=rest[0], field="input")
+            raise input_twice(rest[0])
         text = _text(rest.pop(0))
     options = layer_options(question)
     # A weight alone is a convolution.
@@ -320,8 +321,8 @@ def _noun(question: Question, words: Sequence[Span], asked: Asked) -> Noun:
         raise ExpressionError("there is no layer after the input; write one, such as conv:k3, or a kernel with -w")
     if text is None and program.given is not None:
         text = shape_text(program.given)
-    elif text is not None and program.given is not None:
-        raise ExpressionError("the input is given twice; keep one of them", span=program.input_span, field="input")
+    elif text is not None and not program.gives_way:
+        raise input_twice(program.input_span)
     if text is None:
         raise ExpressionError(
             "there is no input; write an array first, such as '[[1,2],[3,4]]' or x.npy", field="input"
