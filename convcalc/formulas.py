@@ -163,7 +163,37 @@ def sum_additions(products: int, sums: int) -> int:
     return products - sums
 
 
-@formula("output", "PyTorch, Linear")
+@formula("additions", "one for each output element")
+def biased_additions(additions: int, outputs: int) -> int:
+    """The additions, those of the bias among them.
+
+    >>> biased_additions(26, 1)
+    27
+    """
+    return additions + outputs
+
+
+@formula("FLOPs", "every operation counts once")
+def operations(multiplications: int, additions: int, other: int) -> int:
+    """All floating-point operations; comparisons, divisions and function calls are the others.
+
+    >>> operations(27, 27, 0)
+    54
+    """
+    return multiplications + additions + other
+
+
+@formula("parameters", "each element is one")
+def parameter_elements(shape: Sequence[int]) -> int:
+    """How many parameters a weight or a bias of this shape is.
+
+    >>> parameter_elements((6, 1, 5, 5))
+    150
+    """
+    return product(shape)
+
+
+@formula("MACs", "PyTorch, Linear")
 def linear_macs(rows: int, in_features: int, out_features: int) -> int:
     """The multiply-accumulates of a linear layer on so many rows.
 

@@ -682,6 +682,33 @@ def test_explanations_in_every_format(ask):
     assert json.loads(ask(*question, "--format", "json")[1])["layers"][0]["steps"][0]["value"] == 112
 
 
+def test_the_cost_of_a_layer_is_explained_in_full(ask):
+    assert ask("flops", "3x8x8", "conv:4,k3", "--explain", "--backward")[1].splitlines() == [
+        "0  conv2d:4,k3  3x8x8 → 4x6x6",
+        "  rule: one dot product for each output element, padding zeros included, and the bias",
+        "  weight: parameters = ∏shape",
+        "                     = 4·3·3·3",
+        "                     = 108",
+        "  bias: parameters = ∏shape",
+        "                   = 4",
+        "  MACs = batch·out_channels·∏output·⌊in_channels / groups⌋·∏kernel_size",
+        "       = 1·4·6·6·⌊3 / 1⌋·3·3",
+        "       = 3888",
+        "  additions = products − sums",
+        "            = 3888 − 144",
+        "            = 3744",
+        "  additions = additions + outputs",
+        "            = 3744 + 144",
+        "            = 3888",
+        "  FLOPs = multiplications + additions + other",
+        "        = 3888 + 3888 + 0",
+        "        = 7776",
+        "  backward: the input's gradient is a transposed convolution, the weight's a correlation over all windows",
+        "  ∂weight MACs = 3888",
+        "  backward FLOPs = 7808",
+    ]
+
+
 def test_explanations_without_a_formula_say_the_rule(ask):
     layers = ("3x4x4", "relu", "globalavgpool", "flatten", "linear:2")
     assert ask("shape", *layers, "--explain")[1] == (

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from convcalc import formulas as F
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
 from convcalc.analysis.shapes import Resolved, View, base_row, diagnose, located, need_layers, resolve, rule
 from convcalc.analysis.unsaid import other_cost
 from convcalc.errors import ConvcalcError
 from convcalc.layers.base import Cost, choice, whole
 from convcalc.network import Network
-from convcalc.tracing import Step, product, recording
+from convcalc.tracing import Step, recording
 
 CONVENTIONS = ("exact", "macs", "2mac", "torch", "fvcore", "thop", "ptflops")
 """What the FLOPs column can follow: exact counts, or another tool's way of counting."""
@@ -65,6 +66,8 @@ def costs(
         values, reasons, steps = _forward(item, convention, explain=explain)
         if backward:
             values |= _backward(item, names, any(needed[item.node.name]), convention)
+            if explain and not item.unknown:
+                reasons["backward_flops"] = rule(item.layer.backward)
         rows.append(base_row(item, view, values, reasons, steps))
     totals = total(columns, rows)
     partial = parts(columns, rows) | ({"params"} if network.hidden else set())
@@ -93,7 +96,7 @@ def costs(
 def parameter_count(item: Resolved) -> int | None:
     """All elements of all parameters of a layer; None where they are not known."""
     shapes = item.parameters
-    return None if shapes is None else sum(product(shape) for shape in shapes.values())
+    return None if shapes is None else sum(F.parameter_elements(shape) for shape in shapes.values())
 
 
 def parts(columns: Sequence[Column], rows: Sequence[Row]) -> set[str]:
@@ -141,9 +144,20 @@ def _forward(
     reasons = {} if cost.macs else {"macs": _NO_PRODUCTS}
     if values["flops"] == 0 and cost.flops:
         reasons["flops"] = f"{convention} counts nothing here"
-    elif explain and not steps:
+    elif explain:
         reasons["flops"] = rule(item.layer.cost)
+    if explain:
+        steps = [*_parameter_steps(item), *steps]
+        counts = cost.multiplications, cost.additions, cost.other
+        if convention == "exact" and sum(map(bool, counts)) > 1:
+            steps.append(Step(F.operations, counts, "", cost.flops))
     return values, reasons, tuple(steps)
+
+
+def _parameter_steps(item: Resolved) -> Iterator[Step]:
+    """How many parameters each weight of a layer is; nothing where its shape is not known."""
+    for name, shape in (item.parameters or {}).items():
+        yield Step(F.parameter_elements, (tuple(shape),), name, F.parameter_elements(tuple(shape)))
 
 
 def flops_by(convention: str, item: Resolved, cost: Cost) -> int:

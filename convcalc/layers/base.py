@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
+from convcalc import formulas as F
 from convcalc.errors import LayerError, ShapeError
 from convcalc.tracing import AXES
 
@@ -39,7 +40,7 @@ class Cost:
     @property
     def flops(self) -> int:
         """Every floating-point operation: multiplications, additions and the others."""
-        return self.multiplications + self.additions + self.other
+        return F.operations(self.multiplications, self.additions, self.other)
 
     def __add__(self, more: Cost) -> Cost:
         return Cost(

@@ -171,7 +171,8 @@ class Conv(_Convolution):
         batch, out_channels, *sizes = outputs[0]
         macs = F.conv_macs(batch, out_channels, tuple(sizes), in_channels, groups, self.kernel_size)
         elements = product(outputs[0])
-        return Cost(macs, macs, F.sum_additions(macs, elements) + elements * self.bias)
+        additions = F.sum_additions(macs, elements)
+        return Cost(macs, macs, F.biased_additions(additions, elements) if self.bias else additions)
 
     def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
         """The input's gradient is a transposed convolution, the weight's a correlation over all windows.
@@ -346,8 +347,8 @@ class ConvTranspose(_Convolution):
         batch, in_channels, *sizes = inputs[0]
         macs = F.transposed_macs(batch, in_channels, tuple(sizes), out_channels, groups, self.kernel_size)
         touched = product(per_axis(F.reached, sizes, self.kernel_size, self.stride, self.dilation))
-        sums = F.sum_additions(macs, batch * out_channels * touched)
-        return Cost(macs, macs, sums + product(outputs[0]) * self.bias)
+        additions = F.sum_additions(macs, batch * out_channels * touched)
+        return Cost(macs, macs, F.biased_additions(additions, product(outputs[0])) if self.bias else additions)
 
     def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
         """The input's gradient is a convolution, cropped places included; the weight's a correlation."""

@@ -74,7 +74,8 @@ class Linear(Layer):
         """One dot product for each output element, and the bias."""
         macs = F.linear_macs(product(inputs[0][:-1]), *self.bound)
         elements = product(outputs[0])
-        return Cost(macs, macs, F.sum_additions(macs, elements) + elements * self.bias)
+        additions = F.sum_additions(macs, elements)
+        return Cost(macs, macs, F.biased_additions(additions, elements) if self.bias else additions)
 
     def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
         """Two matrix products of the forward's size."""

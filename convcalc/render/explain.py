@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from convcalc.analysis.report import Report, Row
@@ -14,6 +15,10 @@ _FAR_ENDS = {
     "height": ("row", "rows", "at the bottom"),
     "depth": ("slice", "slices", "at the back"),
 }
+
+
+_GRADIENT = re.compile(r"backward_(.+)_macs")
+"""The key of what one gradient costs."""
 
 
 def explanation(report: Report) -> Iterator[str]:
@@ -32,11 +37,22 @@ def markdown_explanation(report: Report) -> Iterator[str]:
 
 
 def _row_lines(row: Row) -> Iterator[str]:
-    if not row.steps:
-        reason = row.reasons.get("output") or row.reasons.get("flops")
+    reason = row.reasons.get("output") or row.reasons.get("flops")
+    if reason or not row.steps:
         yield f"  {'rule' if row.outputs else 'unknown'}: {reason}" if reason else "  no formula"
-        if row.values.get("flops"):
-            yield f"  FLOPs = {row.values['flops']}"
+    yield from _step_lines(row)
+    if row.values.get("flops") and all(step.formula.result != "FLOPs" for step in row.steps):
+        yield f"  FLOPs = {row.values['flops']}"
+    if "backward_flops" in row.reasons:
+        yield f"  backward: {row.reasons['backward_flops']}"
+        for key, value in row.values.items():
+            gradient = _GRADIENT.fullmatch(key)
+            if gradient and value:
+                yield f"  ∂{gradient[1]} MACs = {value}"
+        yield f"  backward FLOPs = {row.values['backward_flops']}"
+
+
+def _step_lines(row: Row) -> Iterator[str]:
     for steps in _same(row.steps):
         step = steps[0]
         if step.formula.name == "unread":
