@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convcalc.errors import ExpressionError, Span
+from convcalc.errors import ExpressionError, Span, did_you_mean
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.records import dataclass, field, replace
 
@@ -147,6 +147,17 @@ def tensor_names(node: str, layer: Layer) -> tuple[str, ...]:
     """What a node's outputs are called: its own name, then name.1, ... for further ones."""
     count = len(layer.output_dtypes("float32"))
     return (node, *(f"{node}.{index}" for index in range(1, count)))
+
+
+_MOST_NAMES = 20
+"""Of layers, in an error."""
+
+
+def no_such_layer(option: str, name: str, names: Sequence[str]) -> ExpressionError:
+    """The error for an option that asks for a layer which is not there."""
+    more = ", ..." if len(names) > _MOST_NAMES else ""
+    meant = did_you_mean(name, names) or f"; there are {', '.join(names[:_MOST_NAMES])}{more}"
+    return ExpressionError(f"{option} {name}: there is no such layer{meant}", value=name)
 
 
 def input_twice(span: Span | None) -> ExpressionError:

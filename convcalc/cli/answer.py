@@ -42,6 +42,7 @@ def answer(
 def give(question: Question, report: Report, *, explain: bool = False) -> None:
     """Print a report as the options ask for it, with its diagnostics; then fail if it exceeds a budget."""
     name = format_name(question)
+    report = _selected(question, report)
     refusal = _refusal(question, report)
     # Without an answer the notes say why.
     print_diagnostics(report.diagnostics, quiet=question["quiet"] and report.answer is not None)
@@ -50,6 +51,20 @@ def give(question: Question, report: Report, *, explain: bool = False) -> None:
     write_report(question, report, name, explain=explain, refusal=refusal)
     if refusal is not None:
         raise refusal
+
+
+def _selected(question: Question, report: Report) -> Report:
+    """The report with the rows that --layer, --sort and --top ask for."""
+    asked = {name: question[name] for name in ("layer", "sort", "top")}
+    if all(value is None for value in asked.values()):
+        return report
+    from convcalc.analysis.selection import selected
+
+    if question["quiet"] and question["layer"] is not None:
+        raise ExpressionError(
+            "-q prints one value of the whole network; --get layers.NAME.output or another key asks for a layer's"
+        )
+    return selected(report, **asked)
 
 
 def layer_options(question: Question) -> LayerOptions:
@@ -92,7 +107,7 @@ def _answer_lines(question: Question, analysis: Analysis, *, open_input: bool) -
                 batch=question["batch"],
                 open_input=open_input,
             )
-            report = analysis(network)
+            report = _selected(question, analysis(network))
             content = _document(question, report, _refusal(question, report))
             text = json_text({"line": number, **content}, compact=True)
         except ConvcalcError as error:

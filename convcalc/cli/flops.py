@@ -15,6 +15,7 @@ Examples:
   convcalc flops 3x32x32 conv:16,k3,p1 relu conv:32,k3 --backward --batch 32
   convcalc flops 100x64x64 conv:100,k5,psame --samples 10M --speed 0.15T
   convcalc flops net.txt --by kind                         or --by module
+  convcalc flops net.txt --top 5                           the costliest layers
   convcalc flops net.txt --max params=5M,macs=600M         exit 1 when larger
 """
 

@@ -114,7 +114,13 @@ OUTPUT_OPTIONS = under(
     Option("--strict", "Fail when anything is unknown.", bool),
     Option("-o --output", "Write to this file, in the format of its suffix.", metavar="FILE"),
 )
-SHARED = (*LAYER_OPTIONS, *NETWORK_OPTIONS, *OUTPUT_OPTIONS)
+ROW_OPTIONS = under(
+    _OUTPUT,
+    Option("--layer", "Show this layer alone, or this module; totals stay those of all.", metavar="NAME"),
+    Option("--sort", "Rows with the most of a column first, such as macs.", metavar="COLUMN"),
+    Option("--top", "So many rows alone, those with the most.", int, "N"),
+)
+SHARED = (*LAYER_OPTIONS, *NETWORK_OPTIONS, *ROW_OPTIONS, *OUTPUT_OPTIONS)
 
 
 class Question:

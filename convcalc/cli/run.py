@@ -463,10 +463,9 @@ def _measured(noun: Noun, asked: Asked) -> Report:
 
 def _named(layers: Mapping[str, Array], name: str) -> Array:
     if name not in layers:
-        raise ExpressionError(
-            f"--layer {name}: there is no such layer{did_you_mean(name, layers) or '; there are ' + ', '.join(layers)}",
-            value=name,
-        )
+        from convcalc.network import no_such_layer
+
+        raise no_such_layer("--layer", name, list(layers))
     return layers[name]
 
 
