@@ -23,11 +23,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 
 from convcalc.errors import ConvcalcError, ExpressionError, LayerError, ResourceError, Source, Span, did_you_mean
-from convcalc.layers import LAYERS, Kind, find_kind, kind_of
-from convcalc.layers.base import Layer, text_of
+from convcalc.layers import FILE_LAYERS, LAYERS, Kind, find_kind, kind_of
+from convcalc.layers.base import Layer, shape_text, text_of
 from convcalc.network import Input, Network, Node, input_twice, no_input, tensor_names
 from convcalc.records import REQUIRED, parameters_of
 
@@ -38,10 +39,20 @@ _AXIS = re.compile(
     r"(?P<before>[+-]?[0-9]+)\+(?P<after>[+-]?[0-9]+)$|none$|[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 )
 _SHAPE = re.compile(r"[0-9][0-9x/.]*$")
-_SHAPE_SLIP = re.compile(r"[(\[]?\s*[0-9]+(\s*[xX×*,]\s*[0-9]+)+\s*[)\]]?[,:]?")
+_SHAPE_SLIP = re.compile(r"(torch\.Size\()?[(\[]?\s*[0-9]+(\s*[xX×*,\s]\s*[0-9]+)+\s*[)\]]*[,:]?")
 _SHAPE_SIGN = re.compile(r"[xX×*]")
 _MAIN_SLIP = re.compile(r"([A-Za-z_]+?)=?([0-9]+(?:x[0-9]+)*(?:,.*)?)")
-"""What people write for an input, and for the main size of a kind, when they slip."""
+_KERNEL_SLIP = re.compile(r"([A-Za-z_]+)([0-9]+x[0-9]+)(?::(.+))?")
+"""What people write for an input, for the main size of a kind and for its kernel, when they slip."""
+_OTHER_NAMES = {
+    "dense": "linear", "fc": "linear", "fullyconnected": "linear", "convolution": "conv", "dwconv": "conv:depthwise",
+    "depthwise": "conv:depthwise", "depthwiseconv": "conv:depthwise", "pointwise": "conv:k1", "deconv": "convt",
+    "upconv": "convt", "transposedconv": "convt", "pool": "maxpool' or 'avgpool", "averagepool": "avgpool",
+    "globalpool": "globalavgpool", "norm": "batchnorm", "interpolate": "upsample", "resize": "upsample",
+    "sum": "add", "plus": "add", "multiply": "mul", "merge": "concat", "lrelu": "leakyrelu", "activation": "relu",
+    "skip": "add:@name", "residual": "add:@name", "shortcut": "add:@name", "padding": "pad", "softmax1d": "softmax",
+}  # fmt: skip
+"""What other programs and people call a layer."""
 _DESIGN_SPACE = re.compile(r"[0-9](/|\.\.)[0-9]")
 _CONSTANTS = {"true": True, "false": False, "none": None}
 _IGNORED_FIELDS = ("device", "dtype")
@@ -178,7 +189,7 @@ def shape_of(text: str, span: Span | None) -> tuple[int, ...]:
         )
     numbers = text.split("x")
     if not all(re.fullmatch(r"[0-9]+", number) for number in numbers):
-        meant = _meant(text, text, "") if _SHAPE_SLIP.fullmatch(text) else "; write one such as 3x224x224"
+        meant = f"; did you mean '{_shape_meant(text)}'?" if _shape_meant(text) else "; write one such as 3x224x224"
         raise ExpressionError(f"{text} is no shape{meant}", span=span, value=text)
     shape = tuple(integer(number, span) for number in numbers)
     if 0 in shape:
@@ -303,19 +314,50 @@ def unknown_layer(text: str, span: Span, before: str = "") -> ExpressionError:
 
 
 def _meant(text: str, name: str, before: str) -> str:
-    shape = _SHAPE_SLIP.fullmatch(text)
-    if shape:
-        return f"; did you mean '{'x'.join(re.findall(r'[0-9]+', text))}'?"
     if _SHAPE_SIGN.fullmatch(text):
         return "; a shape has no spaces: did you mean one such as '3x224x224'?"
-    main = _MAIN_SLIP.fullmatch(text)
-    if main and find_kind(main[1]):
-        return f"; did you mean '{main[1]}:{main[2]}'?"
+    meant = _shape_meant(text) or _argument_meant(text)
+    if meant:
+        return f"; did you mean '{meant}'?"
     found = find_kind(before.partition(":")[0].rstrip(","))
-    if found and (name in found[0].flags or name.rstrip("0123456789x+=") in _names_of(found[0])):
+    if found and (
+        name in found[0].flags
+        or name.rstrip("0123456789x+=") in _names_of(found[0])
+        or is_main_apart(text, before)
+    ):  # fmt: skip
         return f"; did you mean '{before.rstrip(',')}{',' if ':' in before else ':'}{text}', without a space?"
+    bare = name.removeprefix("torch.").removeprefix("nn.")
     known = [*LAYERS, *(alias for kind in LAYERS.values() for alias in kind.names()), *WIRING]
-    return did_you_mean(name.removeprefix("torch.").removeprefix("nn."), known)
+    return other_name(bare) or did_you_mean(bare, known)
+
+
+def other_name(word: str) -> str:
+    """What is said of a word by which others call a layer, or which only ONNX files have; "" of any other."""
+    name = word.lower().replace("_", "")
+    if name in FILE_LAYERS:
+        return "; it is read in ONNX files only"
+    return f"; did you mean '{_OTHER_NAMES[name]}'?" if name in _OTHER_NAMES else ""
+
+
+def _shape_meant(text: str) -> str:
+    """The shape that was meant by (3, 224, 224) and the like, if one was."""
+    return "x".join(re.findall("[0-9]+", text)) if _SHAPE_SLIP.fullmatch(text) else ""
+
+
+def _argument_meant(text: str) -> str:
+    """The layer that was meant by conv64 or conv3x3:64, if one was."""
+    kernel = _KERNEL_SLIP.fullmatch(text)
+    found = find_kind(kernel[1]) if kernel else None
+    if kernel and found and "k" in found[0].keys:
+        return f"{kernel[1]}:{kernel[3] + ',' if kernel[3] else ''}k{kernel[2]}"
+    main = _MAIN_SLIP.fullmatch(text)
+    return f"{main[1]}:{main[2]}" if main and find_kind(main[1]) else ""
+
+
+def is_main_apart(text: str, before: str) -> bool:
+    """Whether a number is the main size of the layer before it, which has none: conv 64."""
+    found = find_kind(before)
+    return text.isdecimal() and found is not None and found[0].main is not None
 
 
 def _names_of(kind: Kind) -> tuple[str, ...]:
@@ -455,11 +497,22 @@ ONE_CHANNEL = "the input is read as sizes with one channel"
 """The note on an input without channels."""
 
 
+_CHANNELS_LAST = "the input {0} is read as {2} channels of {1}; channels come first, as in {4}x{2}x{3}"
+
+
+def _ends_in_channels(shape: Sequence[int]) -> bool:
+    """Whether an image's channels seem to come last: 224x224x3."""
+    return len(shape) == 4 and shape[1] == shape[2] > shape[3] and shape[3] in (1, 3, 4) and shape[1] >= 16
+
+
 class Program:
     """Parsed expressions: layers and wiring in order, and the input if the text has one."""
 
     names_inputs = False
     """Whether inputs have names of their own, so that --input can give several."""
+
+    usual: tuple[int, ...] | None = None
+    """The input of a file that gave way to the given one."""
 
     def __init__(self, items: Sequence[LayerText | Wire], given: tuple[int, ...] | None, span: Span | None) -> None:
         self.items = items
@@ -477,22 +530,27 @@ class Program:
         return self.given is None or (self.input_span is not None and not self.input_span.source.on_command_line)
 
     def network(self, shape: tuple[int, ...] | None = None, *, open_input: bool = False) -> Network:
-        """The network on the input of the text, or on `shape`, which takes the place of a file's.
+        """The network on the input of the text, or on `shape`, which takes the place of a file's but for the channels
+        if it has none.
 
         Raises `ExpressionError` for both on the command line, and for none unless `open_input`: then the network has no
         inputs, and only its geometry can be asked for.
         """
-        given = self.given
+        given, usual = self.given, self.usual
         if shape is not None:
             if not self.gives_way:
                 raise input_twice(self.input_span)
-            given = shape
+            given, usual = shape, self.given
         notes: tuple[str, ...] = ()
         if given is not None:
             rank, read = self.read_input(given)
+            if not read.channels_given and usual is not None:
+                read = Input((1, self.read_input(usual)[1].shape[1], *read.shape[2:]), batch_given=False)
             inputs = {"input": read}
             if not read.channels_given:
                 notes = (ONE_CHANNEL,)
+            elif _ends_in_channels(read.shape):
+                notes = (_CHANNELS_LAST.format(shape_text(read.shape[1:]), text_of(read.shape[2:]), *read.shape[1:]),)
         elif open_input:
             rank, inputs = self.rank() or 2, {}
         else:
@@ -633,6 +691,7 @@ def parse(tokens: Sequence[Token]) -> Program:
     """A program from its tokens. Raises `ExpressionError` at the token that is wrong."""
     given: tuple[int, ...] | None = None
     span: Span | None = None
+    usual: tuple[int, ...] | None = None
     items: list[LayerText | Wire] = []
     loops: list[tuple[int, int, Span]] = []
     before = ""
@@ -640,13 +699,12 @@ def parse(tokens: Sequence[Token]) -> Program:
         text = token.text
         word = re.match(r"[a-z]+(?=[:,]|$)", text)
         if is_input(text) or text.startswith("input:"):
+            shape = shape_of(text.removeprefix("input:"), token.span)
             if span is not None and span.source.on_command_line and not token.span.source.on_command_line:
-                continue  # that of a file gives way
-            if given is not None:
-                raise input_twice(token.span)
-            if items:
-                raise ExpressionError(f"{text} stands after a layer; the input comes first", span=token.span)
-            given, span = shape_of(text.removeprefix("input:"), token.span), token.span
+                usual = shape
+            else:
+                _refuse_input(tokens, token, before, given=given is not None, late=bool(items))
+                given, span = shape, token.span
         elif text.startswith("@"):
             items.append(Wire("@", _name(text[1:], token.span), token.span))
         elif word and word[0] == "from":
@@ -662,7 +720,24 @@ def parse(tokens: Sequence[Token]) -> Program:
         before = text
     if loops:
         raise ExpressionError("repeat has no end", span=loops[-1][2])
-    return Program(items, given, span)
+    program = Program(items, given, span)
+    program.usual = usual
+    return program
+
+
+def _refuse_input(tokens: Sequence[Token], token: Token, before: str, *, given: bool, late: bool) -> None:
+    """Raise `ExpressionError` for an input after another one or after a layer, and say what was meant."""
+    if is_main_apart(token.text, before):
+        raise unknown_layer(token.text, token.span, before)
+    numbers = list(takewhile(str.isdecimal, (each.text for each in tokens)))
+    if given and token in tokens[1 : len(numbers)]:
+        raise ExpressionError(
+            f"a shape has no spaces; did you mean '{'x'.join(numbers)}'?", span=token.span, field="input"
+        )
+    if given:
+        raise input_twice(token.span)
+    if late:
+        raise ExpressionError(f"{token.text} stands after a layer; the input comes first", span=token.span)
 
 
 def _times(token: Token) -> int:

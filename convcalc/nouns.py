@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from convcalc.expressions import (
     Token,
     is_expression,
     is_input,
+    is_main_apart,
     parse,
     refuse_unknown,
     shape_of,
@@ -170,6 +172,8 @@ def program_of(words: Sequence[Span], options: LayerOptions | None) -> Program:
     before = ""
     for span, word in zip(words, texts, strict=True):
         source = span.source
+        if is_main_apart(word, before):
+            raise unknown_layer(word, span, before)
         if is_input(word) or is_expression(word):
             tokens += tokens_of(source, span.start, span.end)
         elif word.startswith("["):
@@ -332,6 +336,20 @@ def _printed_model(program: Program, printed: tuple[str, str, Span], tokens: Seq
 def _no_file(word: str, span: Span, before: str) -> ConvcalcError:
     """A word that is neither a kind nor a file: what was most likely meant decides the sentence."""
     unknown = unknown_layer(word, span, before)
-    if "did you mean" in unknown.message or ":" in word or "(" in word:
+    near = _near_file(word)
+    if not near and ("did you mean" in unknown.message or ":" in word or "(" in word):
         return unknown
-    return ModelFileError(f"{word} is neither a layer nor a file that exists", span=span)
+    if word.startswith("--"):
+        return ExpressionError(f"{word} is an option; of --lines the options stand on the command line", span=span)
+    meant = f"; did you mean '{near}'?" if near else ""
+    return ModelFileError(f"{word} is neither a layer nor a file that exists{meant}", span=span)
+
+
+_SUFFIXES = ("", ".txt", ".onnx")
+
+
+def _near_file(word: str) -> str:
+    """A file with the word as its name, but for a suffix or the folder examples; "" where there is none."""
+    folder, name = os.path.split(word)
+    places = [os.path.join(folder, inner, name + suffix) for inner in ("", "examples") for suffix in _SUFFIXES]  # noqa: PTH118
+    return next((place for place in places if os.path.isfile(place)), "")  # noqa: PTH113  pathlib takes long to load

@@ -227,7 +227,7 @@ def _first_words() -> list[tuple[str, str]]:
 
 
 def _common(text: str) -> str:
-    text = text.replace("@TOPICS@", " ".join([*VERBS, "kinds", *LAYERS]))
+    text = text.replace("@TOPICS@", " ".join([*VERBS, "expressions", "kinds", *LAYERS]))
     return text.replace("@HEAD@", HEAD).replace("@VERBS@", " ".join(VERBS)).replace("@WORDS@", " ".join(words()))
 
 

@@ -210,6 +210,11 @@ def test_quiet_keeps_warnings_and_drops_notes(ask):
             "there is no layer; there is version, verb, status, layers, totals, partial, answer, diagnostics;"
             " did you mean 'layers'?",
         ),
+        (
+            "params",
+            "there is no params; there is version, verb, status, layers, totals, partial, answer, diagnostics;"
+            " did you mean 'totals.params'?",
+        ),
         ("layers.9.output", "there is no 9; there is 0 to 4"),
         ("layers.0.output.0.1", "there is no 1; one value has no parts"),
         ("", "there is no empty name; there is version, verb, status, layers, totals, partial, answer, diagnostics"),
@@ -401,6 +406,36 @@ def test_files_that_fail(ask, folder, words, status, lines):
     assert error(ask, "shape", *words) == (status, lines)
 
 
+def test_sizes_alone_have_the_channels_of_the_file(ask, folder):
+    for words in (["64", "net.txt"], ["net.txt", "--input", "64x64"]):
+        assert ask("shape", *words, "--get", "layers.0.input") == (0, "3x64x64\n", "")
+    assert ask("shape", "1x64x64", "net.txt", "--get", "layers.0.input") == (0, "1x64x64\n", "")
+
+
+def test_a_file_that_is_nearly_named(ask, folder):
+    (folder / "examples").mkdir()
+    (folder / "examples" / "known.txt").write_text(NET)
+    (folder / "-net.txt").write_text(NET)
+    for word, meant in (("net", "net.txt"), ("known", "examples/known.txt"), ("known.txt", "examples/known.txt")):
+        assert error(ask, "shape", word) == (
+            1,
+            [f"error: {word} is neither a layer nor a file that exists; did you mean '{meant}'?", f"  {word}",
+             f"  {'^' * len(word)}"],
+        )  # fmt: skip
+    assert error(ask, "shape", "-net.txt") == (
+        2, ["error: -net.txt is read as options; of a file of that name, write ./-net.txt"]
+    )  # fmt: skip
+    assert error(ask, "net.txt") == (2, ["error: a verb comes before net.txt: " + ", ".join(VERBS)])
+    assert ask("shape", "./-net.txt", "-q") == (0, "8x16x16\n", "")
+
+
+def test_channels_that_come_last_are_noted(ask):
+    note = "note: the input 64x64x3 is read as 64 channels of 64x3; channels come first, as in 3x64x64\n"
+    assert ask("shape", "64x64x3", "conv:8,k3")[2] == note
+    for shape in ("64x32x3", "64x64x5", "3x64x3", "8x8x3"):
+        assert ask("shape", shape, "conv:8,k3")[2] == ""
+
+
 @pytest.mark.parametrize("words", [["3x8x8", "net.txt"], ["net.txt", "--input", "3x8x8"], ["3x8x8", "-"]])
 def test_the_input_of_a_file_gives_way(ask, folder, words):
     text = (folder / "net.txt").read_bytes()
@@ -502,6 +537,8 @@ def test_lines_with_options(ask):
     )  # fmt: skip
     assert error(ask, "shape", "--lines", "--format", "csv")[0] == 2
     assert error(ask, "shape", "--lines", "-o", "a.json")[0] == 2
+    answer = json.loads(ask("flops", "--lines", stdin=b"3x8x8 relu --backward\n")[1])
+    assert answer["error"]["message"] == "--backward is an option; of --lines the options stand on the command line"
 
 
 def test_thousands_of_lines_are_answered_in_order():
@@ -539,6 +576,16 @@ SLIPS = [
     ("3x8x8 conv:3:k3", "3:k3 has a colon of its own; commas part arguments: 3,k3", "3:k3"),
     ("3x8x8 conv:3, k3", "unknown layer k3; did you mean 'conv:3,k3', without a space?", "k3"),
     ("3x8x8 maxpool ceil", "unknown layer ceil; did you mean 'maxpool:ceil', without a space?", "ceil"),
+    ("3x8x8 conv 8", "unknown layer 8; did you mean 'conv:8', without a space?", "8"),
+    ("3x8x8 maxpool 2 k3", "unknown layer 2; did you mean 'maxpool:2', without a space?", "2"),
+    ("3x8x8 relu 8", "the input is given twice; keep one of them", "8"),
+    ("3x8x8 conv3x3:8", "unknown layer conv3x3; did you mean 'conv:8,k3x3'?", "conv3x3:8"),
+    ("3x8x8 maxpool2x2", "unknown layer maxpool2x2; did you mean 'maxpool:k2x2'?", "maxpool2x2"),
+    ("3x8x8 dense:8", "unknown layer dense; did you mean 'linear'?", "dense:8"),
+    ("3x8x8 nn.Dense:8", "unknown layer nn.Dense; did you mean 'linear'?", "nn.Dense:8"),
+    ("3x8x8 Pool:2", "unknown layer Pool; did you mean 'maxpool' or 'avgpool'?", "Pool:2"),
+    ("3x8x8 dw_conv:8", "unknown layer dw_conv; did you mean 'conv:depthwise'?", "dw_conv:8"),
+    ("3x8x8 lstm:8", "unknown layer lstm; it is read in ONNX files only", "lstm:8"),
     ("3x8x8 conv8", "unknown layer conv8; did you mean 'conv:8'?", "conv8"),
     ("3x8x8 conv=8,k3", "unknown layer conv=8; did you mean 'conv:8,k3'?", "conv=8,k3"),
     ("3x8x8 conv:3,k3,k5", "kernel_size is given twice", "k5"),
@@ -549,6 +596,8 @@ SLIPS = [
     ("3,8,8 conv:3", "unknown layer 3,8,8; did you mean '3x8x8'?", "3,8,8"),
     ("3X8X8 conv:3", "unknown layer 3X8X8; did you mean '3x8x8'?", "3X8X8"),
     ("3×8×8 conv:3", "unknown layer 3×8×8; did you mean '3x8x8'?", "3×8×8"),
+    ("3 8 8 conv:3", "a shape has no spaces; did you mean '3x8x8'?", None),
+    ("torch.Size([3,8,8]) conv:3", "unknown layer torch.Size([3,8,8]); did you mean '3x8x8'?", "torch.Size([3,8,8])"),
     ("3 x 8 conv:3", "unknown layer x; a shape has no spaces: did you mean one such as '3x224x224'?", "x"),
     ("0x8x8 conv:3", "the input 0x8x8 has a size of 0; every size is at least 1", "0x8x8"),
     ("-3x8x8 conv:3", "-3x8x8 is no shape; every size is at least 1, as in 3x224x224", None),
@@ -560,6 +609,12 @@ SLIPS = [
     ("3x8x8 --kernle 3", "unknown option --kernle of shape; did you mean '--kernel-size'?", None),
     ("3x8x8 --kernel 3", "unknown option --kernel of shape; did you mean '--kernel-size'?", None),
     ("3x8x8 -z", "unknown option -z of shape; convcalc shape --help names all", None),
+    ("3x8x8 --json", "unknown option --json of shape; did you mean '--format json'?", None),
+    ("3x8x8 conv --format md", "--format is md, but must be one of table, plain, tsv, csv, json, jsonl, markdown;"
+                               " did you mean 'markdown'?", None),
+    ("3x8x8 conv --format JSON", "--format is JSON, but must be one of table, plain, tsv, csv, json, jsonl, markdown;"
+                                 " did you mean 'json'?", None),
+    ("3x8x8 -k 3 -o 8", "--output is 8, which looks like channels out, -c 8; of a file of that name, write ./8", None),
     ("3x8x8 --train", "shape has no --train; memory has it", None),
     ("3x8x8 --strict=1 conv", "--strict is on or off and takes no value", None),
     ("3x8x8 conv --batch abc", "--batch is abc, but must be a whole number", None),
@@ -596,6 +651,12 @@ def test_slips(ask, words, sentence, token):
         (["shap", "3x8x8"], "unknown verb shap; did you mean 'shape'?"),
         (["3x8x8", "conv:3"], "a verb comes before 3x8x8: " + ", ".join(VERBS)),
         (["conv:3"], "a verb comes before conv:3: " + ", ".join(VERBS)),
+        (["kinds"], "unknown verb kinds; did you mean 'convcalc help kinds'?"),
+        (["version"], "unknown verb version; did you mean 'convcalc --version'?"),
+        (["-V"], "unknown option -V; did you mean '--version'?"),
+        (["help", "flop"], "there is no help for flop; did you mean 'flops'?"),
+        (["help", "dense:3"], "there is no help for dense; did you mean 'linear'?"),
+        (["help", "lstm"], "there is no help for lstm; it is read in ONNX files only"),
         (["-k", "3"], "unknown option -k; a verb comes first: " + ", ".join(VERBS)),
         ([""], "unknown verb ; convcalc has " + ", ".join(VERBS)),
         (["shape", "3x8x8", ""], "a word of the command line is empty"),
@@ -763,6 +824,16 @@ def test_help_names_every_kind_and_each_argument_of_it(ask):
         assert max(map(len, about.splitlines())) <= 80
     assert ask("help", "nn.AvgPool1d") == ask("help", "avgpool")
     assert ask("help", "cnov") == (2, "", "error: there is no help for cnov; did you mean 'conv'?\n")
+
+
+def test_help_on_expressions(ask):
+    out = ask("help", "expressions")[1]
+    for word in ("repeat", "end", "from:@a", "@a", "input", "Expression"):
+        assert ask("help", word) == (0, out, "")
+    assert max(map(len, out.splitlines())) <= 80
+    words = "conv:64,k7,s2,p3,name=stem @a conv:64 add:@a mul:@a from:@a concat:@a crop:@a repeat:3 relu end"
+    assert all(word.partition(":")[0] in out for word in words.split() if word != "relu")
+    assert ask("shape", "3x224x224", *words.split(), "-q") == (0, "128x112x112\n", "")
 
 
 def test_version(ask):

@@ -32,8 +32,8 @@ Examples:
   convcalc run photo.png -w sobel                        the numbers themselves
 """
 _EPILOG = (
-    "convcalc help VERB shows the options of a verb, convcalc help kinds every kind of layer,"
-    " and convcalc help conv (or another kind) what it takes."
+    "convcalc help VERB shows the options of a verb, convcalc help expressions how layers are written,"
+    " convcalc help kinds every kind of layer, and convcalc help conv (or another kind) what it takes."
 )
 
 
@@ -59,7 +59,7 @@ def _run(arguments: Sequence[str]) -> int:
     verb = arguments[0] if arguments and arguments[0] in VERBS else ""
     try:
         if len(arguments) > 1 and arguments[0] == "help" and arguments[1] not in VERBS:
-            return _print_kinds(arguments[1])
+            return _print_topic(arguments[1])
         command, rest, name = _command(arguments)
         status = command.main(args=list(rest), prog_name=name, standalone_mode=False)
     except ConvcalcError as error:
@@ -104,21 +104,26 @@ def command_of(verb: str) -> VerbCommand:
     return command
 
 
-def _print_kinds(word: str) -> int:
-    """Print what `convcalc help kinds` and `convcalc help conv` ask for."""
-    from convcalc.render.kinds import kind_help, kinds_help
+def _print_topic(word: str) -> int:
+    """Print what `convcalc help kinds`, `convcalc help expressions` and `convcalc help conv` ask for."""
+    from convcalc.render.kinds import topic_help
 
-    for line in kinds_help() if word == "kinds" else kind_help(word):
+    for line in topic_help(word, VERBS):
         print(line)  # noqa: T201  the answer
     return 0
+
+
+_ASKED_OTHERWISE = {"kinds": "help kinds", "layers": "help kinds", "version": "--version"}
 
 
 def _no_verb(word: str) -> ConvcalcError:
     from convcalc.expressions import is_expression, is_input
 
     verbs = ", ".join(VERBS)
-    if is_input(word) or is_expression(word):
+    if is_input(word) or is_expression(word) or os.path.isfile(word):  # noqa: PTH113  pathlib takes long to load
         return ExpressionError(f"a verb comes before {word}: {verbs}", value=word)
+    if word in _ASKED_OTHERWISE:
+        return ExpressionError(f"unknown verb {word}; did you mean 'convcalc {_ASKED_OTHERWISE[word]}'?", value=word)
     meant = did_you_mean(word, VERBS)
     return ExpressionError(f"unknown verb {word}{meant or f'; convcalc has {verbs}'}", value=word)
 

@@ -137,8 +137,9 @@ def check_output_options(question: Question, name: str | None, *, explain: bool,
     Raises `ModelFileError` for an --output that is one of the words, or of these further files.
     """
     if name is not None and name not in FORMATS:
+        meant = OUTPUT_FORMATS.get(f".{name.lower()}", name.lower())
         raise ExpressionError(
-            f"--format is {name}, but must be one of {', '.join(FORMATS)}{did_you_mean(name, FORMATS)}", value=name
+            f"--format is {name}, but must be one of {', '.join(FORMATS)}{did_you_mean(meant, FORMATS)}", value=name
         )
     if question["quiet"] and question["get"] is not None:
         raise ExpressionError("-q and --get both ask for one value; keep one of them")
@@ -149,9 +150,15 @@ def check_output_options(question: Question, name: str | None, *, explain: bool,
     if question["output"] == "":
         raise ExpressionError("--output needs the name of a file", value="")
     if question["output"] is not None:
+        path = question["output"]
+        if path.isdecimal():
+            raise ExpressionError(
+                f"--output is {path}, which looks like channels out, -c {path}; of a file of that name, write ./{path}",
+                value=path,
+            )
         from convcalc.files import refuse_inputs
 
-        refuse_inputs(question["output"], [*question.words, *files])
+        refuse_inputs(path, [*question.words, *files])
     if question["lines"]:
         if question["output"] is not None:
             raise ExpressionError("--lines answers on standard output; it has no --output")
@@ -291,7 +298,9 @@ def _named(content: Any, name: str) -> list[Any]:
 
 def _what_is_there(content: Any, step: str) -> str:
     if isinstance(content, dict):
-        return f"there is {', '.join(content) or 'nothing'}{did_you_mean(step, content)}"
+        inside = [f"{key}.{step}" for key, value in content.items() if isinstance(value, dict) and step in value]
+        meant = f"; did you mean '{inside[0]}'?" if inside else did_you_mean(step, content)
+        return f"there is {', '.join(content) or 'nothing'}{meant}"
     if isinstance(content, list):
         return (
             f"there is 0 to {len(content) - 1}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from convcalc.cli.options import FORMATS
 from convcalc.errors import ConvcalcError, ExpressionError, did_you_mean
 
 _TYPES = {"int": "a whole number", "integer": "a whole number", "float": "a number", "boolean": "true or false"}
@@ -32,10 +34,18 @@ def usage_error(error: Any, verb: str, arguments: Iterable[str], verbs: Mapping[
 
 def _unknown_option(option: str, verb: str, arguments: Iterable[str], verbs: Mapping[str, str]) -> ConvcalcError:
     if not verb:
-        return ExpressionError(f"unknown option {option}; a verb comes first: {', '.join(verbs)}", value=option)
+        first = f"; a verb comes first: {', '.join(verbs)}"
+        meant = "; did you mean '--version'?" if option.lower() in ("-v", "--ver") else first
+        return ExpressionError(f"unknown option {option}{meant}", value=option)
     word = next((argument for argument in arguments if argument.startswith(option)), option)
     if _NEGATIVE.match(word):
         return ExpressionError(f"{word} is no shape; every size is at least 1, as in 3x224x224", value=word)
+    if os.path.exists(word):  # noqa: PTH110  pathlib takes long to load
+        return ExpressionError(f"{word} is read as options; of a file of that name, write ./{word}", value=word)
+    if option.removeprefix("--") in FORMATS:
+        return ExpressionError(
+            f"unknown option {option} of {verb}; did you mean '--format {option[2:]}'?", value=option
+        )
     having = [other for other in verbs if other != verb and option in options_of(other)]
     if having:
         *others, last = having

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from convcalc.errors import ExpressionError, did_you_mean
-from convcalc.expressions import field_names
+from convcalc.expressions import WIRING, field_names, other_name
 from convcalc.layers import LAYERS, Kind, find_kind
 from convcalc.records import REQUIRED, parameters_of
 
@@ -30,6 +31,43 @@ _ONE_RANK = re.compile(r"`[A-Za-z]+` (over (one|two|three) ax|of \(N)")
 """How the docstring begins of a class that is another one for so many axes."""
 
 
+_EXPRESSIONS = """\
+How layers are written, at the prompt and in files.
+
+  3x224x224               the input, first: channels and sizes; 224 or 224x224
+                          are sizes alone, 8x3x224x224 has a batch in front
+  conv:64,k7,s2,p3        a kind, a colon, and arguments with commas between
+  conv:64                 one bare value, first: the main size of the kind
+  k7  k3x5  p1+2  psame   short keys; p1+2 is 1 before and 2 after
+  nobias  depthwise       flags
+  kernel_size=7           PyTorch's names
+  name=stem               a name for the layer; without one it is a number
+  Conv2d(3, 64, 7)        PyTorch's own text, quoted at the prompt
+
+  @a                      names what is there now
+  from:@a                 goes back to it
+  add:@a mul:@a           joins: what is there now, and a
+  concat:@a,@b            the same, by channels
+  crop:@a                 cuts to a's sizes
+  @a.1                    the second output of what made a
+  repeat:3 ... end        three times what stands between
+
+A file holds the same, one or more a line; # begins a comment, and a line
+input 3x224x224 is the input, if the command line has none."""
+
+_WIRING_WORDS = (*WIRING, "input", "expression", "wiring", "@")
+
+
+def topic_help(word: str, verbs: Iterable[str]) -> list[str]:
+    """What `convcalc help WORD` prints. Raises `ExpressionError` for a word that there is no help for."""
+    name = word.lower().partition(":")[0].partition("(")[0]
+    if name == "kinds":
+        return kinds_help()
+    if name == "expressions" or name.rstrip("s") in _WIRING_WORDS or name.startswith("@"):
+        return _EXPRESSIONS.split("\n")
+    return kind_help(name, verbs)
+
+
 def kinds_help() -> list[str]:
     """A line for each kind: its name, its other names, and PyTorch's."""
     lines = ["Every kind of layer, with other names for it and the class that it is."]
@@ -44,12 +82,13 @@ def kinds_help() -> list[str]:
     return [*lines, "", "convcalc help KIND says what one of them takes. PyTorch's own text is read too."]
 
 
-def kind_help(word: str) -> list[str]:
+def kind_help(word: str, verbs: Iterable[str] = ()) -> list[str]:
     """What a kind takes: each field, its default, and the short ways to give it. Raises `ExpressionError` for none."""
     found = find_kind(word)
     if found is None:
-        known = [name for kind in LAYERS.values() for name in kind.names()]
-        meant = did_you_mean(word, known) or "; convcalc help names the verbs, convcalc help kinds every kind of layer"
+        known = [*verbs, *(name for kind in LAYERS.values() for name in kind.names())]
+        meant = other_name(word) or did_you_mean(word, known)
+        meant = meant or "; convcalc help names the verbs, convcalc help kinds every kind of layer"
         raise ExpressionError(f"there is no help for {word}{meant}", value=word)
     kind, rank = found
     cls = kind.layer_class(rank)
