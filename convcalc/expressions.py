@@ -544,8 +544,8 @@ class Program:
         notes: tuple[str, ...] = ()
         if given is not None:
             rank, read = self.read_input(given)
-            if not read.channels_given and usual is not None:
-                read = Input((1, self.read_input(usual)[1].shape[1], *read.shape[2:]), batch_given=False)
+            if not read.channels_given and (channels := self._usual_channels(usual)):
+                read = Input((1, channels, *read.shape[2:]), batch_given=False)
             inputs = {"input": read}
             if not read.channels_given:
                 notes = (ONE_CHANNEL,)
@@ -556,6 +556,14 @@ class Program:
         else:
             raise no_input()
         return self.wired(rank, inputs, notes)
+
+    def _usual_channels(self, usual: tuple[int, ...] | None) -> int | None:
+        """The channels of an input that is sizes alone, where the file's usual one or the first layer says them."""
+        if usual is not None:
+            read = self.read_input(usual)[1]
+            return read.shape[1] if read.channels_given else None
+        channels = self.layers[0].fields.get("in_channels") if self.layers else None
+        return channels if isinstance(channels, int) and channels > 0 else None
 
     def wired(self, rank: int, inputs: Mapping[str, Input], notes: tuple[str, ...]) -> Network:
         """The network on these inputs. Raises the errors of layers and of wiring."""

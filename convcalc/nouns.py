@@ -237,7 +237,7 @@ def _onnx_program(
     """The model of an ONNX file, with the input that may stand beside it. Its reader is loaded only now."""
     tokens = []
     for span in words:
-        if span is place:
+        if span is place and not options:
             continue
         if options or not is_input(span.source.text[span.start : span.end]):
             raise ExpressionError(

@@ -412,6 +412,15 @@ def test_sizes_alone_have_the_channels_of_the_file(ask, folder):
     assert ask("shape", "1x64x64", "net.txt", "--get", "layers.0.input") == (0, "1x64x64\n", "")
 
 
+def test_sizes_alone_have_the_channels_that_the_first_layer_says(ask):
+    assert ask("shape", "64", "Conv2d(3, 8, 3)", "relu", "--get", "layers.0.input") == (0, "3x64x64\n", "")
+    printed = b"Net(\n  (conv): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))\n)\n"
+    assert ask("shape", "-", "--input", "64", "--assume-sequential", "-q", stdin=printed)[1] == "8x62x62\n"
+    status, out, notes = ask("shape", "64", "relu", "Conv2d(1, 8, 3)", "-q")
+    assert (status, out, notes) == (0, "8x62x62\n", "")
+    assert ask("shape", "64", "conv:8", "--get", "layers.0.input")[1] == "1x64x64\n"
+
+
 def test_a_file_that_is_nearly_named(ask, folder):
     (folder / "examples").mkdir()
     (folder / "examples" / "known.txt").write_text(NET)

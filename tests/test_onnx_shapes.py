@@ -22,7 +22,7 @@ from convcalc.constant_folding import FOLDERS, Small, fold
 from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, ShapeError, UnsupportedOpError
 from convcalc.layers import FILE_LAYERS, LAYERS
 from convcalc.layers.base import Cost
-from convcalc.nouns import read_network
+from convcalc.nouns import LayerOptions, read_network
 from convcalc.onnx_file import read_onnx
 
 AGREED = 1509
@@ -570,6 +570,14 @@ def test_words(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Stdin)
     with Stdin.buffer:
         assert shapes(read_network(["-"], input_shape="3x8x8")).answer == (10,)
+
+
+def test_a_layer_by_options_does_not_go_with_a_file(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(flattened().SerializeToString())
+    options = LayerOptions(None, {"kernel_size": ("-k", "3")})
+    with pytest.raises(ConvcalcError, match="an ONNX file stands alone, beside its input"):
+        read_network([str(path)], options=options)
 
 
 @pytest.mark.parametrize(
