@@ -198,7 +198,14 @@ def write_report(
         print_table(report, Console())
         return
     # All of it is made before any of it is printed: what fails prints no half of an answer.
-    for line in list(_lines(question, report, name, explain=explain, refusal=refusal)):
+    lines = list(_lines(question, report, name, explain=explain, refusal=refusal))
+    if name == "table" and explain and sys.stdout.isatty():
+        from shutil import get_terminal_size
+
+        from convcalc.render.explain import wrapped
+
+        lines = [part for line in lines for part in wrapped(line, get_terminal_size().columns)]
+    for line in lines:
         print(line)  # noqa: T201  the answer
 
 

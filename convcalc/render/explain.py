@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from convcalc.analysis.report import Report, Row
@@ -29,6 +30,22 @@ def explanation(report: Report) -> Iterator[str]:
         shapes = " → ".join(shapes_text(shapes, people=True) for shapes in (row.inputs, row.outputs))
         yield f"{row.name}  {row.layer}  {shapes}" if row.inputs else f"{row.name}  {row.layer}"
         yield from _row_lines(row)
+
+
+def wrapped(line: str, width: int) -> list[str]:
+    """A line of an explanation in so many columns; a formula goes on below its beginning.
+
+    >>> wrapped("  output = size + before + after", 24)
+    ['  output = size + before', '             + after']
+    """
+    if len(line) <= width:
+        return [line]
+    start = line.rfind(" = ", 0, width * 2 // 3)
+    indent = start + 5 if start > 0 else len(line) - len(line.lstrip()) + 2
+    # A line ends before its operator, which needs the operator and what follows it to stay together.
+    tied = re.sub(r" ([+−/·]) ", r" \1\0", line)
+    parts = textwrap.wrap(tied, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return [part.replace("\0", " ") for part in parts]
 
 
 def markdown_explanation(report: Report) -> Iterator[str]:
