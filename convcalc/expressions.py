@@ -563,7 +563,7 @@ class Program:
             read = self.read_input(usual)[1]
             return read.shape[1] if read.channels_given else None
         channels = self.layers[0].fields.get("in_channels") if self.layers else None
-        return channels if isinstance(channels, int) and channels > 0 else None
+        return channels if isinstance(channels, int) and channels > 1 else None
 
     def wired(self, rank: int, inputs: Mapping[str, Input], notes: tuple[str, ...]) -> Network:
         """The network on these inputs. Raises the errors of layers and of wiring."""

@@ -42,8 +42,8 @@ def wrapped(line: str, width: int) -> list[str]:
         return [line]
     start = line.rfind(" = ", 0, width * 2 // 3)
     indent = start + 5 if start > 0 else len(line) - len(line.lstrip()) + 2
-    # A line ends before its operator, which needs the operator and what follows it to stay together.
-    tied = re.sub(r" ([+−/·]) ", r" \1\0", line)
+    # A line ends before an operator and not after it, nor after a comma.
+    tied = re.sub("(?<=[+−/·,]) ", "\0", line)
     parts = textwrap.wrap(tied, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
     return [part.replace("\0", " ") for part in parts]
 
