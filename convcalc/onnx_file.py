@@ -643,7 +643,8 @@ class _Reader:
         weights = {key: inputs[place] for key, place in plan.weights.items() if place < len(inputs) and inputs[place]}
         for key, tensor in weights.items():
             if self._is_constant(tensor):
-                self._constant(tensor, scale=not key.startswith("running_"), least=0)
+                learned = not key.startswith("running_") and not self._is_made_up(node.op_type, key, tensor)
+                self._constant(tensor, scale=learned, least=0)
             else:
                 data.append(tensor)
         unlearned = _unlearned(node.op_type, [self._is_constant(tensor) for tensor in inputs])
@@ -743,6 +744,17 @@ class _Reader:
         for name, state in idle.items():
             if takers.get(name, passed) <= passed and not (state and self._holds_more_than_zeros(name)):
                 self.constants[name].parameter = False
+
+    def _is_made_up(self, op: str, key: str, name: str) -> bool:
+        """Whether a norm's scale is ones or its bias zeros, and it bears no module's name.
+
+        Exporters write those for a norm that has neither, and for one of groups, which they put together of others.
+        """
+        if op != "InstanceNormalization" or "." in name.rpartition("/")[2]:
+            return False
+        tensor = self.tensors.get(name)
+        numbers = None if tensor is None or tensor.absent else tensor.numbers()
+        return numbers is not None and set(numbers) == {1.0 if key == "weight" else 0.0}
 
     def _holds_more_than_zeros(self, name: str) -> bool:
         tensor = self.tensors.get(name)

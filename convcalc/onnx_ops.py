@@ -798,10 +798,15 @@ def _scales(call: Call) -> tuple[list[float] | None, list[int] | None]:
     """What Upsample and Resize take their sizes from, wherever their opset has it."""
     if call.op == "Upsample" or call.opset < 11:
         place = 1
-        return (call.values(place, "scales") if call.has(place) else call.numbers("scales")), None
+        return (_factors(call, place) if call.has(place) else call.numbers("scales")), None
     if call.has(3):
         return None, call.whole(3, "sizes")
-    return (call.values(2, "scales") if call.has(2) else None), None
+    return (_factors(call, 2) if call.has(2) else None), None
+
+
+def _factors(call: Call, place: int) -> list[float]:
+    """Scales as they were meant: 5 elements by 2.6 are 13, by the float32 next to 2.6 they would be 12."""
+    return [shortest(scale) for scale in call.values(place, "scales")]
 
 
 def _depth_to_space(call: Call) -> Layer:

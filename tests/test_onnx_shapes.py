@@ -14,6 +14,7 @@ from hypothesis import given, settings, strategies as st
 from onnx import TensorProto, helper
 from onnx_models import initializer, integers, model, resnet50
 
+from convcalc import onnx_file
 from convcalc.analysis.costs import costs
 from convcalc.analysis.memory import memory
 from convcalc.analysis.receptive_field import receptive_fields
@@ -145,6 +146,13 @@ def test_an_initial_state_is_a_parameter_where_it_is_learned(value, params):
     weights = [initializer("wi", 1, 128, 8), initializer("wh", 1, 128, 32), initializer("state", 1, 1, 32, value=value)]
     report = costs(read(chain(*nodes, inputs={"x": [5, 3, 8]}, weights=weights)))
     assert report.totals["params"] == 128 * 40 + params
+
+
+@pytest.mark.parametrize(("scale", "value", "params"), [("s", 1.0, 0), ("s", 0.5, 8), ("norm.weight", 1.0, 8)])
+def test_a_norms_scale_that_an_exporter_made_up_is_no_parameter(scale, value, params):
+    weights = [initializer(scale, 8, value=value), initializer("b", 8, value=0.0)]
+    made = chain(op("InstanceNormalization", f"x {scale} b"), inputs={"x": [1, 8, 4, 4]}, weights=weights)
+    assert costs(read(made)).totals["params"] == params
 
 
 # --- where others are wrong -----------------------------------------------------------------------------------------
@@ -413,7 +421,8 @@ def test_no_receptive_field_without_inputs(outputs):
         receptive_fields(read(model(nodes, {}, dict.fromkeys(outputs), value_infos=told)))
 
 
-def test_functions_that_grow_without_end():
+def test_functions_that_grow_without_end(monkeypatch):
+    monkeypatch.setattr(onnx_file, "MOST_NODES", 1000)
     functions = []
     for depth in range(40):
         calls = [op(f"f{depth + 1}", "a", "m", domain="local"), op(f"f{depth + 1}", "m", "b", domain="local")]
