@@ -58,14 +58,20 @@ GivenShapes = Mapping[str, Shape]
 
 
 def read_onnx(
-    source: FileName | bytes, name: str = "", *, given: GivenShapes | None = None, batch: int | None = None
+    source: FileName | bytes,
+    name: str = "",
+    *,
+    given: GivenShapes | None = None,
+    batch: int | None = None,
+    path: FileName | None = None,
 ) -> Network:
     """The network in an ONNX file.
 
-    `given` are the shapes of inputs whose sizes the file leaves open, `batch` is the first axis of all. Raises
+    `given` are the shapes of inputs whose sizes the file leaves open, `batch` is the first axis of all; `path` is
+    where bytes belong: beside it are weights that are in files of their own. Raises
     `ModelFileError` for what is wrong with the file, `ShapeError` for sizes that stay open or do not fit.
     """
-    return _Reader(read_model(source, name), given or {}, batch).network()
+    return _Reader(read_model(source, name, path), given or {}, batch).network()
 
 
 class OnnxModel(Program):

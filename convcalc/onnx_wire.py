@@ -891,9 +891,12 @@ def open_file(path: FileName, name: str) -> WireFile:
     return WireFile(file, name, path, status.st_size)
 
 
-def read_model(source: FileName | bytes, name: str = "") -> Model:
-    """The model in a file, or in bytes that were read. Raises `ModelFileError` for what is no ONNX file."""
-    file = WireFile(source, name) if isinstance(source, bytes) else open_file(source, name or str(source))
+def read_model(source: FileName | bytes, name: str = "", path: FileName | None = None) -> Model:
+    """The model in a file, or in bytes that were read. Raises `ModelFileError` for what is no ONNX file.
+
+    `path` is where bytes belong: beside it are weights that are in files of their own.
+    """
+    file = WireFile(source, name, path) if isinstance(source, bytes) else open_file(source, name or str(source))
     if not file.size:
         raise ModelFileError(f"{file.name} is empty")
     refuse_foreign(file.window(0)[0][:LONGEST_START], file.name)

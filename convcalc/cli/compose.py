@@ -80,10 +80,10 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         raise ExpressionError(f"-o {path} is for a merged ONNX file; give the file to merge", value=path)
 
     def analysis(network: Network) -> Report:
-        if model is not None and given is None and split is None and not (explain or verify):
+        if model is not None and given is None and split is None and not explain:
             from convcalc.composition.models import merge_model
 
-            return merge_model(Path(model), model, network, target, always=always)
+            return merge_model(Path(model), model, network, target, always=always, verify=verify, seed=seed)
         if split is not None:
             from convcalc.composition.splitting import split as split_layer
 

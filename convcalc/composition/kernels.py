@@ -161,3 +161,30 @@ def side_by_side(branches: Sequence[Map], axes: Sequence[Composed], groups: int,
     if concat:
         return np.concatenate(weights), np.concatenate(biases) if biased else None
     return sum(weights[1:], weights[0]), sum(biases[1:], biases[0]) if biased else None
+
+
+def matrices_in_a_row(before: Array, shift: Array | None, weight: Array, bias: Array | None) -> Kernel:
+    """Two matrices as one. Of a diagonal there are only the numbers on it."""
+    if weight.ndim == before.ndim == 1:
+        result = weight * before
+    elif weight.ndim == 1:
+        result = weight[:, None] * before
+    else:
+        result = weight * before if before.ndim == 1 else weight @ before
+    if shift is None:
+        return result, bias
+    passed = weight * shift if weight.ndim == 1 else weight @ shift
+    return result, passed if bias is None else passed + bias
+
+
+def rows_together(products: Sequence[Callable[[Given], Kernel]], concat: bool, given: Given) -> Kernel:
+    """Matrices of branches, added or one below the other."""
+    import numpy as np
+
+    found = [product(given) for product in products]
+    weights = [np.diag(weight) if weight.ndim == 1 else weight for weight, _ in found]
+    biases = [np.zeros(len(weight)) if bias is None else bias for weight, (_, bias) in zip(weights, found, strict=True)]
+    biased = any(bias is not None for _, bias in found)
+    if concat:
+        return np.concatenate(weights), np.concatenate(biases) if biased else None
+    return sum(weights[1:], weights[0]), sum(biases[1:], biases[0]) if biased else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import gcd
@@ -12,13 +12,24 @@ from convcalc import formulas as F
 from convcalc.analysis.fields import Window
 from convcalc.analysis.shapes import Resolved
 from convcalc.composition.geometry import START, Composed, aligned, followed
-from convcalc.composition.kernels import filled, flipped, flipped_some, in_a_row, side_by_side, state, swapped
+from convcalc.composition.kernels import (
+    filled,
+    flipped,
+    flipped_some,
+    in_a_row,
+    matrices_in_a_row,
+    rows_together,
+    side_by_side,
+    state,
+    swapped,
+)
 from convcalc.composition.parameters import complete
-from convcalc.composition.pieces import TRANSPARENT, Piece
+from convcalc.composition.pieces import TRANSPARENT, VIEWS, Piece, Product
 from convcalc.errors import UnsupportedOpError
 from convcalc.layers.base import Layer, Pairs, Shape, axis_name
 from convcalc.layers.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from convcalc.layers.linear import Linear
+from convcalc.network import Constant
 from convcalc.records import dataclass
 from convcalc.tracing import product
 
@@ -59,6 +70,16 @@ class Map:
     def rank(self) -> int:
         """The spatial axes."""
         return len(self.axes)
+
+    @property
+    def is_themselves(self) -> bool:
+        """Whether there is nothing to merge: the layers themselves are what makes the tensor."""
+        return self.count < 2 and not self.joins
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether each channel is scaled and shifted, and nothing else."""
+        return self.groups == self.channels[0] == self.channels[1] and _pointwise(self)
 
     def handed_on(self, item: Resolved) -> Map:
         """The same, through a layer that does nothing."""
@@ -113,7 +134,8 @@ class Map:
 class Matrix:
     """Linear layers as one matrix product, after a flatten of the source or of what a `base` makes of it.
 
-    `features` are those that come out; `product` is None before the first matrix.
+    `features` are those that come out; `product` is None before the first matrix, and a `diagonal` one's numbers as
+    long as each feature is scaled by itself.
     """
 
     source: str
@@ -126,6 +148,12 @@ class Matrix:
     count: int = 0
     bias: bool = False
     joins: int = 0
+    diagonal: bool = False
+
+    @property
+    def is_themselves(self) -> bool:
+        """Whether there is nothing to merge: one layer, or scales and shifts that a matrix would only make large."""
+        return self.diagonal or (self.count < 2 and not self.joins)
 
     def handed_on(self, item: Resolved) -> Matrix:
         """The same, through a layer that does nothing."""
@@ -248,11 +276,11 @@ def _border(first: Map, then: Piece, windows: Sequence[Window], borders: Pairs, 
     return tuple(result)
 
 
-def summed(found: Sequence[Map | Matrix], item: Resolved) -> Map:
+def summed(found: Sequence[Map | Matrix], item: Resolved) -> Map | Matrix:
     """Maps side by side, added or their channels joined, as one. Raises `UnsupportedOpError` with the reason."""
     branches = [branch for branch in found if isinstance(branch, Map)]
-    if len(branches) < len(found):
-        raise UnsupportedOpError("its branches have no axes")
+    if len(branches) < len(found) or (item.inputs and len(item.inputs[0]) == 2):
+        return _matrices_together(found, item)
     if len({branch.source for branch in branches}) > 1:
         raise UnsupportedOpError("its branches do not begin at the same tensor")
     if item.layer.kind == "mul":
@@ -303,34 +331,73 @@ def summed(found: Sequence[Map | Matrix], item: Resolved) -> Map:
 
 def flattened(first: Map | Matrix, source: str, item: Resolved) -> Matrix | None:
     """What a flatten of all axes but the batch begins; None for another flatten."""
-    layer: Any = item.layer
     gone = item.outputs[0]
-    if layer.kind != "flatten" or len(gone) != 2 or isinstance(first, Matrix):
+    if (
+        item.layer.kind not in VIEWS
+        or gone != (item.inputs[0][0], product(item.inputs[0][1:]))
+        or isinstance(first, Matrix)
+    ):
         return None
-    return Matrix(source, first, item, gone[1], 0, nodes=(*first.nodes, item), count=first.count, joins=first.joins)
+    return Matrix(source, first, item, gone[1], 0, nodes=(*first.nodes, item), count=first.count, joins=first.joins,
+                  bias=first.bias)  # fmt: skip
 
 
-def matrix_product(first: Matrix, own: Callable[[Given], Kernel], shape: Shape, given: Given) -> Kernel:
-    """The matrix of everything to here: what batch norm gives is a diagonal, which scales the rows."""
-    import numpy as np
+def multiplied(first: Matrix, then: Product, item: Resolved, shape: Shape, constants: Mapping[str, Constant]) -> Matrix:
+    """A matrix and a product after it as one; `shape` is the source's."""
+    came = int(product(shape[1:])) if first.base is not None else first.came
+    untouched = first.diagonal if first.product else not (first.base and first.base.count)
+    return replace(first, features=then.features, came=came, bias=first.bias or then.bias, count=first.count + 1,
+                   nodes=(*first.nodes, item), diagonal=then.diagonal and untouched,
+                   product=partial(_matrix_product, first, then.weights, shape, constants))  # fmt: skip
 
+
+def _matrices_together(found: Sequence[Map | Matrix], item: Resolved) -> Matrix:
+    """Matrices side by side, added or joined, as one. Raises `UnsupportedOpError` with the reason."""
+    branches = [_as_matrix(each) for each in found]
+    if len({(each.source, each.flatten and each.flatten.node.name) for each in branches}) > 1:
+        raise UnsupportedOpError("its branches do not begin at the same tensor")
+    concat = item.layer.kind == "concat"
+    if item.layer.kind not in ("add", "concat") or len(item.outputs[0]) != 2:
+        raise UnsupportedOpError("its branches are neither added nor joined")
+    features = [each.features for each in branches]
+    if not concat and len(set(features)) > 1:
+        raise UnsupportedOpError("one of its branches is repeated")
+    nodes = {each.node.name: each for branch in branches for each in branch.nodes}
+    products = [each.product for each in branches if each.product]
+    return replace(branches[0], features=sum(features) if concat else features[0], nodes=(*nodes.values(), item),
+                   came=max(each.came for each in branches), joins=1,
+                   count=len([each for each in nodes.values() if each.layer.kind not in TRANSPARENT]),
+                   bias=any(each.bias for each in branches), diagonal=False,
+                   product=partial(rows_together, products, concat))  # fmt: skip
+
+
+def _as_matrix(found: Map | Matrix) -> Matrix:
+    if isinstance(found, Map):
+        if found.count:
+            raise UnsupportedOpError("its branches have no axes")
+        features = found.channels[1]
+        return Matrix(found.source, None, None, features, features, partial(filled, (features,), 1.0), found.nodes,
+                      diagonal=True)  # fmt: skip
+    if found.product is None:
+        raise UnsupportedOpError("one of its branches is flattened and nothing else")
+    return found
+
+
+def _matrix_product(
+    first: Matrix, own: Callable[[Given], Kernel], shape: Shape, constants: Mapping[str, Constant], given: Given
+) -> Kernel:
+    """The matrix of everything to here; where only a diagonal is known of one, its numbers alone."""
     weight, bias = own(given)
     if first.product is not None:
         before, shift = first.product(given)
     elif first.base is not None and first.base.count:
-        before, shift = _matrix_of(first.base, shape, given)
+        before, shift = _matrix_of(first.base, shape, constants, given)
     else:
         return weight, bias
-    if weight.ndim == 1:
-        result, passed = weight[:, None] * before, None if shift is None else weight * shift
-    else:
-        result, passed = weight @ before, None if shift is None else weight @ shift
-    if passed is not None:
-        bias = passed if bias is None else np.asarray(bias) + passed
-    return result, bias
+    return matrices_in_a_row(before, shift, weight, bias)
 
 
-def _matrix_of(base: Map, shape: Shape, given: Given) -> Kernel:
+def _matrix_of(base: Map, shape: Shape, constants: Mapping[str, Constant], given: Given) -> Kernel:
     """The matrix of the layers themselves, padding between them included, from what they make of each unit."""
     import numpy as np
 
@@ -342,9 +409,11 @@ def _matrix_of(base: Map, shape: Shape, given: Given) -> Kernel:
     need_memory(count * (out + 2 * count), "the matrix of the layers before a linear one")
 
     weights_by_name = {item.node.name: complete(item, given) for item in base.nodes}
+    taken = {name for item in base.nodes for name in item.node.inputs if name in constants}
+    held = {name: np.asarray(constants[name].array(), np.float64) for name in taken}
 
     def through(x: Array) -> Array:
-        tensors = {base.source: x}
+        tensors = {**held, base.source: x}
         for item in base.nodes:
             weights = weights_by_name[item.node.name]
             inputs = tuple(tensors[name] for name in item.node.inputs)

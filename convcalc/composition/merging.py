@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convcalc.analysis.report import Value
 from convcalc.analysis.shapes import Resolved, label
 from convcalc.composition.geometry import Link
-from convcalc.composition.maps import Map, Matrix, flattened, joined, matrix_product, start, summed
-from convcalc.composition.parameters import linear_weights, norm_parameters
-from convcalc.composition.pieces import TRANSPARENT, constant_piece, piece_of
+from convcalc.composition.maps import Map, Matrix, flattened, joined, multiplied, start, summed
+from convcalc.composition.pieces import TRANSPARENT, VIEWS, piece_of, product_of
 from convcalc.errors import ShapeError, UnsupportedOpError
 from convcalc.expressions import expression_of
 from convcalc.layers.base import Cost, Layer, Pairs, Shape
@@ -35,7 +33,7 @@ class Made:
     """A layer of the merged network: one for the layers `merged`, or one that stays as it is (`kept`).
 
     `weights` and `macs` are the layer's, `was` those of the layers before. `border` are the outputs (before and after,
-    per axis) that may differ, at most.
+    per axis) that may differ, at most. `shape` is that of the tensor that the merged layers take, if it is known.
     """
 
     node: Node
@@ -46,6 +44,7 @@ class Made:
     macs: Value
     was: tuple[Value, Value]
     output: str
+    shape: Shape = ()
 
     @property
     def merges(self) -> bool:
@@ -56,7 +55,7 @@ class Made:
     def merged(self) -> list[Resolved]:
         """The layers that it stands for, without those that hand on."""
         nodes = () if self.map is None else self.map.nodes
-        return [item for item in nodes if item.layer.kind not in (*TRANSPARENT, "flatten")]
+        return [item for item in nodes if item.layer.kind not in (*TRANSPARENT, *VIEWS)]
 
     @property
     def expression(self) -> str:
@@ -79,7 +78,8 @@ class Merger:
 
     `grids` gives for a tensor how many of its positions there are for each output of the network, where the input is
     left open. `constants` are tensors that layers take without computing them. `pays` merges only what makes the
-    network cheaper, `exact` only what changes no output, and of linear layers only those that are `allowed`.
+    network cheaper, `exact` only what changes no output. `refused` says of a layer why it is left as it is ("" for one
+    that is nothing to merge), and None if it may merge.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class Merger:
         constants: Mapping[str, Constant] | None = None,
         pays: bool = False,
         exact: bool = False,
-        allowed: Callable[[Resolved], bool] | None = None,
+        refused: Callable[[Resolved], str | None] | None = None,
     ) -> None:
         self.links = links
-        self.allowed = allowed
+        self.refused = refused
         self.sources = sources
         self.outputs = outputs
         self.shapes = shapes
@@ -111,6 +111,7 @@ class Merger:
                 self.uses[name] = self.uses.get(name, 0) + 1
         self.stays: set[str] = set()
         self.stops: dict[str, str] = {}
+        self.left: dict[str, str] = {}
         self.maps: dict[str, Map | Matrix] = {}
         self.made: list[Made] = []
         self.names: dict[str, str] = {}
@@ -157,7 +158,10 @@ class Merger:
         item = link.item
         node = item.node
         here = [self.maps[name] for name in node.inputs if name in self.maps]
-        if not here or len(node.outputs) != 1 or (self.allowed is not None and not self.allowed(item)):
+        reason = None if self.refused is None else self.refused(item)
+        if reason is not None:
+            self.left[node.name] = reason
+        if not here or len(node.outputs) != 1 or reason is not None:
             return None
         data = next(name for name in node.inputs if name in self.maps)
         if item.layer.kind in TRANSPARENT:
@@ -197,37 +201,17 @@ class Merger:
         kind = item.layer.kind
         if isinstance(first, Matrix):
             return self._through_matrix(first, item)
-        constant = next((self.constants[name] for name in item.node.inputs if name in self.constants), None)
-        if kind in ("add", "mul") and constant is not None and link.axes is not None:
-            piece = constant_piece(link, constant, link.rank)
-            return None if piece is None else joined(first, piece, item)
-        if kind == "flatten" and item.inputs:
+        if kind in VIEWS and item.inputs:
             return flattened(first, first.source, item)
-        if kind == "linear" and item.inputs and not first.nodes:
-            matrix = Matrix(first.source, None, None, item.inputs[0][-1], item.inputs[0][-1])
-            return self._through_matrix(matrix, item)
-        piece = piece_of(link)
+        if item.inputs and not first.count and not first.joins and (kind == "linear" or len(item.outputs[0]) == 2):
+            features = self.shapes[first.source][-1]
+            return self._through_matrix(Matrix(first.source, None, None, features, features, nodes=first.nodes), item)
+        piece = piece_of(link, self.constants)
         return None if piece is None else joined(first, piece, item)
 
     def _through_matrix(self, first: Matrix, item: Resolved) -> Matrix | None:
-        layer: Any = item.layer
-        if layer.kind == "linear":
-            own = partial(linear_weights, item)
-            features, bias = layer.bound[1], layer.bias
-        elif (
-            layer.kind == "batchnorm"
-            and first.product is not None
-            and len(item.inputs[0]) == 2
-            and (layer.track_running_stats)
-        ):
-            own = partial(norm_parameters, item, first.features)
-            features, bias = first.features, True
-        else:
-            return None
-        came = product(self.shapes[first.source][1:]) if first.base is not None else first.came
-        return replace(first, features=features, came=came, bias=first.bias or bias, count=first.count + 1,
-                       nodes=(*first.nodes, item),
-                       product=partial(matrix_product, first, own, self.shapes[first.source]))  # fmt: skip
+        found = product_of(item, first.features, self.constants)
+        return None if found is None else multiplied(first, found, item, self.shapes[first.source], self.constants)
 
     def macs_of(self, item: Resolved) -> Value:
         """The MACs of a layer as it is; where the input is left open, those of one output position of the network."""
@@ -247,8 +231,12 @@ class Merger:
             return found
         raise UnsupportedOpError("merging it would cost more than it saves")
 
+    def _is_themselves(self, found: Map | Matrix) -> bool:
+        """Whether the layers stay as they are: one alone, or scales and shifts, which no convolution makes cheaper."""
+        return found.is_themselves or (self.pays and isinstance(found, Map) and found.diagonal)
+
     def _spent(self, found: Map | Matrix) -> Cost:
-        if found.count < 2 and not found.joins:
+        if self._is_themselves(found):
             return sum((self.costs[item.node.name] for item in found.nodes), Cost())
         if isinstance(found, Matrix) and found.product is None:
             return Cost() if found.base is None else self._spent(found.base)
@@ -272,7 +260,7 @@ class Merger:
             self._need(_before(found))
             for item in found.nodes[found.nodes.index(found.flatten) :] if found.flatten else ():
                 self._keep(item)
-        elif found.count < 2 and not found.joins:
+        elif self._is_themselves(found):
             for item in found.nodes:
                 self._keep(item)
         else:
@@ -327,7 +315,8 @@ class Merger:
         names = tensor_names(name, layer)
         self.names.update(zip(outputs, names, strict=True))
         node = Node(name, layer, inputs, names)
-        self.made.append(Made(node, kept, found, border, weights, macs, was, outputs[0]))
+        shape = () if found is None else self.shapes.get(found.source, ())
+        self.made.append(Made(node, kept, found, border, weights, macs, was, outputs[0], shape))
         return names[0]
 
 

@@ -38,9 +38,10 @@ def own_weights(link: Link, given: Given) -> Kernel:
     return (swapped(weight, layer.bound[2]) if layer.kind == "convt" else weight), bias
 
 
-def norm_weights(link: Link, given: Given) -> Kernel:
-    scale, shift = norm_parameters(link.item, link.channels, given)
-    return scale.reshape(-1, 1, *(1,) * link.rank), shift
+def as_pointwise(affine: Callable[[Given], Kernel], rank: int, given: Given) -> Kernel:
+    """A number for each channel as kernels of one element."""
+    scale, shift = affine(given)
+    return scale.reshape(-1, 1, *(1,) * rank), shift
 
 
 def norm_parameters(item: Resolved, count: int, given: Given) -> Kernel:
@@ -65,12 +66,45 @@ def norm_parameters(item: Resolved, count: int, given: Given) -> Kernel:
     return scale, shift_of(np.zeros(count) if bias is None else bias, mean, scale)
 
 
-def constant_weights(constant: Constant, channels: int, rank: int, adds: bool, given: Given) -> Kernel:
+def constant_values(constant: Constant, count: int) -> Array:
+    """A constant of the model in float64, one number a channel. Raises `ShapeError` for one that is not finite."""
     import numpy as np
 
-    values = np.broadcast_to(np.asarray(constant.array(), np.float64).reshape(-1), (channels,)).copy()
-    shape = (channels, 1, *(1,) * rank)
-    return (np.ones(shape), values) if adds else (values.reshape(shape), None)
+    values = np.asarray(constant.array(), np.float64).reshape(-1)
+    if not np.isfinite(values).all():
+        raise ShapeError("the constant holds NaN or infinity, and merging would spread it")
+    return np.broadcast_to(values, (count,)).copy()
+
+
+def constant_weights(operation: str, constant: Constant | None, channels: int, first: bool, given: Given) -> Kernel:
+    """What arithmetic with a constant multiplies each channel by, and what it adds; `first` says that it is c - x.
+
+    Without a constant the sign is turned.
+    """
+    import numpy as np
+
+    ones = np.ones(channels)
+    if constant is None:
+        return -ones, None
+    values = constant_values(constant, channels)
+    if operation in ("mul", "div"):
+        return values if operation == "mul" else 1 / values, None
+    if operation == "sub":
+        return (-ones, values) if first else (ones, -values)
+    return ones, values
+
+
+def product_weights(layer: Any, matrix: Constant, rest: Sequence[Constant], features: int, given: Given) -> Kernel:
+    """The matrix (features out, features in) that a product with a constant is, and what it adds."""
+    import numpy as np
+
+    weight = np.asarray(matrix.array(), np.float64)
+    if not np.isfinite(weight).all():
+        raise ShapeError("the matrix holds NaN or infinity, and merging would spread it")
+    if layer.kind == "matmul":
+        return weight.T, None
+    weight = layer.alpha * (weight if layer.transb else weight.T)
+    return weight, layer.beta * constant_values(rest[0], features) if rest else None
 
 
 def linear_weights(item: Resolved, given: Given) -> Kernel:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from convcalc.analysis.fields import Window
+from convcalc.analysis.shapes import Resolved
 from convcalc.composition.geometry import Link
 from convcalc.composition.kernels import filled
-from convcalc.composition.parameters import constant_weights, norm_weights, own_weights
+from convcalc.composition.parameters import (
+    as_pointwise,
+    constant_values,
+    constant_weights,
+    linear_weights,
+    norm_parameters,
+    own_weights,
+    product_weights,
+)
+from convcalc.errors import UnsupportedOpError
 from convcalc.layers.base import Pairs
 from convcalc.network import Constant
 from convcalc.records import dataclass
@@ -22,6 +32,8 @@ if TYPE_CHECKING:
 
 TRANSPARENT = ("dropout", "alphadropout", "featurealphadropout", "identity")
 """Kinds that at inference give back what came in."""
+VIEWS = ("flatten", "reshape", "shaped")
+"""Kinds that may make features of what came in."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +59,15 @@ class Piece:
         return tuple((window.before, window.after) for window in self.windows)
 
 
-def piece_of(link: Link) -> Piece | None:
+def piece_of(link: Link, constants: Mapping[str, Constant]) -> Piece | None:
     """The convolution that a layer is; None for a layer that is none."""
-    rule = _PIECES.get(link.item.layer.kind)
-    if rule is None or link.axes is None or not all(isinstance(axis, Window) for axis in link.axes):
+    if link.axes is None or not all(isinstance(axis, Window) for axis in link.axes):
         return None
-    return rule(link, link.item.layer)
+    rule = _PIECES.get(link.item.layer.kind)
+    if rule is not None:
+        return rule(link, link.item.layer)
+    affine = affine_of(link.item, link.channels, link.rank, constants)
+    return None if affine is None else affine.piece(link)
 
 
 def _windows(link: Link) -> tuple[Window, ...]:
@@ -104,14 +119,6 @@ def _copies_piece(link: Link, layer: Any) -> Piece | None:
     return replace(_per_channel(link, windows, _none(link), 1.0), even=True)
 
 
-def _norm_piece(link: Link, layer: Any) -> Piece | None:
-    """Batch norm at inference scales and moves each channel."""
-    if not layer.track_running_stats:
-        return None
-    plain = (Window(),) * link.rank
-    return Piece(plain, (link.channels,) * 2, link.channels, True, "zeros", _none(link), partial(norm_weights, link))
-
-
 def _pad_piece(link: Link, layer: Any) -> Piece | None:
     """Zeros around the input are the padding of a convolution that copies."""
     if layer.mode != "constant" or layer.value or min(map(min, layer.padding)) < 0:
@@ -132,19 +139,98 @@ _PIECES: dict[str, Callable[[Link, Any], Piece | None]] = {
     "avgpool": _average_piece,
     **dict.fromkeys(("adaptiveavgpool", "globalavgpool"), _mean_piece),
     **dict.fromkeys(("upsample", "upsamplingnearest"), _copies_piece),
-    **dict.fromkeys(("batchnorm", "syncbatchnorm"), _norm_piece),
     **dict.fromkeys(("pad", "constantpad", "zeropad"), _pad_piece),
 }
-"""The kinds that are convolutions, and which one."""
+"""The kinds that are convolutions, and which one; what only scales and shifts is found by `affine_of`."""
 
 
-def constant_piece(link: Link, constant: Constant, rank: int) -> Piece | None:
-    """A constant that is multiplied or added: a number, or one a channel."""
-    shape = (1,) * (rank + 2 - len(constant.shape)) + tuple(constant.shape)
-    if len(shape) != rank + 2 or set(shape) - {1} - {shape[1]} or shape[0] != 1 or set(shape[2:]) != {1}:
+# --- scales, shifts, matrices ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """A layer that multiplies each channel by a number and adds one, if it `shifts`; `weights` gives both."""
+
+    channels: int
+    shifts: bool
+    weights: Callable[[Given], Kernel]
+
+    def piece(self, link: Link) -> Piece:
+        """The same as a convolution of one element."""
+        return Piece((Window(),) * link.rank, (self.channels,) * 2, self.channels, self.shifts, "zeros", _none(link),
+                     partial(as_pointwise, self.weights, link.rank))  # fmt: skip
+
+    def product(self) -> Product:
+        """The same as a matrix, which is a diagonal."""
+        return Product(self.channels, self.shifts, self.weights, diagonal=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A layer that multiplies features by a matrix: how many come out, and the matrix, of a diagonal one the numbers on
+    it.
+    """
+
+    features: int
+    bias: bool
+    weights: Callable[[Given], Kernel]
+    diagonal: bool = False
+
+
+def affine_of(item: Resolved, channels: int, rank: int, constants: Mapping[str, Constant]) -> Affine | None:
+    """What a layer multiplies each channel by and adds: batch norm, or arithmetic with a constant of the model.
+
+    None for a layer that is nothing of this. Raises `UnsupportedOpError` for a division by 0.
+    """
+    layer: Any = item.layer
+    if layer.kind in ("batchnorm", "syncbatchnorm"):
+        return Affine(channels, True, partial(norm_parameters, item, channels)) if layer.track_running_stats else None
+    operation = getattr(layer, "function", layer.kind)
+    if operation == "neg":
+        return Affine(channels, False, partial(constant_weights, "neg", None, channels, False))
+    constant = _by_channel(item, channels, rank, constants)
+    first = item.node.inputs[0] in constants
+    if operation not in ("add", "mul", "sub", "div") or constant is None or (operation == "div" and first):
         return None
-    if shape[1] not in (1, link.channels) or constant.dtype not in ("float32", "float64", "float16"):
+    if operation == "div" and not constant_values(constant, channels).all():
+        raise UnsupportedOpError("it divides by 0")
+    return Affine(
+        channels, operation in ("add", "sub"), partial(constant_weights, operation, constant, channels, first)
+    )
+
+
+def _by_channel(item: Resolved, channels: int, rank: int, constants: Mapping[str, Constant]) -> Constant | None:
+    """The one other thing that a layer takes, if it is a number or one a channel."""
+    known = [constants[name] for name in item.node.inputs if name in constants]
+    if len(known) != 1 or len(item.node.inputs) != 2 or known[0].dtype not in ("float32", "float64", "float16"):
         return None
-    adds = link.item.layer.kind == "add"
-    return Piece((Window(),) * rank, (link.channels,) * 2, link.channels, adds, "zeros", _none(link),
-                 partial(constant_weights, constant, link.channels, rank, adds))  # fmt: skip
+    shape = (1,) * (rank + 2 - len(known[0].shape)) + tuple(known[0].shape)
+    fits = len(shape) == rank + 2 and shape[0] == 1 and shape[1] in (1, channels) and not {*shape[2:]} - {1}
+    return known[0] if fits else None
+
+
+def product_of(item: Resolved, features: int, constants: Mapping[str, Constant]) -> Product | None:
+    """The matrix product that a layer is on features; None for a layer that is none."""
+    layer: Any = item.layer
+    if layer.kind == "linear":
+        return Product(layer.bound[1], layer.bias, partial(linear_weights, item))
+    if len(item.outputs[0]) != 2:
+        return None
+    if layer.kind in ("matmul", "gemm"):
+        return _constant_product(item, layer, constants)
+    affine = affine_of(item, features, 0, constants)
+    return None if affine is None else affine.product()
+
+
+def _constant_product(item: Resolved, layer: Any, constants: Mapping[str, Constant]) -> Product | None:
+    """A product with a matrix of the model: x·W, or alpha·x·W + beta·b."""
+    data, *known = item.node.inputs
+    held = [constants.get(name) for name in known]
+    if data in constants or None in held or len(item.inputs[0]) != 2 or getattr(layer, "transa", False):
+        return None
+    matrix, *rest = [constant for constant in held if constant is not None]
+    features = item.outputs[0][-1]
+    if len(matrix.shape) != 2 or any(product(each.shape) not in (1, features) or each.shape[:-1] not in ((), (1,))
+                                     for each in rest):  # fmt: skip
+        return None
+    return Product(features, bool(rest), partial(product_weights, layer, matrix, rest, features))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import sqrt
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from convcalc.analysis.report import Diagnostic, Value
 from convcalc.composition.geometry import Link, source_of
 from convcalc.composition.merging import Made
 from convcalc.composition.parameters import own_arrays
-from convcalc.executor.run import run
-from convcalc.layers.base import Pairs, axis_name
+from convcalc.executor.run import Prepared, prepare, run, steps
+from convcalc.layers.base import Pairs, Shape, axis_name
 from convcalc.network import Input, Network
+from convcalc.onnx_file import read_onnx
 from convcalc.records import replace
 from convcalc.tracing import product
 
@@ -23,6 +25,8 @@ Array = NDArray[Any]
 
 TOLERANCE = 1e-9
 """What float64 may lose, as a part of the largest output."""
+_ROUNDINGS = 1e4
+"""Steps of a model's type that its layers, one after the other, may lose of the largest output."""
 _LEAST_SIZE = 16
 _LEAST_INSIDE = 4
 """Outputs between the borders, where the size of the input is free."""
@@ -78,6 +82,50 @@ def verified(
             Diagnostic("warning", "inside, both differ by more than rounding: the weights' sizes lie too far apart")
         )
     return totals, found
+
+
+def models_apart(
+    network: Network, content: bytes, name: str, path: Path, seed: int
+) -> tuple[dict[str, Value], list[Diagnostic]]:
+    """How far a model's outputs are from those of the model that was made of it, at most, and what to say of it.
+
+    `content` are the bytes of the new model; beside `path` are the files with weights that both take.
+    """
+    shapes = {name: given.shape for name, given in network.inputs.items()}
+    after = read_onnx(content, name, given=shapes, path=path)
+    random = np.random.default_rng(seed)
+    inputs = {name: _random_input(random, shape, network.dtypes.get(name, "float32")) for name, shape in shapes.items()}
+    before, now = (_as_written(prepare(each, inputs)) for each in (network, after))
+    worst, notes = 0.0, []
+    for output, array in before.items():
+        one, other = (np.asarray(each, np.float64) for each in (array, now[output]))
+        scale = float(np.abs(one).max(initial=0))
+        apart = float(np.abs(other - one).max(initial=0))
+        worst = max(worst, apart)
+        least = np.finfo(array.dtype).eps if array.dtype.kind == "f" else 0.0
+        which = f" ({output})" if len(before) > 1 else ""
+        said = f"on random numbers (seed {seed}), both models differ by at most {apart:.2g}{which}"
+        notes.append(Diagnostic("note", f"{said}; the largest output is {scale:.2g}"))
+        if not apart <= _ROUNDINGS * float(least) * scale:
+            notes.append(Diagnostic("warning", f"both models differ by more than rounding{which}"))
+    return {"difference_inside": worst}, notes
+
+
+def _as_written(prepared: Prepared) -> dict[str, Array]:
+    """The outputs, every layer by itself: the executor too folds batch norm, but here that is what is to be proved."""
+    found = {**prepared.constants, **prepared.inputs}
+    wanted = {name: found[name] for name in prepared.network.outputs if name in found}
+    for items, _, outputs in steps(prepared, prepared.inputs):
+        pairs = zip(items[-1].node.outputs, outputs, strict=True)
+        wanted.update(pair for pair in pairs if pair[0] in prepared.network.outputs)
+    return wanted
+
+
+def _random_input(random: np.random.Generator, shape: Shape, dtype: str) -> Array:
+    """Normal numbers; of whole ones such as tokens, small ones."""
+    if np.dtype(dtype).kind == "f":
+        return random.normal(size=shape).astype(dtype)
+    return random.integers(0, 2, shape).astype(dtype)
 
 
 def merged_network(
