@@ -10,12 +10,15 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings, strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from onnx_models import resnet50
 
 from convcalc.analysis.costs import costs
 from convcalc.analysis.shapes import resolve
+from convcalc.analysis.summary import summary
 from convcalc.cli import run_command_line
 from convcalc.composition.models import merge_model
 from convcalc.errors import ConvcalcError
+from convcalc.executor.run import run
 from convcalc.onnx_file import read_onnx
 
 RANDOM = np.random.default_rng(0)
@@ -741,3 +744,43 @@ def test_both_models_are_run_and_compared(tmp_path, capsys, monkeypatch):
         run_command_line(["compose", "net.onnx", "--batch", "1", "--verify", "--get", "totals.difference_inside"]) == 0
     )
     assert 0 < float(capsys.readouterr().out) < 1e-5
+
+
+@pytest.mark.slow
+def test_resnet50(tmp_path):
+    """Folded, in onnxruntime and by `run`, with weights as training leaves them: He's, and statistics of batch norm."""
+    random = np.random.default_rng(50)
+    model = resnet50(folded=False)
+    model.ir_version = 8
+    for tensor in model.graph.initializer:
+        shape = tuple(tensor.dims)
+        if tensor.name.endswith("running_var"):
+            values = random.uniform(0.5, 2, shape)
+        elif len(shape) > 1:
+            values = random.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))
+        else:
+            values = random.normal(size=shape) * 0.1 + tensor.name.endswith("bn.weight")
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor.name))
+    path, target = tmp_path / "resnet50.onnx", tmp_path / "folded.onnx"
+    onnx.save(model, path)
+    network = read_onnx(path)
+    report = merge_model(path, "resnet50.onnx", network, str(target), verify=True)
+    made = onnx.load(target)
+    onnx.checker.check_model(made, full_check=True)
+    assert ops(model).count("BatchNormalization") == 53
+    assert ops(made).count("Conv") == ops(model).count("Conv") == 53
+    assert "BatchNormalization" not in ops(made)
+    assert report.totals["params"] == 25_530_472
+    assert report.totals["macs"] == report.totals["was_macs"] == 4_089_184_256
+    assert (report.totals["layers_before"], report.totals["layers"]) == (175, 122)
+    folded = read_onnx(target)
+    totals = summary(folded).totals
+    assert (totals["params"], totals["macs"]) == (report.totals["params"], report.totals["macs"])
+    x = random.normal(size=(1, 3, 224, 224)).astype(np.float32)
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    before, after = (onnxruntime.InferenceSession(file, plain).run(None, {"input": x})[0] for file in (path, target))
+    scale = np.abs(before).max()
+    assert np.abs(after - before).max() < 1e-5 * scale
+    assert np.abs(run(folded, x).output - before).max() < 1e-5 * scale
+    assert report.totals["difference_inside"] < 1e-5 * scale

@@ -14,12 +14,13 @@ from convcalc import formulas as F
 from convcalc.analysis.fields import WINDOWS, Window, members
 from convcalc.analysis.report import Column, Diagnostic, Report, Value
 from convcalc.analysis.shapes import View, base_row, diagnose, label, need_layers
+from convcalc.composition.borders import border_of
 from convcalc.composition.geometry import START, Composed, Link, links_of, source_of
 from convcalc.composition.merging import Made, Merger, plain, stops_of, total, weights_of
 from convcalc.composition.parameters import doubts, informed, named, own_arrays
 from convcalc.errors import UnsupportedOpError
 from convcalc.expressions import expression_of
-from convcalc.layers.base import Shape, axis_name, shape_text
+from convcalc.layers.base import Pairs, Shape, axis_name, shape_text
 from convcalc.layers.conv import Conv
 from convcalc.layers.pad import Pad1d, Pad2d, Pad3d
 from convcalc.network import Network
@@ -96,8 +97,10 @@ def compose(
         totals["merged_params"] = total([weights_of(each.node.layer, bias=True) for each in made])
         totals["merged_weights"] = total([each.weights for each in made])
         totals["merged_macs"] = total([each.macs for each in made])
-        if len(made) == 1:
-            totals["border"] = made[0].border
+        border = border_of(made, links, network.outputs[0])
+        if border is not None:
+            totals["border"] = border or ((0, 0),) * len(end)
+        diagnostics += [Diagnostic("note", note) for note in _whole_border(made, border)]
     if not network.inputs:
         diagnostics.append(Diagnostic("note", "without an input, MACs are those of one output position, all channels"))
     if given is not None:
@@ -291,6 +294,16 @@ def _merge_notes(made: Sequence[Made], merger: Merger) -> Iterator[str]:
     for name, reason in stops.items():
         if reason:
             yield f"{name} does not merge with what comes before it: {reason}"
+
+
+def _whole_border(made: Sequence[Made], border: Pairs | None) -> Iterator[str]:
+    """The border at the end of several layers."""
+    if len(made) == 1 or not any(any(map(any, each.border)) for each in made):
+        return
+    if border is None:
+        yield "through the layers after it the border reaches every output"
+    else:
+        yield f"at the end of all layers, outputs may differ, at most {border_text(border)}"
 
 
 def border_text(border: Sequence[tuple[int, int]]) -> str:

@@ -8,9 +8,9 @@ from functools import partial
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
-from convcalc import formulas as F
 from convcalc.analysis.fields import Window
 from convcalc.analysis.shapes import Resolved
+from convcalc.composition.borders import border_between, pointwise
 from convcalc.composition.geometry import START, Composed, aligned, followed
 from convcalc.composition.kernels import (
     filled,
@@ -79,7 +79,7 @@ class Map:
     @property
     def diagonal(self) -> bool:
         """Whether each channel is scaled and shifted, and nothing else."""
-        return self.groups == self.channels[0] == self.channels[1] and _pointwise(self)
+        return self.groups == self.channels[0] == self.channels[1] and pointwise(self)
 
     def handed_on(self, item: Resolved) -> Map:
         """The same, through a layer that does nothing."""
@@ -206,10 +206,11 @@ def joined(first: Map, then: Piece, item: Resolved) -> Map:
     axes = tuple(followed(axis, window) or _lost() for axis, window in zip(first.axes, windows, strict=True))
     groups = gcd(first.groups, then.groups)
     mode = first.mode if first.padded and not pads else "zeros"
-    if not first.padded and pads and _pointwise(first):
+    if not first.padded and pads and pointwise(first):
         mode = then.mode
     borders = [
-        _border(first, then, windows, borders, mode, upwards=upwards) for borders in (first.border, first.fallback)
+        border_between(first, then, windows, borders, mode, upwards=upwards)
+        for borders in (first.border, first.fallback)
     ]
     made = replace(
         first,
@@ -222,16 +223,11 @@ def joined(first: Map, then: Piece, item: Resolved) -> Map:
         bias=first.bias or then.bias,
         mode=mode,
         border=borders[1] if pads and first.mode != "zeros" else borders[0],
-        fallback=_border(first, then, windows, first.fallback, "zeros", upwards=upwards),
+        fallback=border_between(first, then, windows, first.fallback, "zeros", upwards=upwards),
         padded=first.padded or pads,
     )
     made.layer()
     return made
-
-
-def _pointwise(first: Map) -> bool:
-    """Whether each output reads its own place alone: then any padding may as well come before."""
-    return all(axis.extent == axis.stride == 1 and not axis.before and not axis.after for axis in first.axes)
 
 
 def _lost() -> Composed:
@@ -241,39 +237,6 @@ def _lost() -> Composed:
 def _turned(window: Window) -> Window:
     last = window.dilation * (window.kernel_size - 1)
     return replace(window, before=last - window.before, after=last - window.after, transposed=not window.transposed)
-
-
-def _border(first: Map, then: Piece, windows: Sequence[Window], borders: Pairs, mode: str, *, upwards: bool) -> Pairs:
-    """How many outputs at either end of each axis may differ between the layers and the one layer, at most."""
-    result = []
-    for axis, window in enumerate(windows):
-        so_far, ends = first.axes[axis], borders[axis]
-        if upwards:
-            spread = F.kernel_extent(window.kernel_size, window.dilation) - window.stride
-            crops = so_far.before > 0 or first.bias, so_far.after > 0 or first.bias
-            pair = [
-                max((end - 1) * window.stride + F.kernel_extent(window.kernel_size, window.dilation) - crop
-                    if end else 0, spread - crop if cropped else 0, uneven, 0)
-                for end, crop, cropped, uneven in zip(ends, (window.before, window.after), crops, then.uneven[axis],
-                                                      strict=True)
-            ]  # fmt: skip
-            result.append((pair[0], pair[1]))
-            continue
-        padding = [window.before, window.after]
-        same_mode = then.mode == mode
-        # Where the layer pads with zeros, the one layer has what a window beyond the outputs before would give:
-        # zero too, if there is no bias and such a window sees padding alone.
-        if same_mode and _pointwise(first) and (mode != "zeros" or not first.bias):
-            padding = [0, 0]
-        elif then.mode == "zeros" and not first.bias:
-            padding[0] *= ends[0] > 0 or so_far.extent > so_far.stride + so_far.before
-            padding[1] *= ends[1] > 0 or so_far.extent > so_far.after + 1
-        padding = [max(pair) for pair in zip(padding, then.uneven[axis], strict=True)]
-        result.append((
-            max(F.border_after(ends[0], padding[0], window.stride), 0),
-            max(F.border_after(ends[1], padding[1], window.stride), 0),
-        ))  # fmt: skip
-    return tuple(result)
 
 
 def summed(found: Sequence[Map | Matrix], item: Resolved) -> Map | Matrix:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convcalc.analysis.report import Diagnostic, Value
+from convcalc.composition.borders import border_of
 from convcalc.composition.geometry import Link, source_of
 from convcalc.composition.merging import Made
 from convcalc.composition.parameters import own_arrays
@@ -57,7 +58,9 @@ def verified(
     after = _run(one, x, arrays)
     scale = max(float(np.abs(before).max(initial=0)), 1e-300)
     apart = np.abs(after - before)
-    bound = made[0].border if len(made) == 1 and made[0].border else _joint_border(made, apart.ndim - 2)
+    bound = border_of(made, links, network.outputs[0])
+    if bound is None or not bound:
+        bound = ((0, 0) if bound is not None else (1 << 30, 1 << 30),) * max(apart.ndim - 2, 0)
     border = measured_border(apart > TOLERANCE * scale, bound)
     inside = _inside(apart, border)
     frame = apart.copy()
@@ -164,12 +167,6 @@ def _run(network: Network, x: Array, weights: Mapping[str, Array]) -> Array:
     own = {key: array for key, array in weights.items() if f"{key.rpartition('.')[0]}." in known}
     given = {name: replace(item, shape=x.shape, batch_given=True) for name, item in network.inputs.items()}
     return run(replace(network, inputs=given), x, own).output
-
-
-def _joint_border(made: Sequence[Made], rank: int) -> Pairs:
-    """Where several layers are left, a border grows from layer to layer: no bound is known but the middle."""
-    exact = not any(any(map(any, each.border)) for each in made)
-    return ((0, 0) if exact else (1 << 30, 1 << 30),) * max(rank, 0)
 
 
 def measured_border(differs: Array, bound: Pairs) -> Pairs:
