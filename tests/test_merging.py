@@ -152,6 +152,12 @@ def test_rows_of_every_kind(text, merged):
     assert agree(text).totals["merged"] == merged
 
 
+def test_a_transposed_convolution_after_other_padding_pads_with_zeros():
+    report = agree("1x5 conv1d:1,k1,p0+1,nobias,padding_mode=replicate convt1d:1,k2")
+    assert report.totals["merged"] == "conv1d:1,i1,k2,p1+2"
+    assert report.totals["border"] == ((0, 2),)
+
+
 def test_up_and_down_stay_apart():
     report = of("4x8x8 conv:4,k3,s2 convt:4,k2,s2,nobias conv:4,k3")
     assert "downsampling and upsampling meet" in notes(report)

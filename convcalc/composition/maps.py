@@ -200,7 +200,8 @@ def joined(first: Map, then: Piece, item: Resolved) -> Map:
             weights = partial(flipped_some, then.weights, tuple(turns))
     if upwards and first.bias and any(window.stride > 1 for window in windows) and not then.even:
         raise UnsupportedOpError("the bias before it would come out as a pattern")
-    pads = any(map(any, then.pads))
+    # A transposed convolution that is turned round pads with zeros, where it did not crop.
+    pads = any(map(any, then.pads)) if upwards else any(max(window.before, window.after) > 0 for window in windows)
     if upwards and ((then.mode != "zeros" and pads) or first.mode != "zeros"):
         raise UnsupportedOpError("padding that is not zeros has no place in a transposed convolution")
     axes = tuple(followed(axis, window) or _lost() for axis, window in zip(first.axes, windows, strict=True))
