@@ -544,7 +544,17 @@ def test_the_command_line(capsys, tmp_path):
     assert (status, out) == (0, "5x5\n")
     with np.load(target) as merged:
         assert merged["0.weight"].shape == (1, 1, 5, 5)
-    assert answer("conv:k5", "-w", target, "-q")[:2] == (0, "5x5\n")
+    sharp = "[[0.0,-1.0,0.0],[-1.0,5.0,-1.0],[0.0,-1.0,0.0]]"
+    assert answer("conv:k3", "-w", sharp, "-q")[:2] == (0, f"{sharp}\n")
+    assert json.loads(answer("conv:k3", "-w", sharp, "-q", "--format", "json")[1])["value"] == {
+        "0.weight": [[json.loads(sharp)]]
+    }
+    lines = [line.split("\t") for line in answer("conv:k3", "conv:k3", "relu", "--format", "tsv")[1].splitlines()]
+    assert (lines[-1][0], lines[-1][4], lines[-1][-2:]) == ("merged", "5x5", ["25", "25"])
+    (merged,) = json.loads(answer("3x32x32", "conv:8,k3", "conv:4,k3,p1", "--format", "json")[1])["merged"]
+    assert (merged["name"], merged["layer"]) == ("0 (conv), 1 (conv)", "conv2d:4,i3,k5,p1")
+    assert (merged["output"], merged["border"]) == ([4, 30, 30], [[1, 1], [1, 1]])
+    assert (merged["was_weights"], merged["weights"]) == (216 + 288, 300)
     status, _, err = answer("conv:k5", "-w", target, "-o", target)
     assert status == 1
     assert "the result would overwrite it" in err

@@ -75,6 +75,8 @@ class Row:
 class Report:
     """Rows, totals and diagnostics. `answer` is the one value that `-q` prints; `arrays` are NumPy's, by name.
 
+    `merged` are layers that can take the place of those of the rows.
+
     `partial` names the totals that are only a part, because something that belongs to them is unknown: they are at
     least what they say. For the shapes of a network it is "output".
     """
@@ -87,6 +89,7 @@ class Report:
     diagnostics: tuple[Diagnostic, ...] = ()
     arrays: Mapping[str, Any] = field(default_factory=dict)
     partial: frozenset[str] = frozenset()
+    merged: tuple[Row, ...] = ()
 
     @property
     def status(self) -> str:

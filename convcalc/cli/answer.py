@@ -224,6 +224,10 @@ def _lines(
         from convcalc.render.document import document
         from convcalc.render.units import plain_text
 
+        if _asks_for_kernel(question, report):
+            from convcalc.render.arrays import nested_text
+
+            return [nested_text(text.without_leading(array)) for array in report.arrays.values()]
         value = look_up(document(report), path)
         # The names of totals are the one list that is no shape.
         return [",".join(value) if path == "partial" else plain_text(value)]
@@ -243,11 +247,16 @@ def _document(question: Question, report: Report, refusal: BudgetError | None) -
     content = document(report)
     path = value_path(question)
     if path is not None:
-        content = value_document(look_up(content, path))
+        content = value_document(content["arrays"] if _asks_for_kernel(question, report) else look_up(content, path))
     if refusal is None:
         return content
     refusal.told = True
     return content | error_document(refusal)
+
+
+def _asks_for_kernel(question: Question, report: Report) -> bool:
+    """Whether -q means weights: the kernel says more than its size; of layers that are an answer, the text is meant."""
+    return question["quiet"] and bool(report.arrays) and not isinstance(report.answer, str)
 
 
 def print_diagnostics(diagnostics: Iterable[Diagnostic], *, quiet: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from convcalc.cli.answer import answer
 from convcalc.cli.options import Option, Question, verb
 from convcalc.errors import ExpressionError
+from convcalc.records import replace
 
 if TYPE_CHECKING:
     from convcalc.analysis.report import Report
@@ -94,6 +95,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
             from convcalc.arrays import write_arrays
 
             write_arrays(written, as_type(report.arrays, dtype or "float64"), inputs=weights)
+            report = replace(report, arrays={})  # they are in the file
         return report
 
     if written is not None or target is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from convcalc import formulas as F
 from convcalc.analysis.fields import WINDOWS, Window, members
-from convcalc.analysis.report import Column, Diagnostic, Report, Value
+from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
 from convcalc.analysis.shapes import View, base_row, diagnose, label, need_layers
 from convcalc.composition.borders import border_of
 from convcalc.composition.geometry import START, Composed, Link, links_of, source_of
@@ -86,6 +86,7 @@ def compose(
         )
         for link, cost in zip(links, macs, strict=True)
     ]
+    merged = tuple(_merged_row(each, merger, view) for each in made if each.merges)
     totals: dict[str, Value] = {}
     diagnostics = [*diagnose(network, [link.item for link in links] if network.inputs else [])]
     diagnostics += [Diagnostic("note", note) for note in (*_geometry(totals, end), *_ended(links))]
@@ -120,7 +121,8 @@ def compose(
         found, notes = verified(network, links, made, given or {}, seed)
         totals |= found
         diagnostics += notes
-    return Report("compose", _COLUMNS, tuple(rows), totals, totals.get("kernel_size"), tuple(diagnostics), arrays)
+    return Report("compose", _COLUMNS, tuple(rows), totals, totals.get("kernel_size"), tuple(diagnostics), arrays,
+                  merged=merged)  # fmt: skip
 
 
 def _merger(network: Network, links: Sequence[Link]) -> Merger:
@@ -153,6 +155,22 @@ def _row_values(link: Link) -> dict[str, Value]:
     windows = [axis for axis in link.axes if isinstance(axis, Window)]
     windowed = link.item.layer.kind in WINDOWS and len(windows) == link.rank
     return (_window_values(windows) if windowed else {}) | _reach_values(link.after)
+
+
+def _merged_row(each: Made, merger: Merger, view: View) -> Row:
+    """A merged layer; its name is those of the layers that it stands for."""
+    layer: Any = each.node.layer
+    values: dict[str, Value] = {}
+    if layer.kind != "linear":
+        values = {key: getattr(layer, key) for key in ("kernel_size", "stride", "padding", "dilation")}
+        if layer.kind == "convt":
+            values["output_padding"] = layer.output_padding
+        values["border"] = each.border
+    values |= {"weights": each.weights, "macs": each.macs, "was_weights": each.was[0], "was_macs": each.was[1]}
+    ends: list[tuple[Shape, ...]] = [
+        (view(shape),) if (shape := merger.shapes.get(name)) else () for name in (each.takes, each.output)
+    ]
+    return Row(each.names, layer.kind, layer, ends[0], ends[1], values)
 
 
 def _window_values(windows: Sequence[Window]) -> dict[str, Value]:

@@ -58,6 +58,11 @@ class Made:
         return [item for item in nodes if item.layer.kind not in (*TRANSPARENT, *VIEWS)]
 
     @property
+    def takes(self) -> str:
+        """The tensor that the layers take which it stands for."""
+        return "" if self.map is None else self.map.source
+
+    @property
     def expression(self) -> str:
         """The layer as it is written."""
         return expression_of(self.node.layer)

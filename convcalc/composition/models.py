@@ -331,8 +331,7 @@ def _report(
             "was_macs": each.was[1],
             "macs": each.macs,
         }
-        source = each.map.source if each.map is not None else ""
-        rows.append(Row(each.names, each.node.layer.kind, each.expression, (view(shapes[source]),),
+        rows.append(Row(each.names, each.node.layer.kind, each.expression, (view(shapes[each.takes]),),
                         (view(shapes[each.output]),), values))  # fmt: skip
     kept = [each.kept for each in made if each.kept is not None]
     merged = [row.values for row in rows]

@@ -26,9 +26,11 @@ def document(report: Report) -> dict[str, Any]:
             {"level": item.level, "layer": item.layer, "message": item.message} for item in report.diagnostics
         ],
     }
-    return (
-        found | {"arrays": {name: array.tolist() for name, array in report.arrays.items()}} if report.arrays else found
-    )
+    if report.merged:
+        found["merged"] = [_layer(row) for row in report.merged]
+    if report.arrays:
+        found["arrays"] = {name: array.tolist() for name, array in report.arrays.items()}
+    return found
 
 
 def _layer(row: Row) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from convcalc.layers.base import Shape
 from convcalc.render.units import plain_text, value_text
 
 _TOTAL = "total"
+_MERGED = "merged"
 _MOST_NUMBERS = 100
 """Of an array that is shown in full."""
 
@@ -20,16 +21,22 @@ def shapes_text(shapes: Sequence[Shape], *, people: bool = False) -> str:
 
 
 def machine_rows(report: Report) -> Iterator[list[str]]:
-    """A header and one row a layer, all digits; with a total row where columns have totals."""
+    """A header and one row a layer, all digits; a total row where columns have totals, and what merges after it."""
     yield ["name", "kind", "input", "output", *(column.key for column in report.columns)]
     for row in report.rows:
         if row.header:
             continue
-        shapes = [shapes_text(row.inputs), shapes_text(row.outputs)]
-        yield [row.name, row.kind, *shapes, *(plain_text(row.values.get(column.key, "")) for column in report.columns)]
+        yield [row.name, row.kind, *_cells(report, row)]
     if any(column.total for column in report.columns):
         totals = [plain_text(report.totals.get(column.key, "")) for column in report.columns]
         yield [_TOTAL, "", "", "", *totals]
+    for row in report.merged:
+        yield [_MERGED, row.kind, *_cells(report, row)]
+
+
+def _cells(report: Report, row: Row) -> list[str]:
+    shapes = [shapes_text(row.inputs), shapes_text(row.outputs)]
+    return [*shapes, *(plain_text(row.values.get(column.key, "")) for column in report.columns)]
 
 
 def people_rows(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
@@ -157,11 +164,17 @@ def summary_lines(report: Report) -> list[tuple[str, str]]:
 
 def _array_text(array: Any) -> str:
     """A small array as nested lists, leading axes of one left out; of a larger one the shape."""
-    while array.ndim > 1 and array.shape[0] == 1:
-        array = array[0]
+    array = without_leading(array)
     if array.size > _MOST_NUMBERS:
         return f"{shapes_text([array.shape])}, {array.size} numbers"
     return _lists(array.tolist())
+
+
+def without_leading(array: Any) -> Any:
+    """An array without leading axes of one."""
+    while array.ndim > 1 and array.shape[0] == 1:
+        array = array[0]
+    return array
 
 
 def _lists(value: Any) -> str:
