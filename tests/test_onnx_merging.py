@@ -534,6 +534,14 @@ def test_weights_in_constant_nodes_and_behind_identity(tmp_path):
     assert report.totals["params"] == 6 * 4 * 9 + 6
 
 
+def test_what_merged_layers_take_stays(tmp_path):
+    build = Builder()
+    x = build.op("Identity", "x")
+    wide, narrow = build.conv(x, 4, 4, pads=[1] * 4), build.conv(x, 4, 4, 1)
+    made, _ = merged(build.model([build.op("Add", wide, narrow)]), tmp_path)
+    assert ops(made) == ["Identity", "Conv"]
+
+
 def test_weights_that_two_layers_share_go_on_being_shared(tmp_path):
     build = Builder()
     norm = [build.weight(f"n{part}", 6, positive=part == "v") for part in "sbmv"]

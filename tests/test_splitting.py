@@ -9,6 +9,7 @@ import pytest
 
 from convcalc.cli import run_command_line
 from convcalc.composition.compose import compose
+from convcalc.composition.factoring import Problem, _search, halves, two_kernels
 from convcalc.composition.splitting import EXACT, WAYS, split
 from convcalc.errors import ConvcalcError
 from convcalc.executor.run import run
@@ -25,6 +26,12 @@ def notes(report):
     return "\n".join(item.message for item in report.diagnostics)
 
 
+@pytest.fixture
+def hurried(monkeypatch):
+    """A search with little time: what comes out is nearer or farther, and must agree with itself either way."""
+    monkeypatch.setattr("convcalc.composition.factoring._WORK", 1e8)
+
+
 CASES = [
     "4x12x12 conv:6,k3,p1",
     "4x13x12 conv:6,k3x5,s2,p1x2",
@@ -36,6 +43,7 @@ CASES = [
 
 @pytest.mark.parametrize("text", CASES)
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.usefixtures("hurried")
 def test_an_exact_split_gives_what_the_layer_gives(text, way):
     network = parse_text(text).network()
     shape = network.inputs["input"].shape
@@ -53,6 +61,7 @@ def test_an_exact_split_gives_what_the_layer_gives(text, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.usefixtures("hurried")
 def test_errors_fall_with_the_rank(way):
     errors = [row.values["error"] for row in of("conv:6,i4,k3", way).rows]
     assert len(errors) > 3
@@ -101,11 +110,73 @@ def test_not_every_kernel_is_two_smaller_ones():
     assert "not every kernel is two smaller ones" in notes(report)
 
 
-def test_every_kernel_of_one_axis_with_five_elements_is_two_smaller_ones():
-    # A real polynomial of degree 4 is a product of two of degree 2.
+@pytest.mark.parametrize("size", [4, 5, 6, 7, 8, 11])
+def test_every_kernel_of_one_axis_with_four_elements_is_two_smaller_ones(size):
+    # A real polynomial is a product of factors of degree 1 and 2; seven elements are five and three, not four and four.
     for _ in range(5):
-        report = of("conv1d:k5", "two", {"0.weight": RANDOM.normal(size=(1, 1, 5))}, rank=1)
-        assert report.totals["error"] < 1e-6
+        report = of(f"conv1d:k{size}", "two", {"0.weight": RANDOM.normal(size=(1, 1, size))}, rank=1)
+        assert report.totals["error"] < EXACT
+    text = report.totals["split"]
+    assert text.count("conv1d") == 2
+    report = of(f"conv:k{size}x1", "two", {"0.weight": RANDOM.normal(size=(1, 1, size, 1))}, rank=1)
+    assert report.totals["error"] < EXACT
+
+
+def test_three_elements_are_two_and_two_only_with_real_roots():
+    assert of("conv1d:k3", "two", {"0.weight": np.array([1.0, -3, 2])}, rank=1).totals["error"] < EXACT
+    # x² + 1 has none. Products are those with b² ≥ 4ac, a cone that stands at 45° to x² + 1: half of it is lost.
+    report = of("conv1d:k3", "two", {"0.weight": np.array([1.0, 0, 1])}, rank=1)
+    assert report.totals["error"] == pytest.approx(np.sqrt(1 / 2), abs=1e-6)
+
+
+def made_of_two(random, outputs, rank, inputs, sizes):
+    """A kernel that two smaller ones make."""
+    one, two = random.normal(size=(rank, inputs, *sizes)), random.normal(size=(outputs, rank, *sizes))
+    made = np.zeros((outputs, inputs, *(2 * size - 1 for size in sizes)))
+    for taps in np.ndindex(*sizes):
+        places = tuple(slice(tap, tap + size) for tap, size in zip(taps, sizes, strict=True))
+        made[(..., *places)] += np.einsum("or,ri...->oi...", two[(..., *taps)], one)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("outputs", "rank", "inputs", "sizes"),
+    [(1, 1, 1, (2, 2)), (4, 2, 3, (2, 2)), (8, 5, 8, (2, 2)), (16, 9, 16, (2, 2)), (6, 4, 5, (3,)), (4, 3, 4, (3, 3)),
+     (3, 2, 3, (2, 2, 2))],
+)  # fmt: skip
+def test_kernels_that_two_made_are_two_again(outputs, rank, inputs, sizes):
+    made = made_of_two(np.random.default_rng(7), outputs, rank, inputs, sizes)
+    assert np.linalg.norm(lost_of(made, rank)) < EXACT * np.linalg.norm(made)
+    noise = np.random.default_rng(8).normal(size=made.shape)
+    noisy = made + noise * (0.01 * np.linalg.norm(made) / np.linalg.norm(noise))
+    assert np.linalg.norm(lost_of(noisy, rank)) < 0.01 * np.linalg.norm(noisy)
+
+
+def lost_of(weight, rank):
+    """What two kernels of a rank leave of one."""
+    problem = Problem(weight, *halves(weight.shape[2:]))
+    one, two = two_kernels(weight, rank, 0)
+    made = problem.design(one, problem.then).T @ two.reshape(len(weight), -1).T
+    return made.T.reshape(weight.shape) - weight
+
+
+def test_as_many_numbers_as_a_kernel_has_are_enough():
+    """3x3 on 3 -> 8 channels has 216; two 2x2 with six channels between have 264, 36 of which only mix those."""
+    weight = np.random.default_rng(0).normal(size=(8, 3, 3, 3))
+    assert np.linalg.norm(lost_of(weight, 6)) < 1e-9
+    # Four random starts of alternating least squares, 2,000 rounds each, come to 0.114.
+    assert np.linalg.norm(lost_of(weight, 5)) < 0.092 * np.linalg.norm(weight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shape", "rank"), [((4, 4, 3, 3), 2), ((8, 3, 3, 3), 3), ((1, 1, 5, 5), 1), ((6, 6, 5), 4)])
+def test_two_kernels_are_as_near_as_many_restarts_find(shape, rank):
+    weight = np.random.default_rng(3).normal(size=shape)
+    found = np.linalg.norm(lost_of(weight, rank))
+    problem = Problem(weight, *halves(shape[2:]))
+    random = np.random.default_rng(4)
+    tries = [_search(problem, random.normal(size=(rank, shape[1], *problem.first)), 2000)[0] for _ in range(200)]
+    assert found <= min(tries) * np.linalg.norm(weight) * 1.01
 
 
 def test_an_error_chooses_the_smallest_rank():

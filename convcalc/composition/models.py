@@ -246,7 +246,7 @@ class _File:
             source = flat
         op = {"conv": "Conv", "convt": "ConvTranspose", "linear": "Gemm"}[layer.kind]
         nodes.append(node_bytes(op, [source, *taken], each.output, name, _attributes(layer)))
-        return Replacement(self.places[each.output], nodes, tensors, each.output)
+        return Replacement(self.places[each.output], nodes, tensors, each.takes, each.output)
 
     def _arrays(self, each: Made, dtype: str) -> dict[str, Array]:
         """The weights of a merged layer in the model's type. Raises `ShapeError` where one does not fit."""

@@ -26,11 +26,15 @@ _MOST_BYTES = 1 << 31
 
 @dataclass(frozen=True, eq=False)
 class Replacement:
-    """Nodes, as bytes, and their weights, that take the places of others, the last of which is at `place`."""
+    """Nodes, as bytes, and their weights, that take the places of others, the last of which is at `place`.
+
+    They take one tensor and give one.
+    """
 
     place: int
     nodes: Sequence[bytes]
     tensors: Mapping[str, Array]
+    takes: str
     gives: str
 
 
@@ -42,9 +46,9 @@ def rewritten(model: Model, replacements: Sequence[Replacement], dropped: set[in
     """
     graph = model.graph
     assert graph is not None
-    dropped = dropped | _left_alone(graph, dropped)
-    used = {name for index, node in enumerate(graph.nodes) if index not in dropped for name in node.inputs}
-    used.update(inner_names(graph), (info.name for info in graph.outputs))
+    always = {*inner_names(graph), *(info.name for info in graph.outputs), *(each.takes for each in replacements)}
+    dropped = dropped | _left_alone(graph, dropped, always)
+    used = always | {name for index, node in enumerate(graph.nodes) if index not in dropped for name in node.inputs}
     # What nothing took before is not ours to drop.
     unused = {name for index in dropped for name in graph.nodes[index].inputs} - used
     lost = {name for index in dropped for name in graph.nodes[index].outputs} - {each.gives for each in replacements}
@@ -79,11 +83,10 @@ def rewritten(model: Model, replacements: Sequence[Replacement], dropped: set[in
     return content
 
 
-def _left_alone(graph: Graph, dropped: set[int]) -> set[int]:
+def _left_alone(graph: Graph, dropped: set[int], kept: set[str]) -> set[int]:
     """Nodes that make constants, and that nothing takes once others are gone."""
     makers = {name: index for index, node in enumerate(graph.nodes) for name in node.outputs
               if node.op_type in ("Constant", "Identity")}  # fmt: skip
-    kept = {*inner_names(graph), *(info.name for info in graph.outputs)}
     found: set[int] = set()
     while True:
         gone = dropped | found

@@ -1,7 +1,7 @@
 """Splitting: one convolution as two or three smaller ones, exactly or nearly, and what that saves.
 
 Each way is a low-rank approximation of the kernel, laid out as a matrix in its own manner; the singular values say what
-is lost. A kernel made of two smaller ones has no such form and is sought by alternating least squares.
+is lost. A kernel made of two smaller ones has no such form and is sought step by step.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
 from convcalc.analysis.shapes import View, located
 from convcalc.composition.compose import compose
+from convcalc.composition.factoring import halves, two_kernels
 from convcalc.composition.geometry import links_of
 from convcalc.composition.parameters import informed, named
 from convcalc.errors import ExpressionError, UnsupportedOpError
@@ -38,12 +39,8 @@ _POINTS = 12
 """Ranks that a curve shows, at most."""
 _LEAST_SIZE = 16
 """Of the input of a proof, where the size is free."""
-_ROUNDS = 200
-_STARTS = 4
-"""How often least squares alternate, and from how many random starts."""
-_SMALL = 100
 _LARGE = 20_000
-"""Weights below which it is ten times as often, and from which on a tenth, from one start."""
+"""Weights from which on a kernel is not split into two of more than twice the weights."""
 
 _COLUMNS = (
     Column("rank", "Rank", total=False),
@@ -51,6 +48,7 @@ _COLUMNS = (
     Column("params", "Params", total=False),
     Column("macs", "MACs", total=False),
     Column("saved", "Params saved", "percent", total=False),
+    Column("macs_saved", "MACs saved", "percent", total=False),
 )
 
 
@@ -113,6 +111,7 @@ def split(
         values: dict[str, Value] = {"rank": count, "error": at(count)[1]}
         values |= _costs(network, layers)
         values["saved"] = _saved(whole["params"], values["params"])
+        values["macs_saved"] = _saved(whole["macs"], values["macs"])
         text = " ".join(map(expression_of, layers))
         view = View(network, [link.item])
         rows.append(
@@ -407,62 +406,13 @@ def _most_tucker(conv: Conv) -> int:
 # --- two smaller kernels --------------------------------------------------------------------------------------------
 
 
-def _halves(kernel_size: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sizes of two kernels that reach as far as one, the first the larger."""
-    first = tuple(size // 2 + 1 for size in kernel_size)
-    return first, tuple(size - part + 1 for size, part in zip(kernel_size, first, strict=True))
-
-
 def _two_factors(weight: Array, conv: Conv, seed: int) -> Factors:
-    """Alternating least squares: with one kernel held, the other is the solution of linear equations."""
-    first, then = _halves(weight.shape[2:])
-    outputs, inputs = weight.shape[:2]
-    rounds, starts = (_ROUNDS, _STARTS) if weight.size < _LARGE else (_ROUNDS // 10, 1)
-    if weight.size < _SMALL:
-        rounds *= 10
-
-    def design(kernel: Array, size: tuple[int, ...]) -> Array:
-        """The matrix from a kernel of this size to its full correlation with each of these: (n, *full), (m·size)."""
-        full = weight.shape[2:]
-        result = np.zeros((*kernel.shape[:2], *size, *full))
-        for taps in np.ndindex(*size):
-            places = tuple(slice(tap, tap + part) for tap, part in zip(taps, kernel.shape[2:], strict=True))
-            result[(slice(None), slice(None), *taps, *places)] = kernel
-        return result
-
-    def solved(rank: int, start: Array) -> tuple[list[Array], float]:
-        one, last = start, np.inf
-        two = np.zeros((outputs, rank, *then))
-        for _ in range(rounds):
-            # rows: input channel and place; unknowns: middle channel and tap
-            matrix = np.moveaxis(design(one, then), 1, -1 - len(first)).reshape(rank * product(then), -1).T
-            two = np.linalg.lstsq(matrix, weight.reshape(outputs, -1).T, rcond=None)[0].T.reshape(outputs, rank, *then)
-            matrix = np.moveaxis(design(two, first), 0, -1 - len(first)).reshape(rank * product(first), -1).T
-            wanted = np.moveaxis(weight, 1, 0).reshape(inputs, -1)
-            found = np.linalg.lstsq(matrix, wanted.T, rcond=None)[0]
-            one = np.moveaxis(found.T.reshape(inputs, rank, *first), 1, 0)
-            lost = float(np.linalg.norm(matrix @ found - wanted.T) / np.linalg.norm(wanted))
-            if lost < EXACT / 10 or last - lost < 1e-13:
-                break
-            last = lost
-        return [one, two], lost
-
-    def factors(rank: int) -> list[Array]:
-        random = np.random.default_rng((seed, rank))
-        best: tuple[list[Array], float] = ([], np.inf)
-        for _ in range(starts):
-            found = solved(rank, random.normal(size=(rank, inputs, *first)))
-            best = min(best, found, key=lambda each: each[1])
-            if best[1] < EXACT:
-                break
-        return best[0]
-
-    return factors
+    return lambda rank: two_kernels(weight, rank, seed)
 
 
 def _two_layers(conv: Conv, rank: int) -> list[Conv]:
     inputs, outputs, groups = conv.bound
-    first, then = _halves(conv.kernel_size)
+    first, then = halves(conv.kernel_size)
     # All padding stands before the first, so that the second sees what the whole kernel would.
     return [type(conv)(inputs, rank * groups, first, 1, _pads(conv), conv.dilation, groups, False, conv.padding_mode),
             type(conv)(rank * groups, outputs, then, conv.stride, 0, conv.dilation, groups, conv.bias)]  # fmt: skip
@@ -475,7 +425,7 @@ def _most_two(conv: Conv) -> int:
     Of a large kernel no more are looked at than make twice the weights.
     """
     inputs, outputs, _ = _ends(conv)
-    first, then = _halves(conv.kernel_size)
+    first, then = halves(conv.kernel_size)
     copies = (product([-(-size // part) for size, part in zip(conv.kernel_size, half, strict=True)])
               for half in (then, first))  # fmt: skip
     most = min(int(count) * channels for count, channels in zip(copies, (inputs, outputs), strict=True))
