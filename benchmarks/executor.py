@@ -271,6 +271,7 @@ def serve(name: str, threads: int, clock: Callable[[], float]) -> None:
             run()
             times.append(clock() - begin)
         print(min(times), flush=True)
+    STAY.close()
 
 
 # --- the measuring process ------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from convcalc.errors import LayerError, ShapeError
 from convcalc.executor.algorithms import ALGORITHMS, SMALL, algorithm_for, choose, forced
 from convcalc.executor.blocks import Block, Problem, blocks
 from convcalc.executor.kernels import LayerWeights, derived, kernel_of, parts_of
-from convcalc.executor.processor import use_wide_matmul
+from convcalc.executor.processor import cores, use_wide_matmul
 from convcalc.executor.threads import scratch, share, thread_count, threads
 from convcalc.executor.winograd import axis_transform
 from convcalc.layers import LAYERS
@@ -171,7 +172,7 @@ def problem_of(layer, shape):
     ("layer", "shape", "wanted"),
     [
         (Conv2d(3, 4, 3), (1, 3, 9, 9), "direct"),
-        (Conv2d(3, 64, 7, stride=2, padding=3), (1, 3, 224, 224), "im2col"),
+        (Conv2d(3, 64, 7, stride=2, padding=3), (1, 3, 224, 224), "rows"),
         (Conv2d(64, 64, 3, padding=1), (1, 64, 56, 56), "winograd4"),
         (Conv2d(128, 128, 3, padding=1), (8, 128, 28, 28), "winograd4"),
         (Conv2d(512, 512, 3, padding=1), (1, 512, 7, 7), "winograd2"),
@@ -181,7 +182,9 @@ def problem_of(layer, shape):
         (Conv2d(256, 64, 1), (1, 256, 56, 56), "pointwise"),
         (Conv2d(256, 512, 1, stride=2), (1, 256, 56, 56), "im2col"),
         (Conv2d(512, 64, 1), (8, 512, 7, 7), "im2col"),
-        (Conv2d(144, 144, 3, padding=1, groups=144), (1, 144, 56, 56), "grouped"),
+        (Conv2d(144, 144, 3, padding=1, groups=144), (1, 144, 56, 56), "rows"),
+        (Conv2d(256, 256, 3, padding=1, groups=32), (1, 256, 28, 28), "grouped"),
+        (Conv2d(128, 128, 3, padding=1, groups=2), (1, 128, 56, 56), "winograd4"),
         (Conv2d(100, 100, 5, padding=2), (1, 100, 64, 64), "winograd4"),
         (Conv2d(16, 16, 31, padding=15), (1, 16, 64, 64), "fft"),
         (Conv2d(64, 16, 3, padding=2, dilation=2), (1, 64, 56, 56), "kn2row"),
@@ -261,6 +264,40 @@ def test_every_task_is_done_once_and_errors_come_back():
             share(lambda n: need_memory(1, "") if n != 7 else fail(), range(20))
     assert thread_count() == 1
     assert sorted(done) == list(range(100))
+
+
+def test_work_that_is_shared_inside_of_shared_work_is_done():
+    done = []
+    with threads(2):
+        share(lambda outer: share(lambda inner: done.append((outer, inner)), range(3)), range(4))
+    assert sorted(done) == [(outer, inner) for outer in range(4) for inner in range(3)]
+
+
+def test_an_interrupt_comes_after_what_other_threads_do():
+    main, began, done = threading.get_ident(), threading.Event(), []
+
+    def work(task):
+        if threading.get_ident() == main:
+            assert began.wait(10)
+            raise KeyboardInterrupt
+        began.set()
+        done.append(task)
+
+    with threads(2):
+        with pytest.raises(KeyboardInterrupt):
+            share(work, range(50))
+        assert len(done) == 49
+        share(done.append, range(50, 60))
+    assert len(done) == 59
+
+
+@pytest.mark.skipif(not cores(), reason="this system has no affinity")
+def test_threads_may_run_wherever_the_process_may():
+    seen = []
+    with threads(3):
+        for _ in range(5):
+            share(lambda _: seen.append(os.sched_getaffinity(0)), range(6))
+    assert all(allowed == os.sched_getaffinity(0) for allowed in seen)
 
 
 def test_scratch_arrays_have_the_size_that_is_asked_for():

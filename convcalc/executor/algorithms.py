@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from convcalc.errors import LayerError, did_you_mean
 from convcalc.executor import columns
-from convcalc.executor.blocks import Activation, Problem
+from convcalc.executor.blocks import COPY, Activation, Problem
 from convcalc.executor.fourier import fft, fft_macs, spectrum_elements, weight_spectrum
 from convcalc.executor.kernels import Array, Weights, derived
 from convcalc.executor.kn2row import kn2row, taps_first
+from convcalc.executor.rows import fits_rows, row_weights, rows
 from convcalc.executor.threads import share
 from convcalc.executor.winograd import tiles_of, transformed_weight, winograd
 from convcalc.tracing import ceil_div, per_axis, product
@@ -96,6 +98,12 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         kn2row,
         "tap by tap, on the input as it lies: nothing is laid out",
     ),
+    "rows": Algorithm(
+        fits_rows,
+        lambda problem, weights: row_weights(problem, weights["weight"]),
+        rows,
+        "rows laid out for the taps along the other axes alone",
+    ),
     "winograd2": _winograd(2),
     "winograd4": _winograd(4),
     "fft": Algorithm(
@@ -109,37 +117,51 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 
 SMALL = 1 << 18
 """Multiply-adds below which the direct way is as fast as any."""
-COPY = 50
-"""What a number laid out costs, in multiply-adds of a matrix product."""
+GROUPED_COPY = 15
+"""The same where whole rows are laid out."""
+LONG_ROW = 64
+"""The outputs of a row, from which on a product for each of them is as fast as one for many."""
 READ = 24
 """What a weight costs that a product reads, beside its multiply-adds."""
 LEAST_ROWS = 8
 """A matrix product of fewer rows takes as long as of so many."""
 
 
+@lru_cache(maxsize=4096)
 def choose(problem: Problem) -> str:
     """The algorithm for a convolution of floats, from its numbers alone. The table in docs/performance.md says why."""
     if problem.macs < SMALL:
         return "direct"
-    if problem.groups > 1:
-        return "grouped"
     if _is_pointwise(problem) and (problem.output[0] == 1 or product(problem.output[2:]) >= 64):
         return "pointwise"
-    costs = {"im2col": _columns_cost(problem)}
+    by_rows = ALGORITHMS["rows"].fits(problem)
+    if by_rows and problem.groups > 1 and problem.output[1] <= 2 * problem.groups:
+        return "rows"
+    costs = {"im2col" if problem.groups == 1 else "grouped": _columns_cost(problem)}
+    if by_rows and product(problem.output[3:]) >= LONG_ROW:
+        costs["rows"] = _rows_cost(problem)
     if ALGORITHMS["kn2row"].fits(problem):
         costs["kn2row"] = _taps_cost(problem)
     for name, tile in (("winograd2", 2), ("winograd4", 4)):
         if ALGORITHMS[name].fits(problem):
             costs[name] = _winograd_cost(problem, tile)
-    if ALGORITHMS["fft"].fits(problem) and spectrum_elements(problem) <= 1 << 26:
+    if problem.groups == 1 and ALGORITHMS["fft"].fits(problem) and spectrum_elements(problem) <= 1 << 26:
         costs["fft"] = fft_macs(problem)
     return min(costs, key=lambda name: costs[name])
 
 
 def _columns_cost(problem: Problem) -> float:
-    """Multiply-adds of im2col, and what else it does in the same unit."""
-    channels_out = problem.output[1]
-    return problem.macs * (1 + COPY / channels_out) + problem.depth * channels_out * READ
+    """Multiply-adds of im2col or grouped, and what else it does in the same unit."""
+    channels_out = problem.output[1] // problem.groups
+    copy = GROUPED_COPY if problem.groups > 1 and set(problem.stride) == {1} else COPY
+    return problem.macs * (1 + copy / channels_out) + problem.depth * problem.output[1] * READ
+
+
+def _rows_cost(problem: Problem) -> float:
+    """Multiply-adds of rows, one output row at a time, and what else it does in the same unit."""
+    rows_out = problem.output[1] // problem.groups
+    laid = problem.stride[0] / problem.kernel_size[0] / rows_out
+    return problem.macs * (max(LEAST_ROWS / rows_out, 1) + COPY * laid)
 
 
 def _taps_cost(problem: Problem) -> float:
@@ -156,7 +178,8 @@ def _winograd_cost(problem: Problem, tile: int) -> float:
     count = problem.output[0] * product(per_axis(ceil_div, problem.output[2:], tiles))
     points = product(per_axis(lambda outputs, taps: outputs + taps - 1, tiles, problem.kernel_size))
     channels, channels_out = problem.input[1], problem.output[1]
-    products = points * channels * max(channels_out, LEAST_ROWS) * (count + READ)
+    rows_out = max(channels_out // problem.groups, LEAST_ROWS)
+    products = points * channels * rows_out * (count + READ)
     transforms = count * points * (channels * (points + COPY) + channels_out * product(tiles))
     return float(products + transforms)
 

@@ -6,14 +6,15 @@ A block is as much work as stays in a core's cache; blocks are what threads shar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import product as combinations
+from itertools import pairwise, product as combinations
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
 
 from convcalc import formulas as F
-from convcalc.executor.kernels import Array
-from convcalc.executor.threads import scratch, thread_count
+from convcalc.executor.kernels import Array, parts_of
+from convcalc.executor.threads import Calls, scratch, thread_count
 from convcalc.layers.base import Pairs, Shape
 from convcalc.tracing import ceil_div, per_axis, product
 
@@ -21,6 +22,8 @@ BLOCK_ELEMENTS = 1 << 17
 """Numbers that a block works on: half a megabyte of float32, half of the second level of many a core's cache."""
 LEAST_WORK = 1 << 22
 """Multiply-adds below which a block is not worth a thread's while."""
+COPY = 50
+"""What a number laid out costs, in multiply-adds of a matrix product."""
 
 Activation = Callable[[Array], None]
 """Changes an array where it stands."""
@@ -91,20 +94,36 @@ def blocks(
     least = max(1, int(LEAST_WORK / max(row_work, 1)))
     height = max(1, min(limit // max(row_elements, 1), max(fair, least)))
     if height >= rows:
-        together = ceil_div(images, ceil_div(images, height // rows))  # blocks of about one size
-        return [Block(first, min(first + together, images), 0, rows) for first in range(0, images, together)]
-    height = ceil_div(rows, ceil_div(rows, height))
+        count = _even(ceil_div(images, height // rows), images, parts)
+        return [Block(part.start, part.stop, 0, rows) for part in even_slices(images, count)]
+    count = _even(ceil_div(rows, height), rows, images * parts)
     return [
-        Block(image, image + 1, start, min(start + height, rows))
-        for image, start in combinations(range(images), range(0, rows, height))
+        Block(image, image + 1, part.start, part.stop)
+        for image, part in combinations(range(images), even_slices(rows, count))
     ]
 
 
-def slab(x: Array, pads: Pairs, first: int, last: int, top: int, bottom: int) -> Array:
+def _even(count: int, most: int, times: int) -> int:
+    """So many parts or a few more, up to `most`, that threads get equally many when there are `times` as many."""
+    if count * times <= 1:
+        return count
+    step = thread_count() // gcd(thread_count(), times)
+    return min(-(-count // step) * step, most)
+
+
+def even_slices(size: int, count: int) -> list[slice]:
+    """0 to `size` in `count` slices, or as many as there are elements; larger ones, by one at most, come first."""
+    count = max(1, min(count, size))
+    least, more = divmod(size, count)
+    starts = [part * least + min(part, more) for part in range(count + 1)]
+    return [slice(*pair) for pair in pairwise(starts)]
+
+
+def slab(x: Array, pads: Pairs, first: int, last: int, top: int, bottom: int, calls: Calls) -> Array:
     """Images first to last and rows top to bottom of `x` padded with zeros, rows counted in what is padded.
 
-    A view where nothing is padded, else a copy that stands until this thread asks for the next. Rows beyond the
-    padding are zeros too.
+    A view where nothing is padded, else a copy that the calls make, and that stands until this thread asks for the
+    next. Rows beyond the padding are zeros too.
     """
     if not any(before or after for before, after in pads) and bottom <= x.shape[2]:
         return x[first:last, :, top:bottom]
@@ -117,14 +136,21 @@ def slab(x: Array, pads: Pairs, first: int, last: int, top: int, bottom: int) ->
     sizes = [bottom - top] + [
         before + size + after for size, (before, after) in zip(x.shape[3:], pads[1:], strict=True)
     ]
+    # Zeros everywhere are faster than zeros around: one call, of which the cache keeps what the next needs.
     target = scratch("slab", (last - first, x.shape[1], *sizes), x.dtype)
-    for axis, (start, size) in enumerate(inner):
-        lead = (slice(None), slice(None), *(slice(start, start + size) for start, size in inner[:axis]))
-        target[(*lead, slice(None, start))] = 0
-        target[(*lead, slice(start + size, None))] = 0
+    calls.append((target.fill, (0,)))
     core = (slice(None), slice(None), *(slice(start, start + size) for start, size in inner))
-    target[core] = x[first:last, :, low:high]
+    copy(target[core], x[first:last, :, low:high], calls)
     return target
+
+
+def copy(target: Array, source: Array, calls: Calls) -> None:
+    """Call np.copyto, a row of the last axis as one number where it lies together on both sides: that is faster."""
+    width = target.shape[-1] * target.itemsize
+    if target.strides[-1] == source.strides[-1] == target.itemsize < width:
+        row = np.dtype((np.void, width))
+        target, source = target.view(row), source.view(row)
+    calls.append((np.copyto, (target, source)))
 
 
 def rows_read(problem: Problem, start: int, stop: int) -> tuple[int, int]:
@@ -148,9 +174,34 @@ def taps_view(padded: Array, problem: Problem, sizes: Sequence[int]) -> Array:
     )
 
 
-def finish(part: Array, bias: Array | None, activation: Activation | None) -> None:
+def span(shift: int, step: int, count: int, size: int) -> tuple[int, int, int]:
+    """Which of `count` outputs see a place inside, first to last, and what the first of them sees.
+
+    Output number n sees place n·step + shift of an axis of this size.
+
+    >>> span(-1, 2, 4, 7)
+    (1, 4, 1)
+    """
+    first = min(max(-(shift // step), 0), count)
+    last = max(min((size - 1 - shift) // step + 1, count), first)
+    return first, last, first * step + shift
+
+
+def multiply(weight: Array, columns: Array, out: Array, terms: int, calls: Calls) -> None:
+    """Call weight @ columns into `out`; sums of so many terms are made in parts (`sums_of_products` says why)."""
+    length = weight.shape[-1]
+    step = ceil_div(length, parts_of(terms))
+    calls.append((np.matmul, (weight[..., :step], columns[..., :step, :], out)))
+    room = scratch("part", out.shape, out.dtype) if step < length else out
+    for start in range(step, length, step):
+        part = slice(start, start + step)
+        calls.append((np.matmul, (weight[..., part], columns[..., part, :], room)))
+        calls.append((np.add, (out, room, out)))
+
+
+def finish(part: Array, bias: Array | None, activation: Activation | None, calls: Calls) -> None:
     """Add the bias, shaped to fit, and apply the activation, while the block is in the cache."""
     if bias is not None:
-        part += bias
+        calls.append((np.add, (part, bias, part)))
     if activation is not None:
-        activation(part)
+        calls.append((activation, (part,)))

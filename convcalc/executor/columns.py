@@ -12,13 +12,15 @@ from convcalc.executor.blocks import (
     Block,
     Problem,
     blocks,
+    copy,
     finish,
+    multiply,
     rows_read,
     slab,
     taps_view,
 )
-from convcalc.executor.kernels import Array, parts_of, sums_of_products
-from convcalc.executor.threads import scratch, share
+from convcalc.executor.kernels import Array
+from convcalc.executor.threads import Calls, scratch, share_calls
 from convcalc.tracing import ceil_div, product
 
 
@@ -30,13 +32,15 @@ def pointwise(
     result = out.reshape(*out.shape[:2], -1)
     column = None if bias is None else bias[:, None]
 
-    def work(block: Block) -> None:
+    def work(block: Block) -> Calls:
+        calls: Calls = []
         for image in range(block.first, block.last):
             part = result[image, :, block.start : block.stop]
-            _multiply(weight, flat[image, :, block.start : block.stop], part)
-            finish(part, column, activation)
+            multiply(weight, flat[image, :, block.start : block.stop], part, weight.shape[1], calls)
+            finish(part, column, activation, calls)
+        return calls
 
-    share(work, pointwise_blocks(problem))
+    share_calls(work, pointwise_blocks(problem))
 
 
 def pointwise_blocks(problem: Problem) -> list[Block]:
@@ -58,25 +62,27 @@ def im2col(
     row = product(sizes[1:])
     result = out.reshape(images, channels, -1)
 
-    def work(block: Block) -> None:
+    def work(block: Block) -> Calls:
+        calls: Calls = []
         many = block.many
         columns = scratch("columns", (weight.shape[1], many * block.height * row), x.dtype)
-        padded = slab(x, problem.pads, block.first, block.last, *rows_read(problem, block.start, block.stop))
+        padded = slab(x, problem.pads, block.first, block.last, *rows_read(problem, block.start, block.stop), calls)
         view = np.moveaxis(taps_view(padded, problem, (block.height, *sizes[1:])), 0, 1 + problem.rank)
-        np.copyto(columns[:depth].reshape(view.shape), view)
-        columns[depth:] = 1
+        copy(columns[:depth].reshape(view.shape), view, calls)
+        calls.append((columns[depth:].fill, (1,)))
         if many == 1:
             part = result[block.first, :, block.start * row : block.stop * row]
-            _multiply(weight, columns, part)
-            finish(part, None, activation)
-            return
+            multiply(weight, columns, part, depth, calls)
+            finish(part, None, activation, calls)
+            return calls
         # Images beside each other in the columns: one product, which reads the weights once.
         found = scratch("found", (channels, columns.shape[1]), x.dtype)
-        _multiply(weight, columns, found)
-        finish(found, None, activation)
-        np.copyto(result[block.first : block.last], found.reshape(channels, many, -1).swapaxes(0, 1))
+        multiply(weight, columns, found, depth, calls)
+        finish(found, None, activation, calls)
+        copy(result[block.first : block.last], found.reshape(channels, many, -1).swapaxes(0, 1), calls)
+        return calls
 
-    share(work, im2col_blocks(problem))
+    share_calls(work, im2col_blocks(problem))
 
 
 def im2col_blocks(problem: Problem) -> list[Block]:
@@ -90,12 +96,6 @@ LAID_OUT_ELEMENTS = BLOCK_ELEMENTS * 4
 """Numbers of columns of one group: fewer calls are worth more cache misses."""
 GROUPED_ELEMENTS = BLOCK_ELEMENTS * 10
 """Numbers of columns of many groups: calls cost more than what does not fit in the cache."""
-
-
-def _multiply(weight: Array, columns: Array, out: Array) -> None:
-    """Into `out`, with room of this thread's where sums are made in parts."""
-    in_parts = parts_of(weight.shape[-1]) > 1
-    sums_of_products(weight, columns, out, scratch("part", out.shape, out.dtype) if in_parts else None)
 
 
 class Part(NamedTuple):
@@ -120,11 +120,12 @@ def grouped(
     result = out.reshape(images, groups, rows_out, *sizes)
     whole_rows = set(problem.stride) == {1}
 
-    def work(part: Part) -> None:
+    def work(part: Part) -> Calls:
+        calls: Calls = []
         block = part.block
         channels = slice(part.first * inside, part.last * inside)
         top, bottom = rows_read(problem, block.start, block.stop)
-        padded = slab(x[:, channels], problem.pads, block.first, block.last, top, bottom)
+        padded = slab(x[:, channels], problem.pads, block.first, block.last, top, bottom, calls)
         place = result[block.first : block.last, part.first : part.last, :, block.start : block.stop]
         if whole_rows and padded.flags.c_contiguous:
             view, strides = _whole_rows(problem, padded, place.shape[3:])
@@ -134,18 +135,21 @@ def grouped(
         columns = scratch("columns", (*place.shape[:2], depth, length), x.dtype)
         laid = columns[:, :, : inside * problem.taps]
         shape = (*place.shape[:2], inside, *view.shape[2:])
-        np.copyto(laid.reshape(shape), view.reshape(shape))
-        columns[:, :, inside * problem.taps :] = 1
+        calls.append((np.copyto, (laid.reshape(shape), view.reshape(shape))))
+        if inside * problem.taps < depth:
+            calls.append((columns[:, :, inside * problem.taps :].fill, (1,)))
         found = scratch("found", (*place.shape[:3], length), x.dtype)
-        _multiply(weight[part.first : part.last], columns, found)
+        multiply(weight[part.first : part.last], columns, found, depth, calls)
         if strides is None:
-            np.copyto(place, found.reshape(place.shape))
+            inner = found.reshape(place.shape)
         else:
             lead = found.strides[:3]
-            np.copyto(place, np.lib.stride_tricks.as_strided(found, place.shape, (*lead, *strides), writeable=False))
-        finish(place, None, activation)
+            inner = np.lib.stride_tricks.as_strided(found, place.shape, (*lead, *strides), writeable=False)
+        copy(place, inner, calls)
+        finish(place, None, activation, calls)
+        return calls
 
-    share(work, grouped_parts(problem))
+    share_calls(work, grouped_parts(problem))
 
 
 def grouped_parts(problem: Problem) -> list[Part]:

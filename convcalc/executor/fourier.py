@@ -8,7 +8,7 @@ import numpy as np
 
 from convcalc.executor.blocks import Activation, Problem, finish, slab
 from convcalc.executor.kernels import Array
-from convcalc.executor.threads import share
+from convcalc.executor.threads import Calls, perform, share
 from convcalc.tracing import product
 
 _TRANSFORM_COST = 40.0
@@ -75,13 +75,17 @@ def fft(
     column = None if bias is None else bias.reshape(-1, *(1,) * rank)
 
     def work(image: int) -> None:
-        padded = slab(x, problem.pads, image, image + 1, 0, x.shape[2] + sum(problem.pads[0]))
+        before: Calls = []
+        padded = slab(x, problem.pads, image, image + 1, 0, x.shape[2] + sum(problem.pads[0]), before)
+        perform(before)
         spectrum = np.fft.rfftn(padded[0].reshape(problem.groups, -1, 1, *padded.shape[2:]), size, axes=axes)
         spectrum = np.moveaxis(spectrum, range(3, 3 + rank), range(rank)).astype(weight.dtype, copy=False)
         products = np.matmul(weight, np.ascontiguousarray(spectrum))[..., 0]
         products = np.moveaxis(products, range(rank), range(2, 2 + rank))
         found = np.fft.irfftn(products, size, axes=axes).reshape(out.shape[1], *size)
         out[image] = found[(slice(None), *starts)]
-        finish(out[image], column, activation)
+        after: Calls = []
+        finish(out[image], column, activation, after)
+        perform(after)
 
     share(work, range(out.shape[0]))

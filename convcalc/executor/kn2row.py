@@ -9,9 +9,9 @@ from itertools import product as combinations
 
 import numpy as np
 
-from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation, Block, Problem, blocks, finish, rows_read, slab
+from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation, Block, Problem, blocks, copy, finish, rows_read, slab
 from convcalc.executor.kernels import Array, sums_of_products
-from convcalc.executor.threads import scratch, share
+from convcalc.executor.threads import Calls, scratch, share_calls
 from convcalc.tracing import product
 
 
@@ -27,9 +27,10 @@ def kn2row(
     _, channels, *sizes = out.shape
     column = None if bias is None else bias.reshape(-1, *(1,) * problem.rank)
 
-    def work(block: Block) -> None:
+    def work(block: Block) -> Calls:
+        calls: Calls = []
         top, bottom = rows_read(problem, block.start, block.stop)
-        padded = slab(x, problem.pads, block.first, block.last, top, bottom)
+        padded = slab(x, problem.pads, block.first, block.last, top, bottom, calls)
         steps = tuple(stride // padded.itemsize for stride in padded.strides[2:])
         height = (block.stop - block.start, *sizes[1:])
         length = 1 + sum((size - 1) * step for size, step in zip(height, steps, strict=True))
@@ -41,15 +42,17 @@ def kn2row(
         ]
         for image in range(block.first, block.last):
             flat = padded[image - block.first].reshape(x.shape[1], -1)
-            sums_of_products(weight[0], flat[:, :length], found, room)
+            calls.append((sums_of_products, (weight[0], flat[:, :length], found, room)))
             for tap, shift in enumerate(shifts[1:], 1):
-                found += sums_of_products(weight[tap], flat[:, shift : shift + length], part, room)
+                calls.append((sums_of_products, (weight[tap], flat[:, shift : shift + length], part, room)))
+                calls.append((np.add, (found, part, found)))
             target = out[image, :, block.start : block.stop]
             strides = (found.strides[0], *(step * found.itemsize for step in steps))
-            np.copyto(target, np.lib.stride_tricks.as_strided(found, target.shape, strides, writeable=False))
-            finish(target, column, activation)
+            copy(target, np.lib.stride_tricks.as_strided(found, target.shape, strides, writeable=False), calls)
+            finish(target, column, activation, calls)
+        return calls
 
-    share(work, kn2row_blocks(problem))
+    share_calls(work, kn2row_blocks(problem))
 
 
 def kn2row_blocks(problem: Problem) -> list[Block]:

@@ -23,9 +23,10 @@ from convcalc.executor.fourier import lengths, spectrum_elements
 from convcalc.executor.fusion import can_join, joined_runs
 from convcalc.executor.kernels import parts_of
 from convcalc.executor.kn2row import kn2row_blocks
+from convcalc.executor.rows import band_of, rows_parts
 from convcalc.executor.subpixel import algorithm_of_phase, phases
 from convcalc.executor.threads import thread_count
-from convcalc.executor.winograd import TRANSFORM_ELEMENTS, tiles_of, winograd_blocks
+from convcalc.executor.winograd import TRANSFORM_ELEMENTS, by_channels, tiles_of, winograd_blocks
 from convcalc.layers.base import Shape
 from convcalc.limits import available_memory
 from convcalc.network import Network
@@ -106,6 +107,16 @@ def _rooms(name: str, problem: Problem) -> list[int]:
             + block.many * block.height * row * (problem.depth + 1 + channels_out * (in_parts - (block.many == 1)))
             for block in im2col_blocks(problem)
         ]
+    if name == "rows":
+        step, across = problem.stride[0], product(problem.output[3:])
+        laid = problem.depth // problem.kernel_size[0] * across
+        made = channels_out // problem.groups * across * (in_parts - 1)
+        return [
+            block.many
+            * (last - first)
+            * (((block.height - 1) * step + problem.kernel_size[0]) * laid + block.height * made)
+            for block, first, last in rows_parts(problem)
+        ]
     row = product(problem.widths if set(problem.stride) == {1} else problem.output[3:])
     places = problem.depth + 1 + channels_out // problem.groups * in_parts
     return [
@@ -126,6 +137,11 @@ def _winograd_rooms(name: str, problem: Problem) -> list[int]:
     tiles, points = _tiles(name, problem)
     across = product(per_axis(ceil_div, problem.output[3:], tiles[1:]))
     spot = points * (2 * problem.input[1] + problem.output[1]) + 2 * product(tiles) * problem.input[1]
+    if by_channels(problem, tiles):
+        # The tiles of all channels at all points are shared; for the rest each thread has its part of the channels.
+        count = thread_count()
+        spots = problem.output[0] * ceil_div(problem.output[2], tiles[0]) * across
+        return [ceil_div(int(spots * spot), count)] * count
     return [int(block.many * block.height * across * spot) for block in winograd_blocks(problem, tiles)]
 
 
@@ -149,6 +165,9 @@ def _derived(name: str, problem: Problem, *, bias: bool) -> tuple[int, int]:
         return made, min(TRANSFORM_ELEMENTS, made) * 2
     if name == "kn2row":
         return weights, 0
+    if name == "rows":
+        band, taps = band_of(problem), problem.kernel_size[0]
+        return weights // taps * band * ((band - 1) * problem.stride[0] + taps), 0
     return (weights + problem.output[1]) * (bias and name != "pointwise"), 0
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 _WIDE = frozenset(("avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"))
 """What OpenBLAS's kernels for Skylake-X need."""
@@ -33,3 +38,38 @@ def available_threads() -> int:
     if asked.isdecimal() and int(asked) > 0:
         return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cores() -> frozenset[int]:
+    """The cores that this thread may run on; none where that cannot be said and set."""
+    if not hasattr(os, "sched_setaffinity") or _current_core() is None:
+        return frozenset()
+    return frozenset(os.sched_getaffinity(0))
+
+
+def on_another_core(thread: Thread, allowed: frozenset[int]) -> None:
+    """Let a thread that waits begin on another of these cores than the one that this thread runs on.
+
+    A system may wake a thread on the core that it is woken from, even where others have nothing to do, and there it
+    waits until this thread is done: a second thread that begins so late gains nothing in work of a millisecond.
+    """
+    if len(allowed) > 1 and thread.native_id is not None:
+        _move(thread.native_id, allowed - {_current_core()()})
+
+
+def on_any_core(allowed: frozenset[int]) -> None:
+    """Let this thread move to any of these cores again, after `on_another_core`."""
+    if len(allowed) > 1:
+        _move(0, allowed)
+
+
+def _move(thread: int, allowed: frozenset[int]) -> None:
+    # Nothing is lost but time when the system refuses.
+    with suppress(OSError):
+        os.sched_setaffinity(thread, allowed)
+
+
+@cache
+def _current_core() -> Any:
+    """The C library's function that says which core this thread runs on, or None."""
+    return getattr(ctypes.PyDLL(None), "sched_getcpu", None)

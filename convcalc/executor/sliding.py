@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from convcalc.executor.blocks import BLOCK_ELEMENTS
+from convcalc.executor.blocks import BLOCK_ELEMENTS, span
 from convcalc.executor.kernels import Array
-from convcalc.executor.threads import share
-from convcalc.tracing import ceil_div, product
+from convcalc.executor.threads import Calls, scratch, share_calls
+from convcalc.tracing import product
 
 
 def reduce_windows(
@@ -30,16 +31,20 @@ def reduce_windows(
     result = np.empty((len(planes), *output), x.dtype)
     together = max(1, BLOCK_ELEMENTS // max(product(x.shape[2:]), 1))
 
-    def work(first: int) -> None:
+    def work(first: int) -> Calls:
+        calls: Calls = []
         part = planes[first : first + together]
         last = len(output) - 1
         for axis, geometry in enumerate(zip(before, kernel_size, stride, dilation, output, strict=True)):
             shape = (*part.shape[: axis + 1], output[axis], *part.shape[axis + 2 :])
-            target = result[first : first + together] if axis == last else np.empty(shape, x.dtype)
-            _reduce_axis(operation, np.moveaxis(part, axis + 1, 0), np.moveaxis(target, axis + 1, 0), *geometry, fill)
+            target = result[first : first + together] if axis == last else scratch(f"axis {axis}", shape, x.dtype)
+            _reduce_axis(
+                operation, np.moveaxis(part, axis + 1, 0), np.moveaxis(target, axis + 1, 0), *geometry, fill, calls
+            )
             part = target
+        return calls
 
-    share(work, range(0, len(planes), together))
+    share_calls(work, range(0, len(planes), together))
     return result.reshape(*x.shape[:2], *output)
 
 
@@ -53,23 +58,22 @@ def _reduce_axis(
     dilation: int,
     count: int,
     fill: float,
+    calls: Calls,
 ) -> None:
     """The same along the first axis, for `count` windows."""
     spans = []
     for tap in range(taps):
         shift = tap * dilation - before
-        low = min(max(ceil_div(-shift, stride), 0), count)
-        high = max(min((len(x) - 1 - shift) // stride + 1, count), low)
-        spans.append((high - low, low, high, low * stride + shift))
+        low, high, start = span(shift, stride, count, len(x))
+        spans.append((high - low, low, high, start))
     spans.sort(reverse=True)  # the tap that most windows have inside starts them
     for index, (size, low, high, start) in enumerate(spans):
         if not index:
-            target[:low] = fill
-            target[high:] = fill
+            calls += [(edge.fill, (fill,)) for edge in (target[:low], target[high:]) if edge.size]
         if not size:
             continue
         source = x[start : start + (size - 1) * stride + 1 : stride]
         if index:
-            operation(target[low:high], source, out=target[low:high])
+            calls.append((partial(operation, out=target[low:high]), (target[low:high], source)))
         else:
-            target[low:high] = source
+            calls.append((np.copyto, (target[low:high], source)))

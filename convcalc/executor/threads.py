@@ -6,36 +6,96 @@ cores. The matrix product itself is held to one thread inside them, because two 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from threading import local
-from typing import TypeVar
+from threading import Lock, Thread, local
+from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # it has no types
 
 from convcalc.executor.kernels import Array
-from convcalc.executor.processor import available_threads
+from convcalc.executor.processor import available_threads, cores, on_another_core, on_any_core
 from convcalc.tracing import product
 
 T = TypeVar("T")
-
+Calls = list[tuple[Callable[..., object], tuple[Any, ...]]]
+"""Functions and what they are to be called with, one after the other."""
 
 _LINE = 64
 """Bytes of a cache line, where arrays start."""
 
 
+class _Helper:
+    """A thread that does what it is given, one piece of work at a time, until `end`."""
+
+    def __init__(self) -> None:
+        self._work: Callable[[], None] | None = None
+        self._error: BaseException | None = None
+        self._idle = True
+        self._cores = cores()
+        self._given, self._done = Lock(), Lock()
+        self._given.acquire()
+        self._thread = Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begin the work, and come back at once."""
+        self._done.acquire(blocking=False)
+        self._work, self._error = work, None
+        on_another_core(self._thread, self._cores)
+        # Nothing between these two: an interrupt there would leave `wait` waiting for what has not begun.
+        self._idle = False
+        self._given.release()
+
+    def wait(self) -> BaseException | None:
+        """What the work raised, once it is done. An interrupt waits too: the work writes into the caller's arrays."""
+        interrupt: BaseException | None = None
+        while not self._idle:
+            try:
+                self._done.acquire()
+            except KeyboardInterrupt as error:
+                interrupt = error
+        return self._error or interrupt
+
+    def end(self) -> None:
+        """End the thread."""
+        self._work = None
+        self._given.release()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            self._given.acquire()
+            if self._work is None:
+                return
+            on_any_core(self._cores)
+            try:
+                self._work()
+            except BaseException as error:  # the caller raises it
+                self._error = error
+            self._idle = True
+            if self._done.locked():  # else the caller has seen already that this thread is idle
+                self._done.release()
+
+
 class _State:
-    """How many threads `share` uses, and the pool of those besides the calling one."""
+    """How many threads `share` uses, those besides the calling one, and who has them now."""
 
     count = 1
-    pool: ThreadPoolExecutor | None = None
+    helpers: Sequence[_Helper] | None = None
+    busy = Lock()
+
+
+class _Scratch(local):
+    """Arrays by name, of each thread its own; and for which of the threads calls are collected now."""
+
+    hand = 0
 
 
 _state = _State()
-_scratch = local()
+_scratch = _Scratch()
 
 
 def thread_count() -> int:
@@ -54,18 +114,21 @@ def threads(count: int | None = None) -> Iterator[None]:
 
     Inside another such block None keeps what that one uses.
     """
-    if count is None and _state.pool is not None:
+    if count is None and _state.helpers is not None:
         yield
         return
-    before = _state.count, _state.pool
+    before = _state.count, _state.helpers
     _state.count = available_threads() if count is None else count
-    _state.pool = ThreadPoolExecutor(max(_state.count - 1, 1))
+    _state.helpers = helpers = [_Helper() for _ in range(_state.count - 1)]
     try:
         with _libraries().limit(limits=1, user_api="blas"):
             yield
     finally:
-        _state.pool.shutdown()
-        _state.count, _state.pool = before
+        for helper in helpers:
+            helper.end()
+        _state.count, _state.helpers = before
+        for name in [name for name in vars(_scratch) if not name.endswith(" 0")]:
+            delattr(_scratch, name)
 
 
 def share(work: Callable[[T], None], tasks: Iterable[T]) -> None:
@@ -79,19 +142,62 @@ def share(work: Callable[[T], None], tasks: Iterable[T]) -> None:
             for task in todo:
                 work(task)
 
-    helpers = min(_state.count, len(listed)) - 1
-    started = [_state.pool.submit(take) for _ in range(helpers)] if _state.pool is not None else []
-    take()
-    for helper in started:
-        helper.result()
+    # Work that is shared inside of shared work finds all threads busy, and is done by the one that is there.
+    if len(listed) < 2 or not _state.helpers or not _state.busy.acquire(blocking=False):
+        take()
+        return
+    started: list[_Helper] = []
+    errors: list[BaseException | None] = []
+    try:
+        for helper in _state.helpers[: len(listed) - 1]:
+            started.append(helper)
+            helper.start(take)
+        take()
+    finally:
+        try:
+            errors = [helper.wait() for helper in started]
+        finally:
+            _state.busy.release()
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def share_calls(calls_of: Callable[[T], Calls], tasks: Iterable[T]) -> None:
+    """Make the calls of every task, the tasks dealt out to as many threads as `threads` allows.
+
+    This thread collects the calls first. While one thread works out in Python what to call, all others wait for the
+    interpreter, and to be woken takes as long as many a call; threads that only call hardly ever wait.
+    """
+    listed = list(tasks)
+    hands: list[Calls] = [[] for _ in range(min(_state.count if _state.helpers else 1, len(listed)))]
+    for index, task in enumerate(listed):
+        _scratch.hand = index % len(hands)
+        hands[_scratch.hand] += calls_of(task)
+        if len(hands) == 1:
+            perform(hands[0])
+            hands[0] = []
+    _scratch.hand = 0
+    share(perform, hands)
+
+
+def perform(calls: Calls) -> None:
+    """Make the calls."""
+    with np.errstate(all="ignore"):
+        for function, arguments in calls:
+            function(*arguments)
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
-    """An array of any content that this thread alone uses, until it asks for the same name again."""
+    """An array of any content that nobody else uses until this thread asks for the same name again.
+
+    In what `share_calls` collects, it is until those calls are made that the same thread is to make.
+    """
     needed = product(shape) * dtype.itemsize
+    name = f"{name} {_scratch.hand}"
     kept: Array | None = getattr(_scratch, name, None)
-    if kept is None or kept.size < needed + _LINE:
-        kept = np.empty(needed + _LINE, np.uint8)
+    if kept is None or kept.size < needed:
+        whole = np.empty(needed + _LINE, np.uint8)
+        kept = whole[-whole.ctypes.data % _LINE :]
         setattr(_scratch, name, kept)
-    start = -kept.ctypes.data % _LINE
-    return kept[start : start + needed].view(dtype).reshape(shape)
+    return kept[:needed].view(dtype).reshape(shape)

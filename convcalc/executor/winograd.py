@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache, reduce
+from itertools import product as combinations
 from math import gcd, lcm
 from typing import NamedTuple
 
@@ -21,11 +22,12 @@ from convcalc.executor.blocks import (
     Block,
     Problem,
     blocks,
+    even_slices,
     finish,
     slab,
 )
 from convcalc.executor.kernels import Array
-from convcalc.executor.threads import scratch, share
+from convcalc.executor.threads import Calls, scratch, share_calls, thread_count
 from convcalc.tracing import ceil_div, per_axis, product
 
 LEAST_SPOTS = 64
@@ -131,54 +133,17 @@ def winograd(
 
     `out` may be any view.
     """
-    chosen = transform(tiles, problem.kernel_size)
-    to_points, to_tile = chosen.input.astype(x.dtype), chosen.output.astype(x.dtype)
-    points, groups, rows_out, inside = weight.shape
-    channels_out, *sizes = out.shape[1:]
-    channels = groups * inside
-    sides = per_axis(lambda tile, taps: tile + taps - 1, tiles, problem.kernel_size)
-    counts = per_axis(ceil_div, sizes, tiles)
-    # Room for the last tiles, which stick out.
-    pads = tuple(
-        (before, count * tile + side - tile - size - before)
-        for (before, _), count, tile, side, size in zip(problem.pads, counts, tiles, sides, x.shape[2:], strict=True)
-    )
-    across = product(counts[1:])
-    # The outputs' transform at the point 1 is 1 everywhere: what is added there is added to every output.
-    one = np.ravel_multi_index([min(1, side - 1) for side in sides], sides)
-    column = None if bias is None else bias.reshape(groups, rows_out, 1)
+    filtering = _Filtering(problem, x, weight, bias, activation, out, tiles)
+    if by_channels(problem, tiles):
+        _by_channels(filtering)
+    else:
+        share_calls(filtering.block, winograd_blocks(problem, tiles))
 
-    def work(block: Block) -> None:
-        many, height = block.many, block.height
-        spots = many * height * across
-        top, bottom = block.start * tiles[0], block.stop * tiles[0] + sides[0] - tiles[0]
-        padded = slab(x, pads, block.first, block.last, top, bottom)
-        steps = padded.strides[2:]
-        source = np.lib.stride_tricks.as_strided(
-            padded,
-            (*sides, channels, many, height, *counts[1:]),
-            (*steps, padded.strides[1], padded.strides[0], *(s * t for s, t in zip(steps, tiles, strict=True))),
-            writeable=False,
-        )
-        gathered = scratch("gathered", (points, channels * spots), x.dtype)
-        np.copyto(gathered.reshape(source.shape), source)
-        spectrum = np.matmul(to_points, gathered, out=scratch("spectrum", gathered.shape, x.dtype))
-        products = np.matmul(
-            weight,
-            spectrum.reshape(points, groups, inside, spots),
-            out=scratch("products", (points, groups, rows_out, spots), x.dtype),
-        )
-        if column is not None:
-            products[one] += column
-        found = np.matmul(
-            to_tile,
-            products.reshape(points, channels_out * spots),
-            out=scratch("gathered", (len(to_tile), channels_out * spots), x.dtype),
-        ).reshape(*tiles, channels_out, many, height, *counts[1:])
-        finish(found, None, activation)
-        _place(found, out, block, tiles)
 
-    share(work, winograd_blocks(problem, tiles))
+def by_channels(problem: Problem, tiles: tuple[int, ...]) -> bool:
+    """Whether threads share channels: there are so few tiles that the weights are most of the work."""
+    spots = problem.output[0] * product(per_axis(ceil_div, problem.output[2:], tiles))
+    return problem.groups == 1 and spots < LEAST_SPOTS * thread_count()
 
 
 def winograd_blocks(problem: Problem, tiles: tuple[int, ...]) -> list[Block]:
@@ -192,10 +157,121 @@ def winograd_blocks(problem: Problem, tiles: tuple[int, ...]) -> list[Block]:
     return blocks(problem.output[0], counts[0], spot * across, weights * across, limit)
 
 
-def _place(found: Array, out: Array, block: Block, tiles: tuple[int, ...]) -> None:
-    """Write tiles (*tile, O, images, *counts) to their places; the last ones stick out and are cut."""
-    target = out[block.first : block.last, :, block.start * tiles[0] : block.stop * tiles[0]]
-    for spot in np.ndindex(*tiles):
-        place = target[(slice(None), slice(None), *(slice(s, None, t) for s, t in zip(spot, tiles, strict=True)))]
-        part = found[(*spot, slice(None), slice(None), *map(slice, place.shape[2:]))]
-        np.copyto(place, part.swapaxes(0, 1))
+def _by_channels(filtering: _Filtering) -> None:
+    """All tiles at once: threads share the channels in, then the channels out, because the weights are most of it."""
+    points, _, channels_out, channels = filtering.weight.shape
+    images = filtering.x.shape[0]
+    whole = Block(0, images, 0, filtering.counts[0])
+    spots = images * product(filtering.counts)
+    spectrum = scratch("all spectra", (points, channels * spots), filtering.x.dtype)
+
+    def into(part: slice) -> Calls:
+        calls: Calls = []
+        filtering.spectrum(whole, part, spectrum[:, part.start * spots : part.stop * spots], calls)
+        return calls
+
+    def out_of(part: slice) -> Calls:
+        calls: Calls = []
+        filtering.outputs(whole, part, spectrum.reshape(points, 1, channels, spots), calls)
+        return calls
+
+    share_calls(into, even_slices(channels, thread_count()))
+    share_calls(out_of, even_slices(channels_out, thread_count()))
+
+
+class _Filtering:
+    """One convolution: its arrays, and the two halves of the work for a block."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        activation: Activation | None,
+        out: Array,
+        tiles: tuple[int, ...],
+    ) -> None:
+        self.x, self.weight, self.activation, self.out, self.tiles = x, weight, activation, out, tiles
+        chosen = transform(tiles, problem.kernel_size)
+        self.to_points, self.to_tile = chosen.input.astype(x.dtype), chosen.output.astype(x.dtype)
+        self.sides = per_axis(lambda tile, taps: tile + taps - 1, tiles, problem.kernel_size)
+        self.counts = per_axis(ceil_div, out.shape[2:], tiles)
+        # Room for the last tiles, which stick out.
+        self.pads = tuple(
+            (before, count * tile + side - tile - size - before)
+            for (before, _), count, tile, side, size in zip(
+                problem.pads, self.counts, tiles, self.sides, x.shape[2:], strict=True
+            )
+        )
+        # The outputs' transform at the point 1 is 1 everywhere: what is added there is added to every output.
+        self.one = np.ravel_multi_index([min(1, side - 1) for side in self.sides], self.sides)
+        self.bias = None if bias is None else bias.reshape(*weight.shape[1:3], 1)
+
+    def block(self, block: Block) -> Calls:
+        """Everything for some rows of tiles."""
+        calls: Calls = []
+        points, groups, rows_out, inside = self.weight.shape
+        spots = block.many * block.height * product(self.counts[1:])
+        spectrum = scratch("spectrum", (points, groups * inside * spots), self.x.dtype)
+        self.spectrum(block, slice(0, groups * inside), spectrum, calls)
+        self.outputs(block, slice(0, rows_out), spectrum.reshape(points, groups, inside, spots), calls)
+        return calls
+
+    def spectrum(self, block: Block, channels: slice, spectrum: Array, calls: Calls) -> None:
+        """The tiles of a block and of some channels at all points: (points, channels · spots)."""
+        tiles, sides = self.tiles, self.sides
+        top, bottom = block.start * tiles[0], block.stop * tiles[0] + sides[0] - tiles[0]
+        padded = slab(self.x[:, channels], self.pads, block.first, block.last, top, bottom, calls)
+        steps = padded.strides[2:]
+        source = np.lib.stride_tricks.as_strided(
+            padded,
+            (*sides, channels.stop - channels.start, block.many, block.height, *self.counts[1:]),
+            (*steps, padded.strides[1], padded.strides[0], *(s * t for s, t in zip(steps, tiles, strict=True))),
+            writeable=False,
+        )
+        gathered = scratch("gathered", spectrum.shape, self.x.dtype)
+        calls.append((np.copyto, (gathered.reshape(source.shape), source)))
+        calls.append((np.matmul, (self.to_points, gathered, spectrum)))
+
+    def outputs(self, block: Block, rows: slice, spectrum: Array, calls: Calls) -> None:
+        """The outputs of a block, some rows of each group, from (points, groups, C / groups, spots)."""
+        points, groups, _, spots = spectrum.shape
+        count = rows.stop - rows.start
+        products = scratch("products", (points, groups, count, spots), self.x.dtype)
+        calls.append((np.matmul, (self.weight[:, :, rows], spectrum, products)))
+        if self.bias is not None:
+            finish(products[self.one], self.bias[:, rows], None, calls)
+        # Turned, so that the outputs of a tile's row lie beside each other.
+        found = scratch("gathered", (groups * count * spots, len(self.to_tile)), self.x.dtype)
+        calls.append((np.matmul, (products.reshape(points, -1).T, self.to_tile.T, found)))
+        finish(found, None, self.activation, calls)
+        found = found.reshape(groups * count, block.many, block.height, *self.counts[1:], *self.tiles)
+        channels = slice(None) if groups > 1 else rows
+        _place(found, self.out[block.first : block.last, channels, block.start * self.tiles[0] :], self.tiles, calls)
+
+
+def _place(found: Array, target: Array, tiles: tuple[int, ...], calls: Calls) -> None:
+    """Write tiles (O, images, *counts, *tiles) to (images, O, *sizes); the last ones stick out and are cut."""
+    rank = len(tiles)
+    counts = found.shape[2 : 2 + rank]
+    sizes = per_axis(lambda count, tile, size: min(count * tile, size), counts, tiles, target.shape[2:])
+    # Along each axis the tiles that are whole, and what there is of the last one if it is cut.
+    whole = per_axis(lambda size, tile: (slice(0, size // tile), tile), sizes, tiles)
+    cut = per_axis(lambda size, tile: (slice(size // tile, size // tile + 1), size % tile), sizes, tiles)
+    for parts in combinations(*([a, b] for a, b in zip(whole, cut, strict=True))):
+        spots, inner = zip(*parts, strict=True)
+        if 0 in inner or any(spot.start == spot.stop for spot in spots):
+            continue
+        source = found[(slice(None), slice(None), *spots, *map(slice, inner))].swapaxes(0, 1)
+        lengths = per_axis(lambda spot, outputs: (spot.stop - spot.start, outputs), spots, inner)
+        starts = per_axis(lambda spot, tile: spot.start * tile, spots, tiles)
+        region = per_axis(lambda start, n: slice(start, start + product(n)), starts, lengths)
+        place = target[(slice(None), slice(None), *region)]
+        if inner[-1] == tiles[-1] > 1 and target.strides[-1] == target.itemsize:
+            # The outputs of a row of a tile as one number: they lie beside each other on both sides.
+            together = np.dtype((np.void, tiles[-1] * target.itemsize))
+            source, place, lengths = source.view(together), place.view(together), (*lengths[:-1], (lengths[-1][0], 1))
+        split = place.reshape(*place.shape[:2], *(number for pair in lengths for number in pair))
+        order = (0, 1, *range(2, 2 + 2 * rank, 2), *range(3, 3 + 2 * rank, 2))
+        calls.append((np.copyto, (split.transpose(order), source)))
