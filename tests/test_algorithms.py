@@ -62,7 +62,7 @@ def convolutions(draw):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("count", [1, 2])
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(case=convolutions(), seed=st.integers(0, 1000), positive=st.booleans())
 def test_every_algorithm_gives_what_the_direct_way_gives(dtype, count, case, seed, positive):
     layer, shape = case

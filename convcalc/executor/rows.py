@@ -25,6 +25,7 @@ from convcalc.executor.blocks import (
     finish,
     multiply,
     span,
+    view_of,
 )
 from convcalc.executor.columns import Part
 from convcalc.executor.kernels import Array
@@ -82,11 +83,10 @@ def rows(
         for start, height, band_now in ((0, whole, band), (whole, block.height - whole, block.height - whole)):
             if height:
                 part_read = (band_now - 1) * step + taps
-                windows = np.lib.stride_tricks.as_strided(
+                windows = view_of(
                     laid[:, :, start * step :],
                     (*laid.shape[:2], height // band_now, part_read * depth, across),
                     (*laid.strides[:2], band_now * step * laid.strides[2], *laid.strides[3:]),
-                    writeable=False,
                 )
                 # Of a product's rows each is a channel of one output row, or each an output row of one channel.
                 target = place[:, :, :, start : start + height].swapaxes(2, 3)

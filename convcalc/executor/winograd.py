@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from itertools import product as combinations
 from math import gcd, lcm
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,9 +25,11 @@ from convcalc.executor.blocks import (
     even_slices,
     finish,
     slab,
+    view_of,
 )
 from convcalc.executor.kernels import Array
 from convcalc.executor.threads import Calls, scratch, share_calls, thread_count
+from convcalc.layers.base import Pairs
 from convcalc.tracing import ceil_div, per_axis, product
 
 LEAST_SPOTS = 64
@@ -179,6 +181,36 @@ def _by_channels(filtering: _Filtering) -> None:
     share_calls(out_of, even_slices(channels_out, thread_count()))
 
 
+class _Geometry(NamedTuple):
+    """What does not depend on the arrays' numbers: transforms in their type, sizes, and the padding for whole tiles.
+
+    `one` is the point at which the outputs' transform is 1 everywhere: what is added there is added to every output.
+    """
+
+    to_points: Array
+    to_tile: Array
+    sides: tuple[int, ...]
+    counts: tuple[int, ...]
+    pads: Pairs
+    one: int
+
+
+@lru_cache(maxsize=1024)
+def _geometry(problem: Problem, tiles: tuple[int, ...], dtype: np.dtype[Any]) -> _Geometry:
+    chosen = transform(tiles, problem.kernel_size)
+    sides = per_axis(lambda tile, taps: tile + taps - 1, tiles, problem.kernel_size)
+    counts = per_axis(ceil_div, problem.output[2:], tiles)
+    # Room for the last tiles, which stick out.
+    pads = tuple(
+        (before, count * tile + side - tile - size - before)
+        for (before, _), count, tile, side, size in zip(
+            problem.pads, counts, tiles, sides, problem.input[2:], strict=True
+        )
+    )
+    one = int(np.ravel_multi_index([min(1, side - 1) for side in sides], sides))
+    return _Geometry(chosen.input.astype(dtype), chosen.output.astype(dtype), sides, counts, pads, one)
+
+
 class _Filtering:
     """One convolution: its arrays, and the two halves of the work for a block."""
 
@@ -193,19 +225,7 @@ class _Filtering:
         tiles: tuple[int, ...],
     ) -> None:
         self.x, self.weight, self.activation, self.out, self.tiles = x, weight, activation, out, tiles
-        chosen = transform(tiles, problem.kernel_size)
-        self.to_points, self.to_tile = chosen.input.astype(x.dtype), chosen.output.astype(x.dtype)
-        self.sides = per_axis(lambda tile, taps: tile + taps - 1, tiles, problem.kernel_size)
-        self.counts = per_axis(ceil_div, out.shape[2:], tiles)
-        # Room for the last tiles, which stick out.
-        self.pads = tuple(
-            (before, count * tile + side - tile - size - before)
-            for (before, _), count, tile, side, size in zip(
-                problem.pads, self.counts, tiles, self.sides, x.shape[2:], strict=True
-            )
-        )
-        # The outputs' transform at the point 1 is 1 everywhere: what is added there is added to every output.
-        self.one = np.ravel_multi_index([min(1, side - 1) for side in self.sides], self.sides)
+        self.to_points, self.to_tile, self.sides, self.counts, self.pads, self.one = _geometry(problem, tiles, x.dtype)
         self.bias = None if bias is None else bias.reshape(*weight.shape[1:3], 1)
 
     def block(self, block: Block) -> Calls:
@@ -224,11 +244,10 @@ class _Filtering:
         top, bottom = block.start * tiles[0], block.stop * tiles[0] + sides[0] - tiles[0]
         padded = slab(self.x[:, channels], self.pads, block.first, block.last, top, bottom, calls)
         steps = padded.strides[2:]
-        source = np.lib.stride_tricks.as_strided(
+        source = view_of(
             padded,
             (*sides, channels.stop - channels.start, block.many, block.height, *self.counts[1:]),
             (*steps, padded.strides[1], padded.strides[0], *(s * t for s, t in zip(steps, tiles, strict=True))),
-            writeable=False,
         )
         gathered = scratch("gathered", spectrum.shape, self.x.dtype)
         calls.append((np.copyto, (gathered.reshape(source.shape), source)))
@@ -254,24 +273,50 @@ class _Filtering:
 def _place(found: Array, target: Array, tiles: tuple[int, ...], calls: Calls) -> None:
     """Write tiles (O, images, *counts, *tiles) to (images, O, *sizes); the last ones stick out and are cut."""
     rank = len(tiles)
-    counts = found.shape[2 : 2 + rank]
-    sizes = per_axis(lambda count, tile, size: min(count * tile, size), counts, tiles, target.shape[2:])
-    # Along each axis the tiles that are whole, and what there is of the last one if it is cut.
-    whole = per_axis(lambda size, tile: (slice(0, size // tile), tile), sizes, tiles)
-    cut = per_axis(lambda size, tile: (slice(size // tile, size // tile + 1), size % tile), sizes, tiles)
-    for parts in combinations(*([a, b] for a, b in zip(whole, cut, strict=True))):
-        spots, inner = zip(*parts, strict=True)
-        if 0 in inner or any(spot.start == spot.stop for spot in spots):
-            continue
-        source = found[(slice(None), slice(None), *spots, *map(slice, inner))].swapaxes(0, 1)
-        lengths = per_axis(lambda spot, outputs: (spot.stop - spot.start, outputs), spots, inner)
-        starts = per_axis(lambda spot, tile: spot.start * tile, spots, tiles)
-        region = per_axis(lambda start, n: slice(start, start + product(n)), starts, lengths)
-        place = target[(slice(None), slice(None), *region)]
-        if inner[-1] == tiles[-1] > 1 and target.strides[-1] == target.itemsize:
+    apart = target.strides[-1] != target.itemsize
+    found = found.swapaxes(0, 1)
+    for region in _regions(found.shape[2 : 2 + rank], tiles, target.shape[2:]):
+        place, source = target[region.place], found[region.source]
+        split = region.split
+        if region.whole and not apart:
             # The outputs of a row of a tile as one number: they lie beside each other on both sides.
             together = np.dtype((np.void, tiles[-1] * target.itemsize))
-            source, place, lengths = source.view(together), place.view(together), (*lengths[:-1], (lengths[-1][0], 1))
-        split = place.reshape(*place.shape[:2], *(number for pair in lengths for number in pair))
+            place, source, split = place.view(together), source.view(together), (*split[:-1], 1)
+        place = place.reshape(place.shape[:2] + split)
+        calls.append((np.copyto, (place.transpose(region.order), source)))
+
+
+class _Region(NamedTuple):
+    """Outputs that are copied at once: where in what is made and in the output, whose axes are split into tiles.
+
+    `whole`: rows of tiles are not cut.
+    """
+
+    source: tuple[slice, ...]
+    place: tuple[slice, ...]
+    split: tuple[int, ...]
+    order: tuple[int, ...]
+    whole: bool
+
+
+@lru_cache(maxsize=1024)
+def _regions(counts: tuple[int, ...], tiles: tuple[int, ...], sizes: tuple[int, ...]) -> list[_Region]:
+    """The tiles that are whole along each axis, and what there is of the last ones that are cut."""
+    rank, every = len(tiles), (slice(None), slice(None))
+    axes = []
+    for count, tile, size in zip(counts, tiles, sizes, strict=True):
+        whole, cut = divmod(min(count * tile, size), tile)
+        axes.append([part for part in ((0, whole, tile), (whole, 1, cut)) if part[1] and part[2]])
+    regions = []
+    for parts in combinations(*axes):
+        spots = tuple(slice(first, first + many) for first, many, _ in parts)
+        inner = tuple(slice(0, outputs) for *_, outputs in parts)
+        place = tuple(
+            slice(first * tile, first * tile + many * outputs)
+            for (first, many, outputs), tile in zip(parts, tiles, strict=True)
+        )
+        split = tuple(number for _, many, outputs in parts for number in (many, outputs))
         order = (0, 1, *range(2, 2 + 2 * rank, 2), *range(3, 3 + 2 * rank, 2))
-        calls.append((np.copyto, (split.transpose(order), source)))
+        whole = parts[-1][2] == tiles[-1] > 1
+        regions.append(_Region(every + spots + inner, every + place, split, order, whole))
+    return regions
