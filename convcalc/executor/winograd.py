@@ -155,7 +155,7 @@ def winograd_blocks(problem: Problem, tiles: tuple[int, ...]) -> list[Block]:
     channels, channels_out = problem.input[1], problem.output[1]
     spot, across = points * max(channels, channels_out), product(counts[1:])
     weights = points * channels * channels_out // problem.groups
-    limit = max(BLOCK_ELEMENTS, spot * LEAST_SPOTS)
+    limit = max(BLOCK_ELEMENTS * 2, spot * LEAST_SPOTS)
     return blocks(problem.output[0], counts[0], spot * across, weights * across, limit)
 
 
