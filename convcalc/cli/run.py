@@ -92,7 +92,8 @@ _LEARNING = under(
 )
 _COMPUTING = under(
     "Computing",
-    Option("--algorithm", "Of convolutions: direct, pointwise, im2col, grouped, rows, kn2row, winograd2, winograd4, fft.",
+    Option("--algorithm",
+           "Of convolutions: direct, pointwise, im2col, grouped, rows, kn2row, winograd2, winograd4, fft.",
            metavar="NAME"),
     Option("--threads", "Cores to use; all if none.", int, "N", least=1),
     Option("--batch", "The input's first axis are samples: so many at once. A folder has one at once if none.",
