@@ -121,7 +121,7 @@ GROUPED_COPY = 15
 """The same where whole rows are laid out."""
 LONG_ROW = 64
 """The outputs of a row, from which on a product for each of them is as fast as one for many."""
-READ = 24
+READ = 22
 """What a weight costs that a product reads, beside its multiply-adds."""
 LEAST_ROWS = 8
 """A matrix product of fewer rows takes as long as of so many."""
@@ -132,11 +132,22 @@ def choose(problem: Problem) -> str:
     """The algorithm for a convolution of floats, from its numbers alone. The table in docs/performance.md says why."""
     if problem.macs < SMALL:
         return "direct"
+    costs = _costs(problem)
+    return min(costs, key=lambda name: costs[name])
+
+
+def cost_of(problem: Problem) -> float:
+    """What a convolution of floats takes by the algorithm that is best for it, in multiply-adds of a matrix product."""
+    return min(_costs(problem).values())
+
+
+def _costs(problem: Problem) -> dict[str, float]:
+    """What the algorithms take that are worth a thought."""
     if _is_pointwise(problem) and (problem.output[0] == 1 or product(problem.output[2:]) >= 64):
-        return "pointwise"
+        return {"pointwise": float(problem.macs)}
     by_rows = ALGORITHMS["rows"].fits(problem)
     if by_rows and problem.groups > 1 and problem.output[1] <= 2 * problem.groups:
-        return "rows"
+        return {"rows": _rows_cost(problem)}
     costs = {"im2col" if problem.groups == 1 else "grouped": _columns_cost(problem)}
     if by_rows and product(problem.output[3:]) >= LONG_ROW:
         costs["rows"] = _rows_cost(problem)
@@ -147,7 +158,7 @@ def choose(problem: Problem) -> str:
             costs[name] = _winograd_cost(problem, tile)
     if problem.groups == 1 and ALGORITHMS["fft"].fits(problem) and spectrum_elements(problem) <= 1 << 26:
         costs["fft"] = fft_macs(problem)
-    return min(costs, key=lambda name: costs[name])
+    return costs
 
 
 def _columns_cost(problem: Problem) -> float:

@@ -97,10 +97,10 @@ def blocks(
         count = _even(ceil_div(images, height // rows), images, parts)
         return [Block(part.start, part.stop, 0, rows) for part in even_slices(images, count)]
     count = _even(ceil_div(rows, height), rows, images * parts)
-    return [
-        Block(image, image + 1, part.start, part.stop)
-        for image, part in combinations(range(images), even_slices(rows, count))
-    ]
+    found = combinations(range(images), even_slices(rows, count))
+    cut = [Block(image, image + 1, part.start, part.stop) for image, part in found]
+    # Larger ones first: what a thread has laid out for the first is enough for the others.
+    return sorted(cut, key=lambda block: -block.height)
 
 
 def _even(count: int, most: int, times: int) -> int:

@@ -24,7 +24,7 @@ from convcalc.executor.fusion import can_join, joined_runs
 from convcalc.executor.kernels import parts_of
 from convcalc.executor.kn2row import kn2row_blocks
 from convcalc.executor.rows import band_of, rows_parts
-from convcalc.executor.subpixel import algorithm_of_phase, phases
+from convcalc.executor.subpixel import algorithm_of_phase, phases, together
 from convcalc.executor.threads import thread_count
 from convcalc.executor.winograd import TRANSFORM_ELEMENTS, by_channels, tiles_of, winograd_blocks
 from convcalc.layers.base import Shape
@@ -188,7 +188,7 @@ def algorithm_of(item: Resolved, dtype: np.dtype[Any]) -> str:
 
 
 def _conv_transpose(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
-    """Phase by phase, each a convolution with weights of its own; or the columns of every image, and the whole output.
+    """All phases in one or one by one, each a convolution with weights of its own; or every image's columns at once.
 
     What a phase gives is written into the output, of which some algorithms make a copy first.
     """
@@ -197,6 +197,12 @@ def _conv_transpose(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape
         columns = x[0] * y[1] * product(layer.kernel_size) * product(x[2:]) * (1 + (parts_of(layer.bound[0]) > 1))
         whole = y[0] * y[1] * product(per_axis(lambda size, pair: size + sum(pair), y[2:], layer.padding))
         return Room(int(columns + whole + product(y) * layer.bias))
+    whole_problem = together(layer, x, y)
+    if whole_problem is not None:
+        problem = whole_problem.problem
+        room = _convolution(algorithm_of_phase(problem, dtype), problem, bias=layer.bias, dtype=dtype)
+        passing = room.passing + product(problem.output) + product(problem.input)
+        return room._replace(passing=int(passing), derived=room.derived + int(problem.output[1] * problem.depth))
     rooms = []
     for problem in filter(None, (phase.problem for phase in phases(layer, x, y))):
         name = algorithm_of_phase(problem, dtype)
