@@ -198,7 +198,12 @@ def multiply(weight: Array, columns: Array, out: Array, terms: int, calls: Calls
     length = weight.shape[-1]
     step = ceil_div(length, parts_of(terms))
     calls.append((np.matmul, (weight[..., :step], columns[..., :step, :], out)))
-    room = scratch("part", out.shape, out.dtype) if step < length else out
+    room = out
+    if step < length:
+        # As `out` lies in memory, so that both are added in long steps.
+        order = sorted(range(out.ndim), key=lambda axis: -out.strides[axis])
+        lying = scratch("part", tuple(out.shape[axis] for axis in order), out.dtype)
+        room = lying.transpose(sorted(range(out.ndim), key=order.__getitem__))
     for start in range(step, length, step):
         part = slice(start, start + step)
         calls.append((np.matmul, (weight[..., part], columns[..., part, :], room)))

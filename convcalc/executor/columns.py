@@ -8,11 +8,13 @@ import numpy as np
 
 from convcalc.executor.blocks import (
     BLOCK_ELEMENTS,
+    LEAST_WORK,
     Activation,
     Block,
     Problem,
     blocks,
     copy,
+    even_slices,
     finish,
     multiply,
     rows_read,
@@ -20,8 +22,16 @@ from convcalc.executor.blocks import (
     taps_view,
 )
 from convcalc.executor.kernels import Array
-from convcalc.executor.threads import Calls, scratch, share_calls
+from convcalc.executor.threads import Calls, scratch, share_calls, thread_count
 from convcalc.tracing import ceil_div, product
+
+
+class Part(NamedTuple):
+    """A block, and groups or channels first to last of it."""
+
+    block: Block
+    first: int
+    last: int
 
 
 def pointwise(
@@ -32,22 +42,42 @@ def pointwise(
     result = out.reshape(*out.shape[:2], -1)
     column = None if bias is None else bias[:, None]
 
-    def work(block: Block) -> Calls:
+    def work(part: Part) -> Calls:
         calls: Calls = []
+        block, own = part.block, slice(part.first, part.last)
         for image in range(block.first, block.last):
-            part = result[image, :, block.start : block.stop]
-            multiply(weight, flat[image, :, block.start : block.stop], part, weight.shape[1], calls)
-            finish(part, column, activation, calls)
+            place = result[image, own, block.start : block.stop]
+            multiply(weight[own], flat[image, :, block.start : block.stop], place, weight.shape[1], calls)
+            finish(place, None if column is None else column[own], activation, calls)
         return calls
 
-    share_calls(work, pointwise_blocks(problem))
+    share_calls(work, [Part(block, *own) for block in pointwise_blocks(problem) for own in _shares(problem)])
 
 
 def pointwise_blocks(problem: Problem) -> list[Block]:
     """Places of the images, as they lie."""
-    channels, channels_out = problem.input[1], problem.output[1]
-    places = product(problem.output[2:])
-    return blocks(problem.output[0], places, channels + channels_out, channels * channels_out, LAID_OUT_ELEMENTS)
+    images, channels_out = problem.output[:2]
+    channels, places = problem.input[1], product(problem.output[2:])
+    if by_outputs(problem):
+        return [Block(0, images, 0, places)]
+    return blocks(images, places, channels + channels_out, channels * channels_out, LAID_OUT_ELEMENTS)
+
+
+LEAST_PLACES = 64
+"""Outputs of a channel for each thread, below which the weights are most of the work, so that threads share those."""
+
+
+def by_outputs(problem: Problem) -> bool:
+    """Whether threads share the output channels, and so the weights, and not the places."""
+    places = problem.output[0] * product(problem.output[2:])
+    count = thread_count()
+    return count > 1 and places < LEAST_PLACES * count and problem.macs >= LEAST_WORK * count
+
+
+def _shares(problem: Problem) -> list[tuple[int, int]]:
+    """The output channels, first to last, that are computed at once."""
+    count = thread_count() if by_outputs(problem) else 1
+    return [(own.start, own.stop) for own in even_slices(problem.output[1], count)]
 
 
 def im2col(
@@ -62,32 +92,61 @@ def im2col(
     row = product(sizes[1:])
     result = out.reshape(images, channels, -1)
 
+    def lay(block: Block, part: slice, columns: Array, calls: Calls) -> None:
+        """Lay out the columns of some of the input's channels."""
+        top, bottom = rows_read(problem, block.start, block.stop)
+        padded = slab(x[:, part], problem.pads, block.first, block.last, top, bottom, calls)
+        view = np.moveaxis(taps_view(padded, problem, (block.height, *sizes[1:])), 0, 1 + problem.rank)
+        own = columns[part.start * problem.taps : part.stop * problem.taps]
+        copy(own.reshape(view.shape), view, calls)
+
+    def make(block: Block, own: slice, columns: Array, calls: Calls) -> None:
+        """Compute some of the output's channels from the columns."""
+        if block.many == 1:
+            place = result[block.first, own, block.start * row : block.stop * row]
+            multiply(weight[own], columns, place, depth, calls)
+            finish(place, None, activation, calls)
+            return
+        # Images beside each other in the columns: one product, which reads the weights once.
+        found = scratch("found", (own.stop - own.start, columns.shape[1]), x.dtype)
+        multiply(weight[own], columns, found, depth, calls)
+        finish(found, None, activation, calls)
+        copy(result[block.first : block.last, own], found.reshape(len(found), block.many, -1).swapaxes(0, 1), calls)
+
     def work(block: Block) -> Calls:
         calls: Calls = []
-        many = block.many
-        columns = scratch("columns", (weight.shape[1], many * block.height * row), x.dtype)
-        padded = slab(x, problem.pads, block.first, block.last, *rows_read(problem, block.start, block.stop), calls)
-        view = np.moveaxis(taps_view(padded, problem, (block.height, *sizes[1:])), 0, 1 + problem.rank)
-        copy(columns[:depth].reshape(view.shape), view, calls)
+        columns = scratch("columns", (weight.shape[1], block.many * block.height * row), x.dtype)
+        lay(block, slice(0, x.shape[1]), columns, calls)
         calls.append((columns[depth:].fill, (1,)))
-        if many == 1:
-            part = result[block.first, :, block.start * row : block.stop * row]
-            multiply(weight, columns, part, depth, calls)
-            finish(part, None, activation, calls)
-            return calls
-        # Images beside each other in the columns: one product, which reads the weights once.
-        found = scratch("found", (channels, columns.shape[1]), x.dtype)
-        multiply(weight, columns, found, depth, calls)
-        finish(found, None, activation, calls)
-        copy(result[block.first : block.last], found.reshape(channels, many, -1).swapaxes(0, 1), calls)
+        make(block, slice(0, channels), columns, calls)
         return calls
 
-    share_calls(work, im2col_blocks(problem))
+    if not by_outputs(problem):
+        share_calls(work, im2col_blocks(problem))
+        return
+    (whole,) = im2col_blocks(problem)
+    columns = scratch("columns", (weight.shape[1], images * sizes[0] * row), x.dtype)
+    columns[depth:] = 1
+
+    def lay_part(part: slice) -> Calls:
+        calls: Calls = []
+        lay(whole, part, columns, calls)
+        return calls
+
+    def make_part(own: slice) -> Calls:
+        calls: Calls = []
+        make(whole, own, columns, calls)
+        return calls
+
+    share_calls(lay_part, even_slices(x.shape[1], thread_count()))
+    share_calls(make_part, even_slices(channels, thread_count()))
 
 
 def im2col_blocks(problem: Problem) -> list[Block]:
     """Rows of the output, by the columns for them."""
     images, channels, rows, *sizes = problem.output
+    if by_outputs(problem):
+        return [Block(0, images, 0, rows)]
     columns = problem.depth * product(sizes)
     return blocks(images, rows, columns, columns * channels, LAID_OUT_ELEMENTS)
 
@@ -96,14 +155,6 @@ LAID_OUT_ELEMENTS = BLOCK_ELEMENTS * 4
 """Numbers of columns of one group: fewer calls are worth more cache misses."""
 GROUPED_ELEMENTS = BLOCK_ELEMENTS * 10
 """Numbers of columns of many groups: calls cost more than what does not fit in the cache."""
-
-
-class Part(NamedTuple):
-    """A block, and groups first to last of it."""
-
-    block: Block
-    first: int
-    last: int
 
 
 def grouped(
