@@ -25,7 +25,7 @@ def kn2row(
 ) -> None:
     """Weight (∏kernel_size, O, C) times the flat padded input, tap by tap, shifted, added up: stride 1, one group."""
     _, channels, *sizes = out.shape
-    column = None if bias is None else bias.reshape(-1, *(1,) * problem.rank)
+    column = None if bias is None else bias[:, None]
 
     def work(block: Block) -> Calls:
         calls: Calls = []
@@ -48,8 +48,8 @@ def kn2row(
                 calls.append((np.add, (found, part, found)))
             target = out[image, :, block.start : block.stop]
             strides = (found.strides[0], *(step * found.itemsize for step in steps))
+            finish(found, column, activation, calls)
             copy(target, np.lib.stride_tricks.as_strided(found, target.shape, strides, writeable=False), calls)
-            finish(target, column, activation, calls)
         return calls
 
     share_calls(work, kn2row_blocks(problem))

@@ -17,7 +17,7 @@ from convcalc.analysis.shapes import Resolved, label
 from convcalc.errors import ResourceError
 from convcalc.executor.algorithms import algorithm_for
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Block, Problem, rows_read
-from convcalc.executor.columns import grouped_parts, im2col_blocks, pointwise_blocks
+from convcalc.executor.columns import grouped_parts, im2col_blocks, pointwise_parts
 from convcalc.executor.conv import COLUMN_LIMIT, by_phases, problem_of
 from convcalc.executor.fourier import lengths, spectrum_elements
 from convcalc.executor.fusion import can_join, joined_runs
@@ -96,15 +96,15 @@ def _rooms(name: str, problem: Problem) -> list[int]:
     in_parts = 1 + (parts_of(problem.depth) > 1)
     channels_out = problem.output[1]
     if name == "pointwise":
-        return [channels_out * block.height * (in_parts - 1) for block in pointwise_blocks(problem)]
+        places = product(problem.output[2:])
+        return [(last - first) * places * (in_parts - 1) for _, first, last in pointwise_parts(problem)]
     if name == "kn2row":
         width = product(problem.widths)
         return [_padded(problem, block) + 3 * channels_out * block.height * width for block in kn2row_blocks(problem)]
     if name == "im2col":
         row = product(problem.output[3:])
         return [
-            _padded(problem, block)
-            + block.many * block.height * row * (problem.depth + 1 + channels_out * (in_parts - (block.many == 1)))
+            _padded(problem, block) + block.many * block.height * row * (problem.depth + 1 + channels_out * in_parts)
             for block in im2col_blocks(problem)
         ]
     if name == "rows":
