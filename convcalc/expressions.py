@@ -33,16 +33,14 @@ from convcalc.network import Input, Network, Node, input_twice, no_input, tensor
 from convcalc.records import REQUIRED, parameters_of
 
 _OPENING, _CLOSING = "([{", ")]}"
-_INTEGER = re.compile(r"[+-]?[0-9]+$")
-_FLOAT = re.compile(r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][+-]?[0-9]+)?$|[+-]?inf$")
-_AXIS = re.compile(
-    r"(?P<before>[+-]?[0-9]+)\+(?P<after>[+-]?[0-9]+)$|none$|[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-)
-_SHAPE = re.compile(r"[0-9][0-9x/.]*$")
-_SHAPE_SLIP = re.compile(r"(torch\.Size\()?[(\[]?\s*[0-9]+(\s*[xX×*,\s]\s*[0-9]+)+\s*[)\]]*[,:]?")
-_SHAPE_SIGN = re.compile(r"[xX×*]")
-_MAIN_SLIP = re.compile(r"([A-Za-z_]+?)=?([0-9]+(?:x[0-9]+)*(?:,.*)?)")
-_KERNEL_SLIP = re.compile(r"([A-Za-z_]+)([0-9]+x[0-9]+)(?::(.+))?")
+# Patterns are compiled when they are used: all of them take as long as a short answer's layers.
+_INTEGER = r"[+-]?[0-9]+$"
+_FLOAT = r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][+-]?[0-9]+)?$|[+-]?inf$"
+_AXIS = r"(?P<before>[+-]?[0-9]+)\+(?P<after>[+-]?[0-9]+)$|none$|[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_SHAPE_SLIP = r"(torch\.Size\()?[(\[]?\s*[0-9]+(\s*[xX×*,\s]\s*[0-9]+)+\s*[)\]]*[,:]?"
+_SHAPE_SIGN = r"[xX×*]"
+_MAIN_SLIP = r"([A-Za-z_]+?)=?([0-9]+(?:x[0-9]+)*(?:,.*)?)"
+_KERNEL_SLIP = r"([A-Za-z_]+)([0-9]+x[0-9]+)(?::(.+))?"
 """What people write for an input, for the main size of a kind and for its kernel, when they slip."""
 _OTHER_NAMES = {
     "dense": "linear", "fc": "linear", "fullyconnected": "linear", "convolution": "conv", "dwconv": "conv:depthwise",
@@ -53,7 +51,7 @@ _OTHER_NAMES = {
     "skip": "add:@name", "residual": "add:@name", "shortcut": "add:@name", "padding": "pad", "softmax1d": "softmax",
 }  # fmt: skip
 """What other programs and people call a layer."""
-_DESIGN_SPACE = re.compile(r"[0-9](/|\.\.)[0-9]")
+_DESIGN_SPACE = r"[0-9](/|\.\.)[0-9]"
 _CONSTANTS = {"true": True, "false": False, "none": None}
 _IGNORED_FIELDS = ("device", "dtype")
 _MOST_DIGITS = 300
@@ -121,15 +119,15 @@ def tokens_of(source: Source, start: int = 0, end: int | None = None) -> list[To
 
 def is_input(text: str) -> bool:
     """Whether a token is the shape of an input: digits with x, / and .. only."""
-    return _SHAPE.match(text) is not None
+    return "0" <= text[:1] <= "9" and not text.strip("0123456789x/.")
 
 
 def is_expression(text: str) -> bool:
     """Whether a token is a layer or wiring, by its spelling alone."""
     if text.startswith("@"):
         return True
-    word = re.match(r"([A-Za-z_][\w.]*)([:(,]|$)", text)
-    return word is not None and (word[1] in (*WIRING, "input") or find_kind(word[1]) is not None)
+    word = text.partition(":")[0].partition("(")[0].partition(",")[0]
+    return word in (*WIRING, "input") or find_kind(word) is not None
 
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -146,17 +144,17 @@ def integer(text: str, span: Span | None) -> int:
 
 def value_of(text: str, span: Span) -> Any:
     """The value that a text stands for: a number, sizes, pairs, true, false, none, or a word."""
-    if _INTEGER.match(text):
+    if re.match(_INTEGER, text):
         return integer(text, span)
-    if _FLOAT.match(text):
+    if re.match(_FLOAT, text):
         return float(text)
     if text.lower() in _CONSTANTS:
         return _CONSTANTS[text.lower()]
-    if _DESIGN_SPACE.search(text):
+    if re.search(_DESIGN_SPACE, text):
         raise ExpressionError(
             f"{text} is a set or a range of designs, which is not there yet; give one number", span=span, value=text
         )
-    axes = [_AXIS.match(axis) for axis in text.lower().split("x")]
+    axes = [re.match(_AXIS, axis) for axis in text.lower().split("x")]
     if all(axes):
         return tuple(_axis(axis, span) for axis in axes if axis)
     if text[:1].isdigit() or (text[:1] in "+-" and text[1:2].isdigit()):
@@ -176,7 +174,7 @@ def _axis(match: re.Match[str], span: Span) -> Any:
     """One axis of several: a number, none, or a (before, after) pair."""
     if match["before"]:
         return integer(match["before"], span), integer(match["after"], span)
-    return None if match[0] == "none" else integer(match[0], span) if _INTEGER.match(match[0]) else float(match[0])
+    return None if match[0] == "none" else integer(match[0], span) if re.match(_INTEGER, match[0]) else float(match[0])
 
 
 def shape_of(text: str, span: Span | None) -> tuple[int, ...]:
@@ -206,9 +204,9 @@ def python_value(text: str, span: Span) -> Any:
         inside = text[1:-1]
         pieces = [inside[start:end] for start, end in split_outside(inside, ",")]
         return tuple(python_value(piece, span) for piece in pieces if piece.strip())
-    if _INTEGER.match(text):
+    if re.match(_INTEGER, text):
         return integer(text, span)
-    if _FLOAT.match(text):
+    if re.match(_FLOAT, text):
         return float(text)
     if text.lower() in _CONSTANTS:
         return _CONSTANTS[text.lower()]
@@ -309,12 +307,12 @@ def unknown_layer(text: str, span: Span, before: str = "") -> ExpressionError:
     >>> unknown_layer(text.text, Span(text, 0, 8)).message
     "unknown layer conv8; did you mean 'conv:8,k3'?"
     """
-    name = text if _SHAPE_SLIP.fullmatch(text) else re.split("[:(,]", text)[0] or text
+    name = text if re.fullmatch(_SHAPE_SLIP, text) else re.split("[:(,]", text)[0] or text
     return ExpressionError(f"unknown layer {name}{_meant(text, name, before)}", span=span, value=name)
 
 
 def _meant(text: str, name: str, before: str) -> str:
-    if _SHAPE_SIGN.fullmatch(text):
+    if re.fullmatch(_SHAPE_SIGN, text):
         return "; a shape has no spaces: did you mean one such as '3x224x224'?"
     meant = _shape_meant(text) or _argument_meant(text)
     if meant:
@@ -341,16 +339,16 @@ def other_name(word: str) -> str:
 
 def _shape_meant(text: str) -> str:
     """The shape that was meant by (3, 224, 224) and the like, if one was."""
-    return "x".join(re.findall("[0-9]+", text)) if _SHAPE_SLIP.fullmatch(text) else ""
+    return "x".join(re.findall("[0-9]+", text)) if re.fullmatch(_SHAPE_SLIP, text) else ""
 
 
 def _argument_meant(text: str) -> str:
     """The layer that was meant by conv64 or conv3x3:64, if one was."""
-    kernel = _KERNEL_SLIP.fullmatch(text)
+    kernel = re.fullmatch(_KERNEL_SLIP, text)
     found = find_kind(kernel[1]) if kernel else None
     if kernel and found and "k" in found[0].keys:
         return f"{kernel[1]}:{kernel[3] + ',' if kernel[3] else ''}k{kernel[2]}"
-    main = _MAIN_SLIP.fullmatch(text)
+    main = re.fullmatch(_MAIN_SLIP, text)
     return f"{main[1]}:{main[2]}" if main and find_kind(main[1]) else ""
 
 
@@ -809,12 +807,11 @@ def expression_of(layer: Layer) -> str:
     'conv2d:64,i3,k7,s2,p3,nobias'
     """
     kind = kind_of(layer)
-    cls = type(layer)
-    keys = {field: key for key, field in kind.keys.items()}
-    flags = {pair: word for word, pair in kind.flags.items()}
+    made: Any = type(layer)  # no class with a __hash__ of its own is hashable to mypy
+    names, required, defaults, keys, flags = _spelling(made)
+    plain = _normalised(made, defaults, tuple([(name, getattr(layer, name)) for name in required]))
     first, others = [], []
-    plain = _defaults_of(cls, layer)
-    for name in field_names(cls):
+    for name in names:
         value = getattr(layer, name)
         if name in plain and value == plain[name]:
             continue
@@ -835,20 +832,27 @@ def expression_of(layer: Layer) -> str:
     return f"{word}:{arguments}" if arguments else word
 
 
-def _defaults_of(cls: type[Layer], layer: Layer) -> Mapping[str, Any]:
-    """The defaults as the constructor normalises them; a stride of None is the kernel_size."""
-    defaults = {name: default for name, default in parameters_of(cls).items() if default is not REQUIRED}
-    names = required_fields(cls)
-    if "stride" in defaults and defaults["stride"] is None:
-        names = (*names, "kernel_size")
-    made: Any = cls  # no class with a __hash__ of its own is hashable to mypy
-    return _normalised(made, tuple(defaults.items()), tuple((name, getattr(layer, name)) for name in names))
+_Fields = tuple[tuple[str, Any], ...]
+"""Names of fields, each with a value."""
 
 
 @lru_cache
-def _normalised(
-    cls: type[Layer], defaults: tuple[tuple[str, Any], ...], required: tuple[tuple[str, Any], ...]
-) -> Mapping[str, Any]:
+def _spelling(
+    cls: type[Layer],
+) -> tuple[tuple[str, ...], tuple[str, ...], _Fields, Mapping[str, str], Mapping[tuple[str, object], str]]:
+    """Of a class its fields, those that decide the others' defaults, the defaults, and its kind's keys and flags."""
+    kind = LAYERS.get(cls.kind) or FILE_LAYERS[cls.kind]
+    defaults = {name: default for name, default in parameters_of(cls).items() if default is not REQUIRED}
+    required = required_fields(cls)
+    if "stride" in defaults and defaults["stride"] is None:  # then it is the kernel_size
+        required = (*required, "kernel_size")
+    keys = {field: key for key, field in kind.keys.items()}
+    flags = {pair: word for word, pair in kind.flags.items()}
+    return field_names(cls), required, tuple(defaults.items()), keys, flags
+
+
+@lru_cache
+def _normalised(cls: type[Layer], defaults: _Fields, required: _Fields) -> Mapping[str, Any]:
     """The defaults as they are in a layer made of what is required alone. Many layers of a network have the same."""
     try:
         plain = cls(**dict(required))

@@ -108,7 +108,7 @@ class Call:
 
     def _listed(self, name: str, kind: type) -> list[Any] | None:
         value = self._attribute(name, list, "list")
-        if value is not None and not all(isinstance(item, kind) for item in value):
+        if value and set(map(type, value)) != {kind}:
             raise ModelFileError(f"{self.where}: attribute {name} is no list of {kind.__name__}s")
         return None if value is None else list(value)
 

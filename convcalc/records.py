@@ -96,14 +96,16 @@ def _constructor(name: str, own: Mapping[str, Any], *, finish: bool) -> Callable
     def __init__(self: Any, *given: Any, **named: Any) -> None:  # noqa: N807
         values = self.__dict__
         values.update(defaults)
-        values.update(zip(names, given, strict=False))
-        values.update(named)
+        values.update(zip(names, given))  # noqa: B905  compared below
+        if named:
+            values.update(named)
+            wrong = not (named.keys() <= known and named.keys().isdisjoint(names[: len(given)]))
+        else:
+            wrong = False
         for each, make in makers:
             if each not in values:
                 values[each] = make()
-        if not (fields <= values.keys() and named.keys() <= known and len(given) <= len(names)) or (
-            named and not named.keys().isdisjoint(names[: len(given)])
-        ):
+        if wrong or len(given) > len(names) or not fields <= values.keys():
             _refuse(name, parameters, given, named)
         if finish:
             self.__post_init__()

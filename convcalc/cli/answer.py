@@ -191,9 +191,8 @@ def write_report(
         return
     name = name or ("table" if sys.stdout.isatty() else "tsv")
     if name == "table" and value_path(question) is None and not explain:
-        from rich.console import Console
-
         from convcalc.render.table import print_table
+        from convcalc.render.terminal import Console
 
         print_table(report, Console())
         return
@@ -205,8 +204,7 @@ def write_report(
         from convcalc.render.explain import wrapped
 
         lines = [part for line in lines for part in wrapped(line, get_terminal_size().columns)]
-    for line in lines:
-        print(line)  # noqa: T201  the answer
+    sys.stdout.write("".join([f"{line}\n" for line in lines]))
 
 
 def _lines(

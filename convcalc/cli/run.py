@@ -511,7 +511,7 @@ def _write(question: Question, report: RunReport, name: str | None, how: str | N
         return
     name = name or ("table" if how or sys.stdout.isatty() else "tsv")
     if name == "table" and _path(question) is None:
-        from rich.console import Console
+        from convcalc.render.terminal import Console
 
         print_arrays(report, Console(highlight=False), how)
         return

@@ -9,11 +9,12 @@ that it uses for help and for errors when it first calls them. The package is wh
 from __future__ import annotations
 
 import sys
-from functools import partial
 from importlib import import_module
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from convcalc.later import loaded_later
 
 __all__ = ["Abort", "Exit", "TyperArgument", "TyperCommand", "TyperGroup", "TyperOption", "UsageError", "types"]
 
@@ -39,25 +40,6 @@ class _Package(ModuleType):
         return getattr(self, name)
 
 
-class _Later(ModuleType):
-    """A module in the place of one that is loaded when a function of it is called, or anything else asked for."""
-
-    def __init__(self, name: str, functions: tuple[str, ...]) -> None:
-        super().__init__(name)
-        for function in functions:
-            setattr(self, function, partial(self._call, function))
-
-    def _call(self, function: str, /, *args: Any, **kwargs: Any) -> Any:
-        return self.__getattr__(function)(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "__path__":  # an import statement asks whether this is a package
-            raise AttributeError(name)
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(import_module(self.__name__), name)
-
-
 def _load() -> None:
     """Load `typer.core`, alone where it can be."""
     spec = None if "typer" in sys.modules else PathFinder.find_spec("typer")
@@ -69,17 +51,11 @@ def _load() -> None:
     package.__file__ = spec.origin
     package.__path__ = spec.submodule_search_locations
     sys.modules["typer"] = package
-    later = {name: _Later(name, functions) for name, functions in _LATER.items() if name not in sys.modules}
-    sys.modules.update(later)
-    try:
+    with loaded_later(_LATER):
         import_module("typer.core")
-    finally:
-        for name, module in later.items():
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
-        for name in _AGAIN:
-            sys.modules.pop(name, None)
-            vars(package).pop(name.rpartition(".")[2], None)
+    for name in _AGAIN:
+        sys.modules.pop(name, None)
+        vars(package).pop(name.rpartition(".")[2], None)
 
 
 _load()

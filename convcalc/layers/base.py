@@ -194,7 +194,7 @@ def pairs(rank: int, field: str, value: Any, *, least: int | None = 0) -> Pairs:
     (((1, 1), (1, 1)), ((0, 0), (1, 2)))
     """
     per_axis = (value,) * rank if isinstance(value, int) else value
-    if not isinstance(per_axis, Sequence) or isinstance(per_axis, str):
+    if not isinstance(per_axis, (tuple, list)):
         raise refused(field, value, "an integer, one for each axis, or a (before, after) pair for each")
     if len(per_axis) == 1:
         per_axis = tuple(per_axis) * rank
@@ -202,7 +202,7 @@ def pairs(rank: int, field: str, value: Any, *, least: int | None = 0) -> Pairs:
         raise refused(field, value, f"one number, or {rank}, one for each axis")
     result = []
     for axis in per_axis:
-        pair = (axis, axis) if isinstance(axis, int) else tuple(axis) if isinstance(axis, Sequence) else ()
+        pair = (axis, axis) if isinstance(axis, int) else tuple(axis) if isinstance(axis, (tuple, list)) else ()
         if len(pair) != 2 or not all(isinstance(number, int) and not isinstance(number, bool) for number in pair):
             raise refused(field, value, "whole numbers, or (before, after) pairs of them")
         if least is not None and min(pair) < least:

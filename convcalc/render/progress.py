@@ -25,8 +25,9 @@ def loss_progress(steps: int, *, quiet: bool) -> Iterator[Callable[[int, float],
 
         yield write
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from convcalc.render.terminal import Console
 
     columns = (TextColumn("fitting"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4g}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -46,8 +47,9 @@ def batch_progress(count: int, done: int, *, quiet: bool) -> Iterator[Callable[[
     if quiet or not sys.stderr.isatty():
         yield lambda _more: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from convcalc.render.terminal import Console
 
     columns = (TextColumn("running"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

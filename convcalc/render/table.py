@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from rich.cells import cell_len
-from rich.console import Console
-from rich.segment import Segment, Segments
-from rich.style import Style
-from rich.text import Text
-
 from convcalc.analysis.report import Report, Row
+from convcalc.render.terminal import Console, Segment, Segments, Style, Text, cell_len
 from convcalc.render.text import people_rows, summary_lines
 from convcalc.render.units import share_text
 
@@ -23,6 +18,7 @@ _BARS = (8, 4, 0)
 """How long the longest bar of a share is; shorter ones where columns would have to be left out."""
 _GAP, _EDGES = 2, 2
 """Columns between two cells, and at both ends together."""
+_SPACE = " " * _GAP
 
 
 def print_table(report: Report, console: Console) -> None:
@@ -33,7 +29,7 @@ def print_table(report: Report, console: Console) -> None:
     for longest in _BARS if any(column.unit == "share" for column in report.columns) else _BARS[:1]:
         rows = [_with_bars(report, item, row, longest) for item, row in zip(report.rows, rows, strict=True)]
         lines = [*zip(*(_two_lines(title) for title in titles), strict=True), *rows, *([totals] if totals else [])]
-        widths = [max(cell_len(line[index]) for line in lines) for index in range(len(titles))]
+        widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
         shown = _columns_that_fit(report, widths, console.width)
         if wanted <= set(shown):
             break
@@ -68,12 +64,17 @@ def _segments(
     def add(cells: Sequence[str], styles: Sequence[Style]) -> None:
         parts = [_lines_of(cells[index], widths[index] if index == _LAYER else None) for index in shown]
         for line in range(max(map(len, parts))):
+            # Neighbours of one style are one segment: writing them out takes as long as making them.
+            before: Style | None = None
             for index, part, style in zip(shown, parts, styles, strict=True):
                 text = part[line] if line < len(part) else ""
-                space = " " * (widths[index] - cell_len(text))
-                found.append(Segment(text + space if index < 4 else space + text, style))
-                found.append(Segment(" " * _GAP))
-            found[-1] = Segment(" \n")
+                space = " " * (widths[index] - _width(text))
+                text = f"{text}{space}{_SPACE}" if index < 4 else f"{space}{text}{_SPACE}"
+                if style is before:
+                    text = found.pop().text + text
+                found.append(Segment(text, style))
+                before = style
+            found[-1] = Segment(found[-1].text[: 1 - _GAP] + "\n", before)
 
     deepest = max(title.count("\n") for title in titles)
     add(["\n" * (deepest - title.count("\n")) + title for title in titles], titled)
@@ -111,6 +112,11 @@ def _lines_of(text: str, width: int | None) -> list[str]:
     if not text.isprintable():
         text = "".join(letter for letter in text if letter.isprintable() or letter == "\n")
     return text.split("\n") if width is None else _folded(text, width)
+
+
+def _width(text: str) -> int:
+    """How many columns a text takes."""
+    return len(text) if text.isascii() else cell_len(text)
 
 
 def _two_lines(title: str) -> tuple[str, str]:

@@ -17,26 +17,27 @@ _MOST_NUMBERS = 100
 
 def shapes_text(shapes: Sequence[Shape], *, people: bool = False) -> str:
     """One shape, or several with commas between."""
-    return (", " if people else ",").join(plain_text(shape) for shape in shapes)
+    return (", " if people else ",").join([plain_text(shape) for shape in shapes])
 
 
 def machine_rows(report: Report) -> Iterator[list[str]]:
     """A header and one row a layer, all digits; a total row where columns have totals, and what merges after it."""
-    yield ["name", "kind", "input", "output", *(column.key for column in report.columns)]
+    keys = [column.key for column in report.columns]
+    yield ["name", "kind", "input", "output", *keys]
     for row in report.rows:
         if row.header:
             continue
-        yield [row.name, row.kind, *_cells(report, row)]
+        yield [row.name, row.kind, *_cells(row, keys)]
     if any(column.total for column in report.columns):
         totals = [plain_text(report.totals.get(column.key, "")) for column in report.columns]
         yield [_TOTAL, "", "", "", *totals]
     for row in report.merged:
-        yield [_MERGED, row.kind, *_cells(report, row)]
+        yield [_MERGED, row.kind, *_cells(row, keys)]
 
 
-def _cells(report: Report, row: Row) -> list[str]:
+def _cells(row: Row, keys: Sequence[str]) -> list[str]:
     shapes = [shapes_text(row.inputs), shapes_text(row.outputs)]
-    return [*shapes, *(plain_text(row.values.get(column.key, "")) for column in report.columns)]
+    return [*shapes, *[plain_text(row.values.get(key, "")) for key in keys]]
 
 
 def people_rows(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
@@ -82,7 +83,10 @@ def row_values(report: Report, row: Row) -> list[str]:
 def tsv(report: Report) -> Iterator[str]:
     """Tab-separated lines with one header line."""
     for cells in machine_rows(report):
-        yield "\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in cells)
+        line = "\t".join(cells)
+        if "\n" in line or line.count("\t") >= len(cells):
+            line = "\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in cells)
+        yield line
 
 
 def csv(report: Report) -> Iterator[str]:

@@ -26,7 +26,7 @@ _TIMES = (
 """From how many seconds on a unit is used, its seconds, and its name."""
 _MOST_DIGITS = 100
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
-_QUANTITY = re.compile(r"(\d+(?:\.\d*)?(?:[eE]\+?\d+)?)\s*([kKMGTPE]?)(i?)B?$")
+_QUANTITY = r"(\d+(?:\.\d*)?(?:[eE]\+?\d+)?)\s*([kKMGTPE]?)(i?)B?$"
 
 
 def count_text(number: float) -> str:
@@ -133,7 +133,7 @@ def sizes_text(sizes: Sequence[Any]) -> str:
     ('64x112x112', '1x0+2', 'scalar')
     """
     return (
-        "x".join("+".join(map(str, dict.fromkeys(size))) if isinstance(size, tuple) else str(size) for size in sizes)
+        "x".join(["+".join(map(str, dict.fromkeys(size))) if isinstance(size, tuple) else str(size) for size in sizes])
         or "scalar"
     )
 
@@ -148,9 +148,15 @@ def plain_text(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple | list) and all(isinstance(size, int | float | tuple) for size in value):
+    if isinstance(value, (str, int)):
+        return str(value)
+    if isinstance(value, (tuple, list)) and all(map(_is_size, value)):
         return sizes_text(value)
     return repr(value) if isinstance(value, float) else str(value)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, (int, float, tuple))
 
 
 def quantity(text: str, name: str) -> int | float:
@@ -163,7 +169,7 @@ def quantity(text: str, name: str) -> int | float:
     """
     from decimal import Decimal, localcontext
 
-    match = _QUANTITY.match(text.strip())
+    match = re.match(_QUANTITY, text.strip())
     if match is None or (match[3] and not match[2]):
         raise ExpressionError(f"{name} is {text}, but must be a number such as 600000, 600k, 1M or 0.15T", value=text)
     number = Decimal(match[1])
