@@ -6,7 +6,8 @@
 The file is written with the onnx package (which the `test` extra has); torchinfo gets the same network in PyTorch. The
 other tools have an environment of their own; what cannot be installed is left out, and said so. Every round starts each
 program once, in an order that is turned round from one round to the next; ratios are medians of each round's ratio, so
-that what the machine does besides falls on both alike. `analysis` is reading and costing, often, in one process.
+that what the machine does besides falls on both alike. The limits are on wall time, and CPU time is printed beside it.
+`analysis` is reading and costing, often, in one process, in CPU time.
 The minimal apps are those of startup.py: they read nothing, and show what is left when typer and rich have started.
 """
 
@@ -57,9 +58,9 @@ from convcalc.analysis.costs import costs
 from convcalc.onnx_file import read_onnx
 times = []
 for _ in range(15):
-    start = time.perf_counter()
+    start = time.process_time()
     costs(read_onnx(Path(sys.argv[1])))
-    times.append(time.perf_counter() - start)
+    times.append(time.process_time() - start)
 print(sorted(times)[len(times) // 2])
 """
 WRITE = """
@@ -103,8 +104,12 @@ def chain_file(path: Path, nodes: int) -> None:
     path.write_bytes(model(made, {"t0": [1, 8, 32, 32]}, {f"t{nodes}": None}, weights).SerializeToString())
 
 
-def measure(command: list[str]) -> tuple[float, float]:
-    """Seconds of wall time that a command takes, and the bytes that it holds at most."""
+Taken = tuple[float, float, float]
+"""Seconds of wall time and of CPU time that a command took, and the bytes that it held at most."""
+
+
+def measure(command: list[str]) -> Taken:
+    """What a command takes."""
     start = time.perf_counter()
     actions = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, 1, 0) for stream in (1, 2)]
     pid = os.posix_spawn(command[0], command, os.environ, file_actions=actions)
@@ -112,7 +117,7 @@ def measure(command: list[str]) -> tuple[float, float]:
     wall = time.perf_counter() - start
     if status:
         raise SystemExit(f"{' '.join(command)[:200]} ended with status {os.waitstatus_to_exitcode(status)}")
-    return wall, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def main() -> int:
@@ -150,9 +155,9 @@ def main() -> int:
     return 1 if options.check and not passed else 0
 
 
-def rounds(commands: dict[str, list[str]], count: int) -> dict[str, list[tuple[float, float]]]:
+def rounds(commands: dict[str, list[str]], count: int) -> dict[str, list[Taken]]:
     """What each command took in each round."""
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+    taken: dict[str, list[Taken]] = {name: [] for name in commands}
     for number in range(-1, count):
         for name in sorted(commands, reverse=number % 2 == 0):
             found = measure(commands[name])
@@ -161,27 +166,34 @@ def rounds(commands: dict[str, list[str]], count: int) -> dict[str, list[tuple[f
     return taken
 
 
-def report(runs: dict[str, list[tuple[float, float]]]) -> bool:
+def report(runs: dict[str, list[Taken]]) -> bool:
     """Print what was measured, and whether the limits are kept."""
-    print(f"{len(runs['python -c pass'])} rounds, whole processes")
+    print(f"{len(runs['python -c pass'])} rounds, whole processes; wall | CPU")
     for name, taken in runs.items():
-        wall, held = median(wall for wall, _ in taken), max(held for _, held in taken)
-        print(f"{name:18} {wall * 1e3:8.1f} ms {held / 1e6:8.1f} MB")
+        wall, cpu, _ = map(median, zip(*taken, strict=True))
+        held = max(held for _, _, held in taken)
+        print(f"{name:18} {wall * 1e3:8.1f}|{cpu * 1e3:8.1f} ms {held / 1e6:8.1f} MB")
     passed = True
     for (ours, other), least in RATIOS.items():
         if other in runs:
-            ratio = median(slow[0] / fast[0] for fast, slow in zip(runs[ours], runs[other], strict=True))
-            passed &= ratio >= least
-            verdict = "kept" if ratio >= least else "PASSED"
-            print(f"{ours:18} {ratio:6.1f} times as fast as {other}; at least {least}: {verdict}")
+            wall, cpu = ratios(runs[ours], runs[other])
+            passed &= wall >= least
+            verdict = "kept" if wall >= least else "PASSED"
+            print(f"{ours:18} {wall:6.1f}|{cpu:6.1f} times as fast as {other}; at least {least}: {verdict}")
     for floor in [name for name in runs if name.startswith("minimal app")]:
         for other in [name for name in ("onnx-tool", "torchinfo") if name in runs]:
-            ratio = median(slow[0] / fast[0] for fast, slow in zip(runs[floor], runs[other], strict=True))
-            print(f"{floor:18} {ratio:6.1f} times as fast as {other}, reading nothing")
-    held = max(held for _, held in runs["convcalc, tsv"])
+            wall, cpu = ratios(runs[floor], runs[other])
+            print(f"{floor:18} {wall:6.1f}|{cpu:6.1f} times as fast as {other}, reading nothing")
+    held = max(held for _, _, held in runs["convcalc, tsv"])
     print(f"memory of convcalc, tsv: {held / 1e6:.1f} MB; at most {MOST_MEMORY / 1e6:.0f}: "
           f"{'kept' if held <= MOST_MEMORY else 'PASSED'}")  # fmt: skip
     return passed and held <= MOST_MEMORY
+
+
+def ratios(ours: list[Taken], others: list[Taken]) -> tuple[float, float]:
+    """How many times as long the other program took in wall time and in CPU time: the median of each round's ratio."""
+    pairs = list(zip(ours, others, strict=True))
+    return median(slow[0] / fast[0] for fast, slow in pairs), median(slow[1] / fast[1] for fast, slow in pairs)
 
 
 def analyses(python: str, folder: Path, model: Path) -> bool:
