@@ -213,7 +213,7 @@ def python_value(text: str, span: Span) -> Any:
     quoted = re.fullmatch(r"'([^']*)'|\"([^\"]*)\"", text)
     if quoted:
         return quoted[1] or quoted[2] or ""
-    if re.fullmatch(r"[A-Za-z_][\w.]*", text):
+    if re.fullmatch(r"[A-Za-z_][\w.-]*", text):
         return text
     raise ExpressionError(f"{text or 'nothing'} is no value; write a number, a tuple or a word", span=span, value=text)
 

@@ -218,8 +218,10 @@ _UNPRINTED: dict[str, dict[str, object]] = {
     "hardsigmoid": {"inplace": True},
     "hardswish": {"inplace": True},
     "layernorm": {"bias": False},
+    "linear": {"bias": False},
 }
-"""Fields that PyTorch does not print (of LayerNorm older versions), with a value other than the default."""
+"""Fields that PyTorch does not print, with a value other than the default: of LayerNorm older versions, of a linear
+layer the quantised ones."""
 
 
 def unsaid_of(layer: Layer, text: LayerText | None) -> tuple[Unsaid, ...]:

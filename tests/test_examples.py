@@ -35,6 +35,8 @@ TORCHVISION = (
     Published("googlenet", 6_624_904, "1.498"),
     Published("mnasnet1_0", 4_383_312, "0.314"),
     Published("mobilenet_v2", 3_504_872, "0.301"),
+    Published("mobilenet_v3_large", 5_483_032, "0.217"),
+    Published("regnet_x_400mf", 5_495_976, "0.414"),
     Published("resnet18", 11_689_512, "1.814"),
     Published("resnet34", 21_797_672, "3.664"),
     Published("resnet50", 25_557_032, "4.089"),
@@ -42,7 +44,7 @@ TORCHVISION = (
     Published("squeezenet1_1", 1_235_496, "0.349"),
     Published("vgg16", 138_357_544, "15.470"),
 )
-OTHERS = {"lenet5", "unet"}
+OTHERS = {"convnext_tiny", "darknet53", "lenet5", "unet"}
 
 
 def network(name: str) -> Network:
@@ -86,6 +88,29 @@ def test_unet_by_the_figure_of_its_paper() -> None:
     report = costs(network("unet"))
     assert report.rows[-1].outputs == ((2, 388, 388),)
     assert (report.totals["params"], report.totals["macs"]) == (params, macs)
+
+
+def test_convnext_but_for_its_layer_scale() -> None:
+    # torchvision states 28,589,128 parameters and 4.456 G; the layer scale of each block multiplies and has no MACs.
+    scales = sum(channels * blocks for channels, blocks in ((96, 3), (192, 3), (384, 9), (768, 3)))
+    report = costs(network("convnext_tiny"))
+    assert report.totals["params"] == 28_589_128 - scales
+    assert f"{int(str(report.totals['macs'])) / 1e9:.3f}" == "4.456"
+    assert (report.rows[-1].outputs, report.diagnostics) == (((1000,),), ())
+
+
+def test_darknet_by_the_table_of_its_paper() -> None:
+    # table 1: a 3x3 convolution that halves the sizes, then so many blocks of a 1x1 and a 3x3
+    convolutions = [(3, 32, 3, 256)]
+    for channels, blocks, size in ((64, 1, 128), (128, 2, 64), (256, 8, 32), (512, 8, 16), (1024, 4, 8)):
+        half = channels // 2
+        convolutions.append((half, channels, 3, size))
+        convolutions += blocks * [(channels, half, 1, size), (half, channels, 3, size)]
+    report = costs(network("darknet53"))
+    params = sum(i * o * k * k + 2 * o for i, o, k, _ in convolutions) + 1024 * 1000 + 1000
+    macs = sum(i * o * k * k * size**2 for i, o, k, size in convolutions) + 1024 * 1000
+    assert (report.totals["params"], report.totals["macs"]) == (params, macs)
+    assert (len(convolutions), report.diagnostics) == (52, ())
 
 
 def test_every_example_is_tested_and_states_its_counts() -> None:

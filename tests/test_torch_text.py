@@ -559,3 +559,42 @@ def test_a_name_with_dots_is_looked_up(capsys) -> None:
     assert asked(capsys, *words, "layers.1.norm.params") == (0, "16\n", "")
     assert asked(capsys, *words, "layers.0.params") == (0, "224\n", "")
     assert asked(capsys, *words, "layers.1.nrm.params")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "shape", "kind", "params", "macs"),
+    [
+        ("Conv1D(nf=12, nx=4)", (5, 4), "linear", 60, 5 * 48),
+        ("NewGELUActivation()", (5, 4), "gelu", 0, 0),
+        ("LlamaRMSNorm((4,), eps=1e-06)", (5, 4), "rmsnorm", 4, 0),
+        ("StochasticDepth(p=0.1, mode=row)", (3, 8, 8), "identity", 0, 0),
+        ("DropPath(drop_prob=0.100)", (3, 8, 8), "identity", 0, 0),
+        ("QuantizedConv2d(3, 4, kernel_size=(3, 3), stride=(1, 1), scale=1.0, zero_point=0)", (3, 8, 8), "conv", 112,
+         36 * 108),
+        ("DynamicQuantizedLinear(in_features=3, out_features=4, dtype=torch.qint8, qscheme=torch.per_tensor_affine)",
+         (3,), "linear", 16, 12),
+        ("nn.modules.conv.Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))", (3, 8, 8), "conv", 112, 36 * 108),
+        ("Upsample(scale_factor=2.0, mode=nearest-exact)", (3, 8, 8), "upsample", 0, 0),
+        ("SelectAdaptivePool2d(pool_type=avg, flatten=Identity())", (3, 8, 8), "globalavgpool", 0, 0),
+    ],
+)  # fmt: skip
+def test_classes_of_other_libraries_and_versions(
+    text: str, shape: tuple[int, ...], kind: str, params: int, macs: int
+) -> None:
+    report = costs(network(f"Sequential(\n  (0): {text}\n)", shape))
+    assert [row.kind for row in report.rows] == [kind]
+    assert (report.totals["params"], report.totals["macs"], report.status) == (params, macs, "complete")
+
+
+def test_a_norm_with_an_activation_in_it() -> None:
+    text = """Sequential(
+  (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), bias=False)
+  (1): BatchNormAct2d(
+    8, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True
+    (drop): Identity()
+    (act): ReLU(inplace=True)
+  )
+)"""
+    report = costs(network(text, (3, 8, 8)))
+    assert [row.kind for row in report.rows] == ["conv", "batchnorm", "identity", "relu"]
+    assert (report.totals["params"], report.status) == (216 + 16, "complete")

@@ -243,7 +243,8 @@ def diagnose(network: Network, resolved: list[Resolved], effect: Effect = other_
             shape = shape_text(item.inputs[0][1:])
             words.append(f"works on the last axis of {shape} alone; a flatten before it would take all of it")
         found += [Diagnostic("warning", text, label(item.node)) for text in words]
-        spatial = spatial or kind_of(item.layer).ranked
+        # Who permutes or reshapes puts on the last axis what is meant to be there.
+        spatial = (spatial or kind_of(item.layer).ranked) and item.layer.kind not in ("permute", "reshape")
     return tuple(found)
 
 
