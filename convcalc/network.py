@@ -64,7 +64,8 @@ class Node:
 
     `span` and `spans` (by field) say where it was written, for errors, and `unsaid` what its text leaves out. In a
     model that came from a file `weights` names the tensor that each parameter and buffer is, `op` is what the file
-    calls the layer, and `attributes` are all that it says of it.
+    calls the layer, and `attributes` are all that it says of it. A module that is called again `shares` the parameters
+    of the node of this name.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Node:
     op: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
     unsaid: tuple[Unsaid, ...] = ()
+    shares: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -218,15 +218,15 @@ _UNPRINTED: dict[str, dict[str, object]] = {
     "hardsigmoid": {"inplace": True},
     "hardswish": {"inplace": True},
     "layernorm": {"bias": False},
-    "linear": {"bias": False},
 }
-"""Fields that PyTorch does not print, with a value other than the default: of LayerNorm older versions, of a linear
-layer the quantised ones."""
+"""Fields that PyTorch does not print (of LayerNorm older versions), with a value other than the default."""
 
 
-def unsaid_of(layer: Layer, text: LayerText | None) -> tuple[Unsaid, ...]:
+def unsaid_of(module: Module, layer: Layer, text: LayerText | None) -> tuple[Unsaid, ...]:
     """What PyTorch left out of the text of a layer, but for whether it gives the indices of its maxima."""
     others = {} if text is None else _UNPRINTED.get(layer.kind, {})
+    if layer.kind == "linear" and "Quantized" in module.cls:
+        others = {"bias": False}
     found = (_unsaid(layer, field, value) for field, value in others.items() if text and field not in text.fields)
     return tuple(one for one in found if one is not None)
 

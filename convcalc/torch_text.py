@@ -84,9 +84,10 @@ def _closes(rest: str) -> bool:
     return False
 
 
-def read_module(text: str, name: str) -> tuple[Module, tuple[str, ...]]:
-    """The tree of a printed model, and notes on what stands around it. Raises `ModelFileError` at the line that does
-    not belong.
+def read_module(text: str, name: str) -> tuple[Module, tuple[str, ...], Sequence[Span]]:
+    """The tree of a printed model, notes on what stands around it, and the lines of its code if torch.fx printed it.
+
+    Raises `ModelFileError` at the line that does not belong.
     """
     lines = [span for span in _lines(_COLOUR.sub("", text), name) if span.end > span.start]
     texts = [span.source.text[span.start : span.end] for span in lines]
@@ -95,14 +96,14 @@ def read_module(text: str, name: str) -> tuple[Module, tuple[str, ...]]:
     if place:
         lines[start] = Span(lines[start].source, lines[start].start + place, lines[start].end)
         texts[start] = texts[start][place:]
+    code: Sequence[Span] = ()
     root: Module | None = None
     opened: list[Module] = []
     for number in range(start, len(lines)):
         span, stripped = lines[number], texts[number]
         if root is not None and not opened:
-            if _start(texts[number:]) is not None:
-                raise ModelFileError("the model has ended before this line; one model is read at a time", span=span)
-            around += len(lines) - number
+            code = _code(lines[number:], texts[number:])
+            around += 0 if code else len(lines) - number
             break
         if stripped == ")" and opened:
             opened.pop()
@@ -130,7 +131,15 @@ def read_module(text: str, name: str) -> tuple[Module, tuple[str, ...]]:
         )
     if root.attributes.startswith("original_name="):
         raise ModelFileError("TorchScript prints no sizes; print the model that this was made of", span=root.span)
-    return root, _notes(around)
+    return root, _notes(around), code
+
+
+def _code(lines: Sequence[Span], texts: Sequence[str]) -> Sequence[Span]:
+    """What torch.fx prints below a model, if it did. Raises `ModelFileError` for a second model."""
+    start = next((number for number, text in enumerate(texts) if text.startswith("def forward(")), None)
+    if start is None and _start(texts) is not None:
+        raise ModelFileError("the model has ended before this line; one model is read at a time", span=lines[0])
+    return lines[start:] if start is not None else ()
 
 
 def _lines(text: str, name: str) -> Iterator[Span]:
@@ -191,7 +200,7 @@ class PrintedModel(Program):
     def __init__(
         self, text: str, name: str, given: tuple[int, ...] | None = None, input_span: Span | None = None
     ) -> None:
-        self.root, self.notes = read_module(text, name)
+        self.root, self.notes, self.code = read_module(text, name)
         self.texts = dict(_leaf_texts(self.root))
         self.sequential = False
         super().__init__([layer for layer in self.texts.values() if layer is not None], given, input_span)
@@ -214,7 +223,14 @@ class PrintedModel(Program):
 
     def _wired(self, rank: int, inputs: Mapping[str, Input], notes: tuple[str, ...], first: str) -> Network:
         shape = next((given.shape for given in inputs.values()), None)
-        walk = Walk(self.texts, rank, first, shape, sequential=self.sequential)
+        walk: Walk
+        if self.code:
+            from convcalc.torch_graph import GraphWalk
+
+            walk = GraphWalk(self.texts, rank, first, shape, sequential=False)
+            walk.code = self.code
+        else:
+            walk = Walk(self.texts, rank, first, shape, sequential=self.sequential)
         walk.through(self.root)
         return Network(
             inputs,
@@ -223,6 +239,7 @@ class PrintedModel(Program):
             (*self.notes, *notes, *walk.all_notes()),
             tuple(walk.warnings()),
             walk.hidden_names(),
+            walk.constants,
         )
 
 

@@ -18,7 +18,7 @@ from convcalc.layers.parametric import GELU
 from convcalc.layers.rearrange import Identity
 from convcalc.layers.reshape import Flatten
 from convcalc.layers.tensor import Split
-from convcalc.network import Node, Unsaid, tensor_names
+from convcalc.network import Constant, Node, Unsaid, tensor_names
 from convcalc.records import replace
 from convcalc.torch_classes import (
     ADD,
@@ -41,7 +41,7 @@ from convcalc.torch_classes import (
 from convcalc.tracing import product
 
 MOST_MODULES = 100_000
-_UNKNOWN = "?"
+UNKNOWN = "?"
 """A tensor that nothing makes."""
 
 Step = Callable[[], "Sequence[Step] | None"]
@@ -77,8 +77,9 @@ class Walk:
         self.sequential = sequential
         self.shape = shape
         self.no_input = not first
-        self.current = first or _UNKNOWN
+        self.current = first or UNKNOWN
         self.nodes: list[Node] = []
+        self.constants: dict[str, Constant] = {}
         self.notes: list[str] = []
         self.names: set[str] = {"input"}
         self.unpools = any(module.cls.startswith("MaxUnpool") for module in texts)
@@ -142,7 +143,7 @@ class Walk:
 
     def _lose(self) -> None:
         """How what comes next is wired is not known."""
-        self.current, self.shape = _UNKNOWN, None
+        self.current, self.shape = UNKNOWN, None
 
     def _wired(self, module: Module, path: str, above: _Container | None) -> Sequence[Step]:
         """A container whose code is known."""
@@ -189,7 +190,7 @@ class Walk:
             return
         # A chain that is called as it stands has no use for indices.
         indices = self.unpools and not (inside is not None and inside.certain)
-        unsaid = unsaid_of(layer, text) + (unsaid_indices(layer) if indices else ())
+        unsaid = unsaid_of(module, layer, text) + (unsaid_indices(layer) if indices else ())
         self._add(layer, name, module, (), inside, unsaid)
 
     def _parametrized(self, module: Module, path: str, layer: Layer) -> None:
@@ -250,7 +251,7 @@ class Walk:
             self._new(output, module)
         text = self.texts.get(module)
         # Where more than one tensor comes in, as into max unpooling, no text says which.
-        came = inputs or (self.current, *(_UNKNOWN,) * (layer.inputs[0] - 1))
+        came = inputs or (self.current, *(UNKNOWN,) * (layer.inputs[0] - 1))
         self.nodes.append(Node(name, layer, came, outputs, module.span, text.spans if text else {}, unsaid=unsaid))
         self.current = outputs[0]
         if len(came) > 1 or self.shape is None:
@@ -337,7 +338,7 @@ class Walk:
         elif self.unordered:
             yield (
                 f"shapes and costs are partial: in which order the modules of {_list(self.unordered)} are called is not"
-                " printed; --assume-sequential takes the printed order"
+                " printed; print(torch.fx.symbolic_trace(model)) prints it, --assume-sequential takes the printed order"
             )
         if self.misfit:
             yield f"shapes and costs are partial: {self.misfit}"

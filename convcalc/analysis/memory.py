@@ -83,7 +83,7 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
         rows.append(replace(row, values=values, reasons={**row.reasons, **_reasons(item)}))
     totals = total(columns, rows)
     parameters = sum(size for item in resolved for size in tensors.parameters(item).values() if size is not None)
-    buffers = sum(sum(tensors.own(item.layer.buffers()).values()) for item in resolved)
+    buffers = sum(sum(tensors.own(item.layer.buffers()).values()) for item in resolved if not item.node.shares)
     peak, peak_row = max(zip(living, rows, strict=True), key=lambda pair: pair[0])
     totals |= {
         "activations": tensors.activations,
@@ -223,7 +223,7 @@ class Tensors:
                 name = f"{item.node.name}:{index}"
                 self._own[name] = product(shape) * DTYPES[dtype or self.dtype]
             elif saved in parameters:
-                name = f"{item.node.name}.parameter.{saved}"
+                name = f"{item.node.shares or item.node.name}.parameter.{saved}"
                 self._own[name] = parameters[saved]
             else:
                 tensors = item.node.inputs if saved.startswith("input") else item.node.outputs

@@ -106,6 +106,8 @@ def _constants(network: Network, node: Node, counted: set[str]) -> tuple[Mapping
 
     `counted` collects the tensors of a file that serve as parameters: one that several nodes share counts once.
     """
+    if node.shares:
+        return {}, frozenset(node.layer.parameters())
     if not network.constants:
         return {}, frozenset()
     found: dict[str, Shape] = {}

@@ -230,6 +230,8 @@ def links_of(network: Network) -> list[Link]:
         axes: Sequence[Window | Reach] | None = None
         try:
             with recording() as steps:
+                if any(name not in here for name in node.inputs):
+                    raise UnsupportedOpError("what comes into it is no layer's output, which compose does not merge")
                 if len(node.inputs) > 1:
                     composed: Sequence[Composed] = _join(item, [here[name] for name in node.inputs])
                     axes = (Window(),) * rank

@@ -548,7 +548,9 @@ def _all_weights(
         has_weight = f"{name}.weight" in given
         for parameter, shape in shapes.items():
             key = f"{name}.{parameter}"
-            if key in given:
+            if item.node.shares:
+                result[key] = result[f"{item.node.shares}.{parameter}"]
+            elif key in given:
                 if given[key].shape != shape:
                     error = ShapeError(
                         f"{parameter} is {shape_text(given[key].shape) or 'one number'}, but must be"

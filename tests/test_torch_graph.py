@@ -1,0 +1,192 @@
+"""The code that torch.fx prints below a model: what is exact, what is unknown, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import pytest
+
+from convcalc.analysis.costs import costs
+from convcalc.analysis.memory import memory
+from convcalc.analysis.report import Report
+from convcalc.analysis.shapes import shapes
+from convcalc.analysis.summary import summary
+from convcalc.errors import ConvcalcError, ModelFileError
+from convcalc.network import Network
+from convcalc.torch_text import PrintedModel, looks_printed
+
+MODULES = """\
+Net(
+  (conv): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+  (blocks): Module(
+    (0): Module(
+      (conv): Conv2d(8, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+    )
+  )
+  (act): ReLU(inplace=True)
+  (fc): Linear(in_features=16, out_features=10, bias=True)
+)
+
+
+
+def forward(self, x):
+"""
+CODE = """\
+    conv = self.conv(x);  x = None
+    act = self.act(conv)
+    blocks_0_conv = getattr(self.blocks, "0").conv(act);  act = None
+    act_1 = self.act(blocks_0_conv);  blocks_0_conv = None
+    cat = torch.cat([act_1, conv], dim = 1);  act_1 = conv = None
+    mean = cat.mean([2, 3]);  cat = None
+    fc = self.fc(mean);  mean = None
+    return fc
+
+# To see more debug info, please use `graph_module.print_readable()`
+"""
+PARAMS = 216 + 576 + 8 + 170
+
+
+def network(code: str = CODE, shape: tuple[int, ...] | None = (3, 8, 8)) -> Network:
+    return PrintedModel(MODULES + code, "model.txt").network(shape)
+
+
+def said(report: Report) -> list[str]:
+    return [item.message for item in report.diagnostics]
+
+
+def test_branches_are_exact() -> None:
+    assert looks_printed(MODULES + CODE)
+    report = costs(network())
+    assert (report.totals["params"], report.totals["macs"]) == (PARAMS, 64 * (216 + 576) + 160)
+    assert (report.status, report.rows[-1].outputs) == ("complete", ((10,),))
+    assert [row.name for row in report.rows] == ["conv", "act", "blocks.0.conv", "act.2", "cat", "mean", "fc"]
+    assert said(report) == ["the modules are wired as the code says that is printed below them"]
+
+
+def test_without_an_input_parameters_are_known() -> None:
+    report = costs(network(shape=None))
+    assert (report.totals["params"], report.totals["macs"], report.status) == (PARAMS, None, "partial")
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        ("torch.nn.functional.relu(conv, inplace = True)", (8, 8, 8)),
+        ("torch._C._nn.avg_pool2d(conv, kernel_size = 3, stride = 2, padding = 1)", (8, 4, 4)),
+        ("torch.nn.functional.max_pool2d(conv, 3, 2, 1, 1, ceil_mode = True, return_indices = False)", (8, 5, 5)),
+        ("torch.nn.functional.adaptive_avg_pool2d(conv, (1, 1))", (8, 1, 1)),
+        ("torch.nn.functional.interpolate(conv, size = None, scale_factor = 2.0, mode = 'bilinear')", (8, 16, 16)),
+        ("torch.nn.functional.dropout(conv, 0.5, False, False)", (8, 8, 8)),
+        ("torch.flatten(conv, 1)", (512,)),
+        ("conv.flatten(2).transpose(1, 2)", (64, 8)),
+        ("conv.permute(0, 2, 3, 1)", (8, 8, 8)),
+        ("conv.view(conv.size(0), -1)", (512,)),
+        ("conv.reshape(conv.shape[0], 2, conv.size(1) // 2, -1)", (2, 4, 64)),
+        ("conv.mean([2, 3], keepdim = True)", (8, 1, 1)),
+        ("conv.mean((2, 3)).unsqueeze(-1).squeeze(2)", (8,)),
+        ("conv.chunk(2, dim = 1)[1]", (4, 8, 8)),
+        ("torch.split(conv, 3, 1)[2]", (2, 8, 8)),
+        ("conv.split((1, 7), 1)[1].contiguous()", (7, 8, 8)),
+        ("1 - conv * 0.5 + conv", (8, 8, 8)),
+        ("torch.matmul(conv, conv.transpose(-1, -2))", (8, 8, 8)),
+        ("torch.functional.einsum('bchw,bdhw->bcd', conv, conv)", (8, 8)),
+        ("torchvision_ops_stochastic_depth_stochastic_depth(conv, 0.1, 'row', False)", (8, 8, 8)),
+        ("{'out': conv, 'aux': None}", (8, 8, 8)),
+        ("torch.nn.functional.hardtanh(conv, -1.0, 1.0)", (8, 8, 8)),
+        ("conv.relu_()", (8, 8, 8)),
+    ],
+)
+def test_functions_and_methods(call: str, answer: tuple[int, ...]) -> None:
+    code = f"    conv = self.conv(x);  x = None\n    result = {call};  conv = None\n    return result\n"
+    assert shapes(network(code)).answer == answer
+
+
+def test_an_addition_in_place() -> None:
+    report = costs(
+        network("    conv = self.conv(x)\n    act = self.act(conv)\n    act += conv;  iadd = act\n    return iadd\n")
+    )
+    assert [(row.name, row.kind) for row in report.rows][:3] == [("conv", "conv"), ("act", "relu"), ("iact", "add")]
+    assert report.rows[2].outputs == ((8, 8, 8),)
+
+
+def test_modules_that_the_code_does_not_call_have_their_parameters() -> None:
+    report = costs(network("    conv = self.conv(x)\n    return conv\n"))
+    assert report.totals["params"] == PARAMS
+    assert {"macs"} <= report.partial
+
+
+def test_functions_that_are_not_known_are_named() -> None:
+    code = "    conv = self.conv(x)\n    odd = somebodys.own(conv, 3)\n    fc = self.fc(odd)\n    return fc\n"
+    report = costs(network(code))
+    assert "not known, and counted nowhere: own (odd)" in said(report)
+    assert [row.kind for row in report.rows][:3] == ["conv", "own", "linear"]
+    assert {"macs", "flops"} <= report.partial
+
+
+def test_tensors_of_the_models_own_are_named() -> None:
+    code = "    scale = self.blocks.scale\n    conv = self.conv(x)\n    mul = scale * conv\n    return mul\n"
+    report = costs(network(code))
+    assert "parameters are at least what is counted: the size of blocks.scale is not printed" in said(report)
+    assert report.rows[1].outputs == ((8, 8, 8),)
+    assert {"params", "flops"} <= report.partial
+
+
+@pytest.mark.parametrize(
+    "line", ["    conv = = 3", "    conv = self.conv(x", "    " + "(" * 500, "    conv = self.conv(\x00)"]
+)
+def test_a_line_that_is_no_code_is_named(line: str) -> None:
+    with pytest.raises(ModelFileError, match="this line of the code below the model cannot be read") as caught:
+        network(f"{line}\n    return conv\n")
+    assert caught.value.span is not None
+    assert caught.value.span.source.line_number == 15
+
+
+def test_a_mismatch_names_the_line_of_the_module() -> None:
+    with pytest.raises(ConvcalcError, match=r"layer fc \(linear\): in_features is 16") as caught:
+        shapes(network("    conv = self.conv(x)\n    fc = self.fc(conv)\n    return fc\n"))
+    assert caught.value.span is not None
+    assert caught.value.span.source.line_number == 9
+
+
+def test_nothing_is_evaluated() -> None:
+    code = "    x = __import__('os').system('false') ** 9 ** 9 ** 9\n    y = 10 ** 100000000\n    return self.conv(y)\n"
+    report = costs(network(code))
+    assert report.totals["macs"] is None
+
+
+PIECES = (
+    "    y = self.conv", "    y = self", "    return self.conv(self.conv)", "    y = x.size()[9]", "    y = x[0]",
+    "    y = x.view(-1, -1)", "    y = x.permute(9)", "    y = torch.cat(x)", "    y = torch.cat([x, 3], 1)",
+    "    y = x.chunk(0)", "    y = x.chunk(-1, 1)", "    y = x.split(0, 1)", "    y = x.transpose(0)",
+    "    y = x + 'a'",
+    "    y = x.size(0) // 0", "    y = -x", "    y = getattr(x, 3)", "    y = getattr(self, x)", "    y: int = 3",
+    "    x, y = x", "    x = y = None", "    return", "    y = x.unsqueeze()", "    y = x.unsqueeze(None)",
+    "    y = self.blocks(x)", "    y = torch.relu()", "    y = torch.nn.functional.max_pool2d(x, kernel_size = x)",
+    "    y = torch.nn.functional.max_pool2d(x, -1)", "    y = x.mean('a')", "    import os", "    pass",
+    "    def f(a): pass",
+    "    y = slice(x)", "    y = x.shape[slice(None, None, 0)]", "    y = torch.functional.einsum('b->', x, x)",
+    "    y = [x for x in x]", "    y = lambda: x", "    y = x if x else x", "    y = f'{x}'", "    y = x.flatten(9)",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_spoilt_code_is_answered_or_refused(seed: int) -> None:
+    draw = random.Random(seed)
+    lines = CODE.splitlines()
+    for _ in range(draw.randint(1, 4)):
+        place = draw.randrange(len(lines))
+        change = draw.random()
+        if change < 0.7:
+            lines.insert(place, draw.choice(PIECES))
+        elif change < 0.85:
+            lines.pop(place)
+        else:
+            cut = draw.randrange(len(lines[place]) + 1)
+            lines[place] = lines[place][:cut] + draw.choice("()x0,=' .") + lines[place][cut + draw.randint(0, 3) :]
+    shape = draw.choice([(3, 8, 8), (8, 8), (1, 3, 16, 16), None])
+    # Whatever else is raised is a bug.
+    with contextlib.suppress(ConvcalcError):
+        found = network("\n".join(lines), shape)
+        summary(found)
+        memory(found, train=True)
