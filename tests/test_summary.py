@@ -20,6 +20,7 @@ from convcalc.nouns import read_network
 from convcalc.render.document import document
 from convcalc.render.table import print_table
 from convcalc.render.text import people_rows
+from convcalc.torch_text import parse_printed
 
 NESTED = (
     "3x8x8 conv:4,k3,p1,name=a.conv relu:name=a.act conv:5,k3,p1,name=a.deep.conv tanh:name=a.deep.act"
@@ -180,6 +181,13 @@ def test_columns_that_do_not_fit_are_counted(width: int, text: str, said: str) -
     assert [line for line in lines if "fit" in line] == (
         [f"{said}; a wider terminal or --format plain shows all"] if said else []
     )
+
+
+def test_shapes_that_are_not_known_do_fit() -> None:
+    report = costs(parse_printed("Sequential(\n  (0): Linear(in_features=8, out_features=2, bias=True)\n)"))
+    stream = io.StringIO()
+    print_table(report, Console(file=stream, width=100))
+    assert "fit" not in stream.getvalue()
 
 
 def test_bars_give_way_to_columns() -> None:

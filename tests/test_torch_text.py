@@ -517,6 +517,30 @@ def test_from_a_file_and_as_a_word(capsys, tmp_path) -> None:
         assert asked(capsys, "shape", "3x32x32", word, "-q") == (0, "10\n", "")
 
 
+def test_from_a_file_that_powershell_wrote(capsys, tmp_path) -> None:
+    path = tmp_path / "model.txt"
+    path.write_bytes(CHAIN.replace("\n", "\r\n").encode("utf-16"))
+    assert asked(capsys, "shape", "3x32x32", str(path), "-q") == (0, "10\n", "")
+    path.write_bytes(b"\xff\xfeS")
+    status, _, err = asked(capsys, "shape", "3x32x32", str(path))
+    assert (status, "is no text" in err) == (1, True)
+
+
+def test_one_line_without_an_input(capsys, piped) -> None:
+    piped("LSTM(4, 8)\n")
+    status, out, err = asked(capsys, "flops", "-", "--get", "totals.params")
+    assert (status, out) == (0, "448\n")
+    assert "there is no input" in err
+    piped("Mystery(a=1)\n")
+    assert asked(capsys, "flops", "-", "--strict")[0] == 1
+
+
+def test_no_control_code_of_a_name_reaches_the_terminal(capsys, piped) -> None:
+    piped("Sequential(\n  (a\x07): AvgPool2d(kernel_size=3, stride=2, padding=0)\n)")
+    _, _, err = asked(capsys, "shape", "-", "--input", "3x8x8")
+    assert "layer a· (avgpool): ceil_mode" in err
+
+
 def test_strict_and_json(capsys, piped) -> None:
     piped(BLOCKS)
     status, out, _ = asked(capsys, "flops", "-", "--input", "3x32x32", "--format", "json")

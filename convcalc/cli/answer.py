@@ -262,8 +262,10 @@ def print_diagnostics(diagnostics: Iterable[Diagnostic], *, quiet: bool) -> None
     for item in diagnostics:
         if quiet and item.level == "note":
             continue
+        from convcalc.render.failures import printable
+
         layer = f"layer {item.layer}: " if item.layer is not None else ""
-        print(f"{item.level}: {layer}{item.message}", file=sys.stderr)  # noqa: T201  messages go to standard error
+        print(printable(f"{item.level}: {layer}{item.message}"), file=sys.stderr)  # noqa: T201  messages go to standard error
 
 
 def look_up(content: Any, path: str) -> Any:

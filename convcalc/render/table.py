@@ -90,6 +90,8 @@ def _segments(
 def _hidden(report: Report, rows: Sequence[Sequence[str]], shown: Sequence[int]) -> int:
     """How many columns with something in them are not shown; the input of a chain is, as the output above it."""
     hidden = {index for index in range(len(rows[0])) if index not in shown and any(row[index] for row in rows)}
+    if not any(row.inputs for row in report.rows):
+        hidden -= {_INPUT, _INPUT + 1}
     if all(row.inputs == before.outputs for before, row in pairwise(report.rows)):
         hidden.discard(_INPUT)
     return len(hidden)
