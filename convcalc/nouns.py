@@ -264,7 +264,7 @@ def _read(word: str, span: Span, before: str) -> str | bytes | None:
             return content
         refuse_foreign(content[:LONGEST_START], _STANDARD_INPUT)
         return _text(content, _STANDARD_INPUT)
-    if _is_printed(word):
+    if _is_printed(word, strange=False):
         return word
     if word.lower().endswith(".onnx"):
         return None
@@ -311,13 +311,16 @@ def _read_text(
     return tokens + text_tokens(text, name), printed
 
 
-def _is_printed(text: str) -> bool:
-    """Whether PyTorch printed a text; its reader is loaded only for one that has several lines or looks like a call."""
+def _is_printed(text: str, *, strange: bool = True) -> bool:
+    """Whether PyTorch printed a text; its reader is loaded only for one that has several lines or looks like a call.
+
+    A single line may be of a `strange` class, which a word of the command line is not taken for.
+    """
     if ")" not in text or ("\n" not in text.strip() and not re.match(r"\s*[A-Z]\w*\(", text)):
         return False
     from convcalc.torch_text import looks_printed
 
-    return looks_printed(text)
+    return looks_printed(text, strange=strange)
 
 
 def _printed_model(program: Program, printed: tuple[str, str, Span], tokens: Sequence[Token]) -> Program:

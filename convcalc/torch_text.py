@@ -36,20 +36,20 @@ _NO_MODULE = ("None", "Object of type")
 """What a name that holds no module prints."""
 
 
-def looks_printed(text: str) -> bool:
+def looks_printed(text: str, *, strange: bool = True) -> bool:
     """Whether a text is what PyTorch prints of a model: a line opens a module that later ones close, or a single line
-    is a module that is no layer expression.
+    is a module that is no layer expression, of a class that is known or, if `strange`, of any.
 
     >>> [looks_printed(text) for text in ("Sequential(\\n  (0): ReLU()\\n)", "conv:64,k3\\nrelu", "LSTM(4, 8)")]
     [True, False, True]
     """
     lines = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
     if len(lines) == 1:
-        return _is_lone_module(lines[0])
+        return _is_lone_module(lines[0], strange=strange)
     return _start(lines) is not None
 
 
-def _is_lone_module(line: str) -> bool:
+def _is_lone_module(line: str, *, strange: bool) -> bool:
     """Whether one line is a module that no expression is: a kind's name, or a slip in one, is read as an expression."""
     head = _HEAD.fullmatch(line)
     if head is None or head["name"] is not None or not line.endswith(")") or not _closes(head["rest"]):
@@ -57,6 +57,8 @@ def _is_lone_module(line: str) -> bool:
     cls = head["cls"]
     if cls in (*CHAINS, *LISTS, *OWNERS, ATTENTION):
         return True
+    if not strange:
+        return False
     known = [name for kind in LAYERS.values() for name in kind.names()]
     return cls[:1].isupper() and find_kind(cls) is None and not did_you_mean(cls.lower(), known)
 

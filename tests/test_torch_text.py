@@ -535,6 +535,12 @@ def test_one_line_without_an_input(capsys, piped) -> None:
     assert asked(capsys, "flops", "-", "--strict")[0] == 1
 
 
+def test_a_word_of_a_strange_class_is_an_unknown_layer(capsys) -> None:
+    status, _, err = asked(capsys, "shape", "3x8x8", "conv:8", "Mystery(3)")
+    assert (status, err.splitlines()[0]) == (2, "error: unknown layer Mystery")
+    assert asked(capsys, "flops", "LSTM(4, 8)", "--get", "totals.params")[:2] == (0, "448\n")
+
+
 def test_no_control_code_of_a_name_reaches_the_terminal(capsys, piped) -> None:
     piped("Sequential(\n  (a\x07): AvgPool2d(kernel_size=3, stride=2, padding=0)\n)")
     _, _, err = asked(capsys, "shape", "-", "--input", "3x8x8")
