@@ -21,15 +21,15 @@ from typing import Any
 from convcalc.errors import ConvcalcError, LayerError, ModelFileError, Span
 from convcalc.layers import find_kind
 from convcalc.layers.base import Layer, Shape, whole
-from convcalc.layers.elementwise import Combine
+from convcalc.layers.elementwise import Clip, Combine, Function
 from convcalc.layers.join import Add, Concat, Mul
-from convcalc.layers.matmul import Einsum, MatMul
+from convcalc.layers.matmul import Attention, Einsum, MatMul
 from convcalc.layers.norm import LayerNorm
 from convcalc.layers.opaque import Opaque
 from convcalc.layers.rearrange import Permute, Reshape
 from convcalc.layers.reduce import Reduce
 from convcalc.layers.reshape import Flatten
-from convcalc.layers.tensor import Split
+from convcalc.layers.tensor import PadAxes, Slice, Split
 from convcalc.network import Constant, Node, tensor_names
 from convcalc.torch_classes import ATTENTION, Module
 from convcalc.torch_wiring import UNKNOWN, Walk
@@ -227,7 +227,14 @@ class GraphWalk(Walk):
             return owner[index]
         if isinstance(owner, tuple) and isinstance(index, slice) and index.step != 0:
             return owner[index]
-        return self._unknown("getitem", [owner], name) if isinstance(owner, Tensor) else _NOTHING
+        if not isinstance(owner, Tensor):
+            return _NOTHING
+        try:
+            for layer in _cuts(_known(owner.shape), index if isinstance(index, tuple) else (index,)):
+                owner = self._op(layer, [owner], name)
+        except LayerError:
+            return self._unknown("getitem", [owner], name)
+        return owner
 
     def _called(self, node: ast.Call, name: str) -> Any:
         """A call: of a module, of a tensor's method, or of a function by the last part of its name."""
@@ -308,6 +315,9 @@ class GraphWalk(Walk):
         if what.rstrip("_") in _JOINS and len(arguments) == 2 and not named:
             pair = [self._constant(value, name) for value in arguments]
             return self._op(_JOINS[what.rstrip("_")](), pair, name)
+        if what == "scaled_dot_product_attention":
+            masked = len(arguments) > 3 or bool(named.get("is_causal")) or isinstance(named.get("attn_mask"), Tensor)
+            return self._op(Attention(masked=masked), arguments[:3], name)
         if what == "einsum" and isinstance(first, str):
             return self._op(Einsum(first), arguments[1:], name)
         return self._op(_layer_of(what, first, arguments[1:], named), [first], name)
@@ -518,6 +528,39 @@ def _cut(each_of: str, shape: Shape | None, arguments: Sequence[Any], named: Map
     return Split(tuple(min(each, size - start) for start in range(0, size, each)), dim)
 
 
+def _cuts(shape: Shape, index: Sequence[Any]) -> Iterator[Layer]:
+    """What x[:, 0, 2:9] is: slices of axes, and then the axes gone of which one place is taken."""
+    if len(index) > len(shape) or not all(isinstance(at, int | slice) for at in index):
+        raise LayerError("the places are not known")
+    places = [slice(at, at + 1 or None) if isinstance(at, int) else at for at in index]
+    cuts = [(axis, *at.indices(shape[axis])) for axis, at in enumerate(places)]
+    kept = [cut for cut in cuts if cut[1:] != (0, shape[cut[0]], 1)]
+    if kept:
+        dims, starts, ends, steps = zip(*kept, strict=True)
+        yield Slice(starts, ends, dims, steps)
+    if any(isinstance(at, int) for at in index):
+        sizes = [len(range(*cut[1:])) for cut in cuts if not isinstance(index[cut[0]], int)]
+        yield Reshape((*sizes, *shape[len(index) :]), batch=True)
+
+
+def _padded(shape: Shape | None, arguments: Sequence[Any], named: Mapping[str, Any]) -> Layer:
+    """Pairs for the last axes, the last one first, as in torch.nn.functional.pad."""
+    numbers = _whole(_argument(arguments, named, 0, "pad", ()))
+    pairs = [*zip(numbers[::2], numbers[1::2], strict=True)][::-1]
+    mode = _argument(arguments, named, 1, "mode", "constant")
+    value = _argument(arguments, named, 2, "value", None)
+    whole_shape = ((0, 0),) * (len(_known(shape)) - len(pairs))
+    return PadAxes((*whole_shape, *pairs), mode, 0.0 if value is None else value)
+
+
+def _clamped(shape: Shape | None, arguments: Sequence[Any], named: Mapping[str, Any]) -> Layer:
+    return Clip(_argument(arguments, named, 0, "min", None), _argument(arguments, named, 1, "max", None))
+
+
+def _function_of(what: str, shape: Shape | None, arguments: Sequence[Any], named: Mapping[str, Any]) -> Layer:
+    return Function(what)
+
+
 def _known(shape: Shape | None) -> Shape:
     if shape is None:
         raise LayerError("the shape is not known")
@@ -531,6 +574,27 @@ _SHAPED: dict[str, Callable[[Shape | None, Sequence[Any], Mapping[str, Any]], La
     "mean": partial(_reduced, "mean"),
     "sum": partial(_reduced, "sum"),
     **dict.fromkeys(("transpose", "swapaxes", "swapdims"), _turned),
+    "pad": _padded,
+    **dict.fromkeys(("clamp", "clip"), _clamped),
+    **{
+        what: partial(_function_of, what)
+        for what in (
+            "abs",
+            "ceil",
+            "cos",
+            "erf",
+            "exp",
+            "floor",
+            "log",
+            "neg",
+            "reciprocal",
+            "round",
+            "sign",
+            "sin",
+            "sqrt",
+            "tan",
+        )
+    },
     "unsqueeze": _with_axis,
     "squeeze": _without_axis,
     "chunk": partial(_cut, "chunks"),

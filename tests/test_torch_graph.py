@@ -95,6 +95,12 @@ def test_without_an_input_parameters_are_known() -> None:
         ("{'out': conv, 'aux': None}", (8, 8, 8)),
         ("torch.nn.functional.hardtanh(conv, -1.0, 1.0)", (8, 8, 8)),
         ("conv.relu_()", (8, 8, 8)),
+        ("conv[(slice(None, None, None), slice(2, None, 2), 0)]", (3, 8)),
+        ("conv[(0, -1)]", (8,)),
+        ("torch.nn.functional.pad(conv, (1, 2, 3, 4), mode = 'constant', value = None)", (8, 15, 11)),
+        ("torch.nn.functional.pad(conv, [-1, 0])", (8, 8, 7)),
+        ("conv.clamp(min = 0).sqrt()", (8, 8, 8)),
+        ("torch._C._nn.scaled_dot_product_attention(conv, conv, conv, is_causal = True)", (8, 8, 8)),
     ],
 )
 def test_functions_and_methods(call: str, answer: tuple[int, ...]) -> None:
@@ -167,6 +173,10 @@ PIECES = (
     "    def f(a): pass",
     "    y = slice(x)", "    y = x.shape[slice(None, None, 0)]", "    y = torch.functional.einsum('b->', x, x)",
     "    y = [x for x in x]", "    y = lambda: x", "    y = x if x else x", "    y = f'{x}'", "    y = x.flatten(9)",
+    "    y = x[0, 0, 0, 0]", "    y = x[9]", "    y = x[::0]", "    y = x[(slice(None, None, None), 5)]",
+    "    y = x[x]", "    y = torch.nn.functional.pad(x, (1,))", "    y = torch.nn.functional.pad(x, (1,) * 20)",
+    "    y = x.clamp('a')",
+    "    y = torch.nn.functional.scaled_dot_product_attention(x)", "    y = x[None]", "    y = x[..., 0]",
 )  # fmt: skip
 
 
