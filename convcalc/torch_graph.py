@@ -357,6 +357,9 @@ class GraphWalk(Walk):
         """A node on these tensors; what it gives."""
         if not all(isinstance(tensor, Tensor) for tensor in tensors):
             raise LayerError("what comes in is no tensor")
+        least, most = layer.inputs
+        if not least <= len(tensors) <= (most or len(tensors)):
+            raise LayerError(f"{len(tensors)} tensors come in")
         unique = name
         while unique in self.names:
             self.calls[name] = self.calls.get(name, 1) + 1
