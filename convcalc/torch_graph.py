@@ -24,7 +24,7 @@ from convcalc.layers.base import Layer, Shape, whole
 from convcalc.layers.elementwise import Clip, Combine, Function
 from convcalc.layers.join import Add, Concat, Mul
 from convcalc.layers.matmul import Attention, Einsum, MatMul
-from convcalc.layers.norm import LayerNorm
+from convcalc.layers.norm import BatchNorm, GroupNorm, LayerNorm
 from convcalc.layers.opaque import Opaque
 from convcalc.layers.rearrange import Permute, Reshape
 from convcalc.layers.reduce import Reduce
@@ -327,8 +327,11 @@ class GraphWalk(Walk):
 
         What is added or multiplied to a tensor is taken to be broadcast to it.
         """
-        if what == "layer_norm" and len(loose) == 2:
-            return self._op(LayerNorm(_whole(arguments[1])), arguments[:1], name)
+        norm = _norm_of(what, arguments, len(loose))
+        if norm is not None:
+            return self._op(norm, arguments[:1], name)
+        if arguments == [*loose, *arguments[1:]] and what in ("view", "reshape", "unsqueeze", "squeeze"):
+            return loose[0]
         self.loose.update(dict.fromkeys(tensor.path for tensor in loose))
         others = [value for value in arguments if isinstance(value, Tensor) and value.shape is not None]
         if what not in ("add", "sub", "mul", "truediv") or len(others) != 1:
@@ -418,6 +421,19 @@ def _parsed(span: Span) -> Sequence[ast.stmt]:
         return ast.parse(f"{line} pass" if line.startswith("def ") else line).body
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise ModelFileError("this line of the code below the model cannot be read", span=span) from None
+
+
+def _norm_of(what: str, arguments: Sequence[Any], loose: int) -> Layer | None:
+    """The norm that is called with so many tensors of the model's own, all of which it tells the sizes of."""
+    first = arguments[0]
+    channels = first.shape[1] if isinstance(first, Tensor) and first.shape and len(first.shape) > 1 else None
+    if what == "layer_norm" and loose == 2:  # weight and bias
+        return LayerNorm(_whole(arguments[1]))
+    if what == "group_norm" and loose == 2 and channels:
+        return GroupNorm(arguments[1], channels)
+    if what == "batch_norm" and loose in (2, 4) and channels:  # mean and variance before them
+        return BatchNorm(channels, affine=loose == 4)
+    return None
 
 
 def _first_tensor(value: Any) -> Tensor:

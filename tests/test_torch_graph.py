@@ -139,6 +139,30 @@ def test_tensors_of_the_models_own_are_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("call", "params"),
+    [
+        ("torch.nn.functional.layer_norm(conv, (8, 8), weight, bias, 1e-06)", 128),
+        ("torch.nn.functional.group_norm(conv, 2, weight = weight, bias = bias, eps = 1e-05)", 16),
+        ("torch.nn.functional.batch_norm(conv, mean, var, weight, bias, False, 0.1, 1e-05)", 16),
+        ("torch.nn.functional.batch_norm(conv, mean, var, weight = None, bias = None, training = False)", 0),
+    ],
+)
+def test_a_norm_tells_the_sizes_of_what_it_is_called_with(call: str, params: int) -> None:
+    names = "".join(f"    {name} = self.blocks.norm_{name}\n" for name in ("mean", "var", "weight", "bias"))
+    report = costs(network(f"    conv = self.conv(x)\n{names}    norm = {call}\n    return norm\n"))
+    assert report.totals["params"] == PARAMS + params
+    assert "params" not in report.partial
+    assert report.rows[1].outputs == ((8, 8, 8),)
+
+
+def test_a_reshaped_parameter_is_one_still() -> None:
+    code = "    scale = self.blocks.scale\n    view = scale.reshape(1, -1, 1, 1)\n    conv = self.conv(x)\n"
+    report = costs(network(f"{code}    mul = conv * view\n    return mul\n"))
+    assert report.rows[1].outputs == ((8, 8, 8),)
+    assert "params" in report.partial
+
+
+@pytest.mark.parametrize(
     "line", ["    conv = = 3", "    conv = self.conv(x", "    " + "(" * 500, "    conv = self.conv(\x00)"]
 )
 def test_a_line_that_is_no_code_is_named(line: str) -> None:
