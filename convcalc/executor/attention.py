@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,13 +11,25 @@ from convcalc.executor.kernels import Array
 from convcalc.layers.matmul import Attention
 
 
-def attend(layer: Attention, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The output, and those further ones that the layer gives."""
+class Scored(NamedTuple):
+    """How far attention has come: queries in groups that share keys, times the scale, and all keys and values.
+
+    `stages` are the scores, these bent by the softcap, with the mask added, and the shares: (N, heads, length, keys).
+    """
+
+    grouped: Array
+    key: Array
+    value: Array
+    scale: np.floating
+    stages: tuple[Array, Array, Array, Array]
+
+
+def scored(layer: Attention, inputs: tuple[Array, ...]) -> Scored:
+    """The shares of the values, with what they are made of."""
     given = dict(zip(layer.given, inputs[3:], strict=True))
-    dtype = inputs[0].dtype
-    wide = np.result_type(dtype, np.float32)
+    wide = np.result_type(inputs[0].dtype, np.float32)
     query, key, value = (
-        _by_heads(x, heads).astype(wide, copy=False)
+        by_heads(x, heads).astype(wide, copy=False)
         for x, heads in zip(inputs[:3], (layer.q_heads, layer.kv_heads, layer.kv_heads), strict=True)
     )
     if "past_key" in given:
@@ -25,23 +38,28 @@ def attend(layer: Attention, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         value = np.concatenate([given["past_value"].astype(wide), value], axis=2)
     batch, heads, length, size = query.shape
     shared = heads // key.shape[1]
-    scale = size**-0.5 if layer.scale is None else layer.scale
+    scale = wide.type(size**-0.5 if layer.scale is None else layer.scale)
     # Heads that share their keys and values stand side by side.
-    grouped = query.reshape(batch, key.shape[1], shared * length, size) * wide.type(scale)
+    grouped = query.reshape(batch, key.shape[1], shared * length, size) * scale
     scores = np.matmul(grouped, key.swapaxes(-1, -2)).reshape(batch, heads, length, key.shape[2])
-    stages = [scores]
     bent = wide.type(layer.softcap) * np.tanh(scores / wide.type(layer.softcap)) if layer.softcap else scores
-    stages.append(bent)
     bias = _bias(layer, given, scores.shape, wide)
-    stages.append(bent if bias is None else bent + bias)
-    stages.append(_shares(stages[-1], bias))
-    mixed = np.matmul(stages[3].reshape(*grouped.shape[:-1], -1), value).reshape(batch, heads, length, -1)
+    masked = bent if bias is None else bent + bias
+    return Scored(grouped, key, value, scale, (scores, bent, masked, _shares(masked, bias)))
+
+
+def attend(layer: Attention, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The output, and those further ones that the layer gives."""
+    found = scored(layer, inputs)
+    batch, heads, length, keys = found.stages[3].shape
+    shares = found.stages[3].reshape(*found.grouped.shape[:-1], keys)
+    mixed = np.matmul(shares, found.value).reshape(batch, heads, length, -1)
     output = mixed if inputs[0].ndim == 4 else mixed.swapaxes(1, 2).reshape(batch, length, -1)
-    further = {"key": key, "value": value, "scores": stages[layer.stage]}
-    return tuple(x.astype(dtype, copy=False) for x in (output, *(further[name] for name in layer.extra)))
+    further = {"key": found.key, "value": found.value, "scores": found.stages[layer.stage]}
+    return tuple(x.astype(inputs[0].dtype, copy=False) for x in (output, *(further[name] for name in layer.extra)))
 
 
-def _by_heads(x: Array, heads: int | None) -> Array:
+def by_heads(x: Array, heads: int | None) -> Array:
     """(N, heads, length, size), of (N, length, heads·size) too."""
     return x if x.ndim == 4 or heads is None else x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
 

@@ -9,10 +9,12 @@ import numpy.typing as npt
 
 from convcalc.analysis.shapes import located
 from convcalc.errors import ConvcalcError, ShapeError
-from convcalc.executor.kernels import Array, floats, gradient_of
+from convcalc.executor.kernels import Array, Weights, floats
+from convcalc.executor.model import computed_weights
+from convcalc.executor.onnx_nodes import differentiating
 from convcalc.executor.optimizers import OPTIMIZERS
 from convcalc.executor.plan import need, plan
-from convcalc.executor.run import WINDOWED, Prepared, Result, as_array, compute, compute_layer
+from convcalc.executor.run import WINDOWED, Prepared, Result, as_array, compute, compute_layer, with_computed_weights
 from convcalc.layers.base import choice, shape_text
 from convcalc.records import dataclass, replace
 
@@ -107,12 +109,20 @@ def learned_weight(prepared: Prepared, learned: Fit) -> tuple[str, Array]:
 
 def _loss_and_gradients(prepared: Prepared, wanted: Array) -> tuple[float, dict[str, Array]]:
     """The summed squared error, and its gradient for every parameter, by name."""
-    tensors = dict(prepared.inputs)
+    tensors = {**prepared.constants, **prepared.inputs}
+    network = prepared.network
+    changing: set[str] = set()  # the tensors that a parameter has a part in: only these have gradients
     for item in prepared.resolved:
-        inputs = tuple(tensors[name] for name in item.node.inputs)
-        outputs = compute_layer(item, inputs, prepared.weights_of(item.node.name))
-        tensors.update(zip(item.node.outputs, outputs, strict=True))
-    last = prepared.network.outputs[0]
+        node = item.node
+        inputs = tuple(tensors[name] for name in node.inputs)
+        if computed_weights(network, node):
+            outputs = with_computed_weights(prepared, item, inputs, tensors)
+        else:
+            outputs = compute_layer(item, inputs, prepared.weights_of(node.name))
+        tensors.update(zip(node.outputs, outputs, strict=True))
+        if item.layer.parameters() or changing.intersection(node.inputs):
+            changing.update(node.outputs)
+    last = network.outputs[0]
     with np.errstate(all="ignore"):
         error = tensors[last] - wanted
         loss = float((error * error).sum())
@@ -120,22 +130,29 @@ def _loss_and_gradients(prepared: Prepared, wanted: Array) -> tuple[float, dict[
     gradients: dict[str, Array] = {}
     for item in reversed(prepared.resolved):
         node = item.node
-        if not any(name in grads for name in node.outputs):
+        if not any(name in grads for name in node.outputs) or not changing.intersection(node.outputs):
             continue
         outputs = tuple(tensors[name] for name in node.outputs)
         grad_outputs = tuple(
             grads.get(name, np.zeros_like(tensor)) for name, tensor in zip(node.outputs, outputs, strict=True)
         )
-        inputs = tuple(tensors[name] for name in node.inputs)
+        computed = computed_weights(network, node)
+        own = node.inputs[: len(node.inputs) - len(computed)]
+        shapes = {**item.layer.parameters(), **item.layer.buffers()}
+        weights: Weights = prepared.weights_of(node.name)
+        if computed:
+            weights = {**weights, **{key: tensors[name].reshape(shapes[key]) for key, name in computed.items()}}
         try:
             with np.errstate(all="ignore"):
-                grad_inputs, grad_weights = gradient_of(item.layer)(
-                    item.layer, inputs, outputs, prepared.weights_of(node.name), grad_outputs
+                grad_inputs, grad_weights = differentiating(item)(
+                    tuple(tensors[name] for name in own), outputs, weights, grad_outputs
                 )
         except ConvcalcError as problem:
             raise located(problem, node) from None
-        for name, grad in zip(node.inputs, grad_inputs, strict=True):
-            if grad is not None:
+        pairs = list(zip(own, grad_inputs, strict=True))
+        pairs += [(name, grad_weights.pop(key).reshape(tensors[name].shape)) for key, name in computed.items()]
+        for name, grad in pairs:
+            if grad is not None and name in changing:
                 grads[name] = grads[name] + grad if name in grads else grad
         gradients.update({f"{node.name}.{parameter}": grad for parameter, grad in grad_weights.items()})
     return loss, gradients

@@ -25,7 +25,7 @@ def add_gradient(
     layer: Add, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
 ) -> Gradients:
     """The gradient itself, for every input."""
-    return tuple(_unbroadcast(grads[0], x.shape) for x in inputs), {}
+    return tuple(unbroadcast(grads[0], x.shape) for x in inputs), {}
 
 
 @kernel(Mul)
@@ -42,12 +42,12 @@ def mul_gradient(
 ) -> Gradients:
     """The gradient times all other inputs."""
     return tuple(
-        _unbroadcast(reduce(np.multiply, (*inputs[:index], *inputs[index + 1 :]), grads[0]), x.shape)
+        unbroadcast(reduce(np.multiply, (*inputs[:index], *inputs[index + 1 :]), grads[0]), x.shape)
         for index, x in enumerate(inputs)
     ), {}
 
 
-def _unbroadcast(grad: Array, shape: Shape) -> Array:
+def unbroadcast(grad: Array, shape: Shape) -> Array:
     """The gradient of an input of this shape: added up where the input was repeated."""
     grad = grad.sum(axis=tuple(range(grad.ndim - len(shape))))
     repeated = tuple(axis for axis, size in enumerate(shape) if size == 1 and grad.shape[axis] > 1)

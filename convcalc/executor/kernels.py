@@ -5,7 +5,7 @@ arrays that go out. A gradient takes besides what went out and the gradient of e
 each input and of each weight. Neither repeats a formula: sizes are what `layer.infer` says.
 
 The kernels of `convcalc.layers.conv` stand in `convcalc.executor.conv`, and so on: a family is loaded when one of its
-layers is computed.
+layers is computed. Gradients stand beside the kernels, or in `convcalc.executor.gradients.conv`, and so on.
 """
 
 from __future__ import annotations
@@ -76,8 +76,10 @@ def gradient_of(layer: Layer | type[Layer]) -> Gradient:
 def _find(table: dict[type[Layer], Any], layer: Layer | type[Layer]) -> Any:
     cls = layer if isinstance(layer, type) else type(layer)
     family = cls.__module__.removeprefix("convcalc.layers.")
-    if family != cls.__module__ and find_spec(f"convcalc.executor.{family}") is not None:
-        import_module(f"convcalc.executor.{family}")
+    places = ("convcalc.executor", "convcalc.executor.gradients")[: 1 + (table is GRADIENTS)]
+    for place in places:
+        if family != cls.__module__ and find_spec(f"{place}.{family}") is not None:
+            import_module(f"{place}.{family}")
     return next((table[base] for base in cls.__mro__ if base in table), None)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from convcalc.analysis.shapes import Resolved
 from convcalc.errors import ShapeError, UnsupportedOpError
-from convcalc.executor.kernels import Array, Weights, kernel_of
+from convcalc.executor.kernels import Array, Gradients, Weights, gradient_of, kernel_of
 from convcalc.executor.quantized import conv_integer, matmul_integer, qlinear_conv, qlinear_matmul
 from convcalc.layers.base import Layer
 from convcalc.network import Node
@@ -175,6 +175,17 @@ def computing(item: Resolved) -> Callable[[tuple[Array, ...], Weights], tuple[Ar
     if node.op in NODES:
         return lambda inputs, weights: NODES[node.op](layer, node.attributes, inputs, weights)
     return lambda inputs, weights: kernel_of(layer)(layer, inputs, weights)
+
+
+def differentiating(item: Resolved) -> Callable[[Any, Any, Weights, Any], Gradients]:
+    """What gives a layer's gradients, from its inputs, outputs, weights, and the outputs' gradients.
+
+    Calling it raises `UnsupportedOpError` if nothing does.
+    """
+    layer, node = item.layer, item.node
+    if node.op in NODES and node.op != "MaxPool":
+        raise UnsupportedOpError(f"{node.op} has no gradient here, so that nothing before it can be fitted")
+    return lambda inputs, outputs, weights, grads: gradient_of(layer)(layer, inputs, outputs, weights, grads)
 
 
 def refuse(node: Node) -> None:

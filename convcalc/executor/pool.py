@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from convcalc import formulas as F
 from convcalc.executor.kernels import Array, Gradients, Weights, floats, gradient, kernel
 from convcalc.executor.sliding import reduce_windows
 from convcalc.executor.windows import add_columns, fit, windows
 from convcalc.layers.base import Shape
 from convcalc.layers.pool import AvgPool, MaxPool
 from convcalc.layers.variants import WindowPool
-from convcalc.tracing import product
+from convcalc.tracing import per_axis, product
 
 
 @kernel(MaxPool)
@@ -90,23 +91,32 @@ def avg_pool_gradient(
     """Each output's gradient over its divisor goes to every element of its window."""
     (x,), (grad,) = inputs, grads
     shares = grad / _divisors(layer, x.shape, grad.shape).astype(grad.dtype)
-    return (spread_windows(shares, x.shape, [pair[0] for pair in layer.padding], layer.kernel_size, layer.stride),), {}
+    return (
+        spread_windows(
+            shares, x.shape, [pair[0] for pair in layer.padding], layer.kernel_size, layer.stride, (1,) * (x.ndim - 2)
+        ),
+    ), {}
 
 
 def spread_windows(
-    shares: Array, shape: Shape, before: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int]
+    shares: Array,
+    shape: Shape,
+    before: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
 ) -> Array:
     """An input (N, C, *sizes) to every element of which each window that covers it has added its share."""
     output = shares.shape[2:]
-    ones = (1,) * len(output)
     taps = np.broadcast_to(
         np.expand_dims(shares, tuple(range(2, 2 + len(output)))), (*shares.shape[:2], *kernel_size, *output)
     )
+    extents = per_axis(F.kernel_extent, kernel_size, dilation)
     sizes = [
-        max((count - 1) * step + kernel, front + size)
-        for count, step, kernel, front, size in zip(output, stride, kernel_size, before, shape[2:], strict=True)
+        max((count - 1) * step + extent, front + size)
+        for count, step, extent, front, size in zip(output, stride, extents, before, shape[2:], strict=True)
     ]
-    full = add_columns(taps, shape[1], sizes, kernel_size, stride, ones, output)
+    full = add_columns(taps, shape[1], sizes, kernel_size, stride, dilation, output)
     inside = (slice(front, front + size) for front, size in zip(before, shape[2:], strict=True))
     return full[(slice(None), slice(None), *inside)]
 

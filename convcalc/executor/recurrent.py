@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,9 @@ Step = Callable[[Array, States], States]
 """From what the input adds to each gate, (N, gates·hidden), and the last states to the next."""
 
 
-def _sigmoid(x: Array) -> Array:
+def _sigmoid(x: Any) -> Any:
     # By the tangent, which does not overflow.
-    return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5)
+    return 0.5 * np.tanh(0.5 * x) + 0.5
 
 
 CURVES: Mapping[str, Callable[[Array, float, float], Array]] = {
@@ -134,13 +134,29 @@ def _curve(name: str, alpha: float, beta: float, x: Array) -> Array:
     return CURVES[name](x, alpha, beta)
 
 
-def _computed(
-    layer: LSTM | GRU | RNN,
-    inputs: tuple[Array, ...],
-    weights: Weights,
-    usual: Sequence[str],
-    step_of: Callable[[Gates, int], Step],
-) -> tuple[Array, ...]:
+_USUAL: Mapping[type, Sequence[str]] = {
+    RNN: ("tanh",),
+    GRU: ("sigmoid", "tanh"),
+    LSTM: ("sigmoid", "tanh", "tanh"),
+}
+
+
+def gates_of(layer: LSTM | GRU | RNN, weight: Any, bias: Any, direction: int) -> Gates:
+    """What a step of a direction is made of, with these weights and bias of the state."""
+    return Gates(_curves(layer, _USUAL[type(layer)], direction), layer.clip, weight, bias)
+
+
+def step_of(layer: LSTM | GRU | RNN, gates: Gates, peephole: Any) -> Step:
+    """One step of a layer."""
+    if isinstance(layer, RNN):
+        return partial(rnn_step, gates)
+    if isinstance(layer, GRU):
+        return partial(gru_step, gates, layer.linear_before_reset)
+    return partial(lstm_step, gates, peephole, layer.input_forget, None)
+
+
+@kernel(RNN, GRU, LSTM)
+def recurrent(layer: LSTM | GRU | RNN, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """All directions of a layer: outputs (length, directions, N, hidden) and the last of each state."""
     x, given = inputs[0], dict(zip(layer.given, inputs[1:], strict=True))
     dtype = x.dtype
@@ -165,7 +181,8 @@ def _computed(
     for direction in range(layer.directions):
         weight, own = weights["weight_ih"][direction], weights["weight_hh"][direction]
         bias, own_bias = np.zeros((2, len(weight)), wide) if not layer.bias else np.split(weights["bias"][direction], 2)
-        step = step_of(Gates(_curves(layer, usual, direction), layer.clip, own, own_bias), direction)
+        peephole = weights["peephole"][direction] if "peephole" in weights else None
+        step = step_of(layer, gates_of(layer, own, own_bias, direction), peephole)
         back = layer.reverse or direction == 1
         found, last = walk(turned(x, lengths) if back else x, weight, bias, step,
                            tuple(start[direction] for start in starts), lengths)  # fmt: skip
@@ -175,34 +192,3 @@ def _computed(
     if layer.batch_first:
         all_outputs, states = all_outputs.transpose(2, 0, 1, 3), [state.swapaxes(0, 1) for state in states]
     return tuple(array.astype(dtype, copy=False) for array in (all_outputs, *states))
-
-
-@kernel(RNN)
-def rnn(layer: RNN, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
-    """Tanh unless activations are given."""
-
-    def step_of(gates: Gates, direction: int) -> Step:
-        return lambda x, states: rnn_step(gates, x, states)
-
-    return _computed(layer, inputs, weights, ("tanh",), step_of)
-
-
-@kernel(GRU)
-def gru(layer: GRU, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
-    """Sigmoid and tanh unless activations are given."""
-
-    def step_of(gates: Gates, direction: int) -> Step:
-        return lambda x, states: gru_step(gates, layer.linear_before_reset, x, states)
-
-    return _computed(layer, inputs, weights, ("sigmoid", "tanh"), step_of)
-
-
-@kernel(LSTM)
-def lstm(layer: LSTM, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
-    """Sigmoid and twice tanh unless activations are given."""
-
-    def step_of(gates: Gates, direction: int) -> Step:
-        peephole = weights["peephole"][direction] if layer.peepholes else None
-        return lambda x, states: lstm_step(gates, peephole, layer.input_forget, None, x, states)
-
-    return _computed(layer, inputs, weights, ("sigmoid", "tanh", "tanh"), step_of)

@@ -245,7 +245,7 @@ def steps(prepared: Prepared, given: Mapping[str, Array], *, joined: bool = Fals
     for step in todo:
         inputs = tuple(tensors[name] for name in step.inputs)
         if computed[step.items[0].node.name]:
-            outputs = _with_computed_weights(prepared, step.items[0], inputs, tensors)
+            outputs = with_computed_weights(prepared, step.items[0], inputs, tensors)
         else:
             outputs = _compute_step(step, inputs)
         tensors.update(zip(step.outputs, outputs, strict=True))
@@ -276,7 +276,7 @@ def _compute(prepared: Prepared, given: Mapping[str, Array], *, keep: bool, indi
     return Result(output, kept, chosen, prepared.weights, prepared.notes, shown)
 
 
-def _with_computed_weights(
+def with_computed_weights(
     prepared: Prepared, item: Resolved, inputs: tuple[Array, ...], tensors: Mapping[str, Array]
 ) -> tuple[Array, ...]:
     """The outputs of a layer whose weights are made by layers before it."""
