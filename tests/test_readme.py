@@ -1,4 +1,4 @@
-"""The examples at the prompt, of README.md and of the lessons, print what these pages say."""
+"""The examples at the prompt, of README.md and of pages of docs/, print what these pages say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ import readme_examples
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = list(readme_examples.blocks(README))
-LESSONS = list(readme_examples.blocks((ROOT / "docs" / "lessons.md").read_text(encoding="utf-8")))
+PAGES = [
+    block
+    for page in ("lessons", "compose")
+    for block in readme_examples.blocks((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"))
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +36,7 @@ def variables(tmp_path_factory):
     return {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
-@pytest.mark.parametrize("block", [*BLOCKS, *LESSONS], ids=[block[0][0] for block in [*BLOCKS, *LESSONS]])
+@pytest.mark.parametrize("block", [*BLOCKS, *PAGES], ids=[block[0][0] for block in [*BLOCKS, *PAGES]])
 def test_example(block, folder, variables):
     for command, expected in block:
         assert readme_examples.run(command, folder, variables) == expected
