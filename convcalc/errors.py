@@ -149,6 +149,30 @@ _TOO_MUCH_TEXTS: dict[str, type[Exception]] = {
 """What Python and NumPy say in a ValueError."""
 
 
+def refuse_other(option: str, word: str, known: Iterable[str], meant: str = "") -> None:
+    """Raise `ExpressionError` for an option's word that is none of the known ones; `meant` is a guess at it.
+
+    >>> refuse_other("--by", "kinds", ("layer", "kind"))
+    Traceback (most recent call last):
+    convcalc.errors.ExpressionError: --by is kinds, but must be one of layer, kind; did you mean 'kind'?
+    """
+    words = list(known)
+    if word not in words:
+        hint = did_you_mean(meant or word, words)
+        raise ExpressionError(f"{option} is {word}, but must be one of {', '.join(words)}{hint}", value=word)
+
+
+def refuse_below_one(option: str, number: int | None) -> None:
+    """Raise `ExpressionError` for an option's number below 1.
+
+    >>> refuse_below_one("--top", 0)
+    Traceback (most recent call last):
+    convcalc.errors.ExpressionError: --top is 0, but must be at least 1
+    """
+    if number is not None and number < 1:
+        raise ExpressionError(f"{option} is {number}, but must be at least 1", field=option.lstrip("-"), value=number)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean 'kernel_size'?` for the closest known word, or nothing when none is close.
 

@@ -13,7 +13,15 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, Source, Span, unreadable
+from convcalc.errors import (
+    ConvcalcError,
+    ExpressionError,
+    ModelFileError,
+    Source,
+    Span,
+    refuse_below_one,
+    unreadable,
+)
 from convcalc.expressions import (
     LayerText,
     Program,
@@ -115,8 +123,7 @@ def line_spans(line: bytes, number: int) -> list[Span]:
 
 
 def _network(program: Program, input_shape: str | None, batch: int | None, open_input: bool) -> Network:
-    if batch is not None and batch < 1:
-        raise ExpressionError(f"--batch is {batch}, but must be at least 1", field="batch", value=batch)
+    refuse_below_one("--batch", batch)
     if program.names_inputs:
         return cast("OnnxModel", program).named_network(_named_shapes(input_shape), batch)
     shape = None

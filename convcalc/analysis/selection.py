@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import prod
 
 from convcalc.analysis.report import Column, Diagnostic, Report, Row
-from convcalc.errors import ExpressionError, did_you_mean
+from convcalc.errors import ExpressionError, did_you_mean, refuse_below_one
 from convcalc.network import no_such_layer
 
 
@@ -23,8 +23,7 @@ def selected(report: Report, *, layer: str | None = None, sort: str | None = Non
         rows = tuple(row for row in rows if row.name == layer or row.name.startswith((f"{layer}.", f"{layer}/")))
         if not rows:
             raise no_such_layer("--layer", layer, [row.name for row in report.rows])
-    if top is not None and top < 1:
-        raise ExpressionError(f"--top is {top}, but must be at least 1", value=top)
+    refuse_below_one("--top", top)
     if sort is not None or top is not None:
         column = _column(report, sort)
         # Out of its module's rows a layer has its whole name.

@@ -10,7 +10,15 @@ from typing import Any
 
 from convcalc.analysis.report import Diagnostic, Report
 from convcalc.cli.options import FORMATS, LAYER_OPTIONS, Question
-from convcalc.errors import BudgetError, ConvcalcError, ExpressionError, UnsupportedOpError, did_you_mean, too_much
+from convcalc.errors import (
+    BudgetError,
+    ConvcalcError,
+    ExpressionError,
+    UnsupportedOpError,
+    did_you_mean,
+    refuse_other,
+    too_much,
+)
 from convcalc.network import Network
 from convcalc.nouns import LayerOptions, read_network
 
@@ -90,29 +98,38 @@ def _network(question: Question, *, open_input: bool) -> Network:
 
 
 def _answer_lines(question: Question, analysis: Analysis, *, open_input: bool) -> None:
-    """One JSON line for each line of standard input, errors too, as soon as it is read."""
-    from convcalc.nouns import line_network, standard_input
-    from convcalc.render.document import error_document, json_text
+    from convcalc.nouns import line_network
 
     options = layer_options(question)
+
+    def content_of(line: bytes, number: int) -> dict[str, Any]:
+        network = line_network(
+            line,
+            number,
+            input_shape=question["input_shape"],
+            options=options,
+            batch=question["batch"],
+            open_input=open_input,
+        )
+        report = _selected(question, analysis(network))
+        return _document(question, report, _refusal(question, report))
+
+    answer_lines(content_of)
+
+
+def answer_lines(content_of: Callable[[bytes, int], dict[str, Any]]) -> None:
+    """One JSON line for each line of standard input, errors too, as soon as it is read."""
+    from convcalc.nouns import standard_input
+    from convcalc.render.document import error_document, json_text
+
     for number, line in enumerate(standard_input(), 1):
         if not line.strip() or line.lstrip().startswith(b"#"):
             continue
         try:
-            network = line_network(
-                line,
-                number,
-                input_shape=question["input_shape"],
-                options=options,
-                batch=question["batch"],
-                open_input=open_input,
-            )
-            report = _selected(question, analysis(network))
-            content = _document(question, report, _refusal(question, report))
-            text = json_text({"line": number, **content}, compact=True)
+            text = json_text({"line": number, **content_of(line, number)}, compact=True)
         except ConvcalcError as error:
             text = json_text({"line": number, **error_document(error)}, compact=True)
-        except (OverflowError, RecursionError, ValueError) as error:
+        except (MemoryError, OverflowError, RecursionError, ValueError) as error:
             text = json_text({"line": number, **error_document(too_much(error))}, compact=True)
         # A program that asks line by line waits for this one.
         print(text, flush=True)  # noqa: T201  the answer
@@ -136,11 +153,8 @@ def check_output_options(question: Question, name: str | None, *, explain: bool,
 
     Raises `ModelFileError` for an --output that is one of the words, or of these further files.
     """
-    if name is not None and name not in FORMATS:
-        meant = OUTPUT_FORMATS.get(f".{name.lower()}", name.lower())
-        raise ExpressionError(
-            f"--format is {name}, but must be one of {', '.join(FORMATS)}{did_you_mean(meant, FORMATS)}", value=name
-        )
+    if name is not None:
+        refuse_other("--format", name, FORMATS, OUTPUT_FORMATS.get(f".{name.lower()}", name.lower()))
     if question["quiet"] and question["get"] is not None:
         raise ExpressionError("-q and --get both ask for one value; keep one of them")
     if question["quiet"] and explain:

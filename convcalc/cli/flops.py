@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from convcalc.cli.answer import answer
 from convcalc.cli.options import Option, Question, verb
-from convcalc.errors import ExpressionError, did_you_mean
+from convcalc.errors import ExpressionError, refuse_below_one, refuse_other
 
 HELP = """\
 Parameters, MACs and exact FLOPs of each layer and in all.
@@ -46,15 +46,11 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     from convcalc.analysis.costs import CONVENTIONS, GROUPS, costs
     from convcalc.render.units import quantity
 
-    for option, word, known in (("--convention", convention, CONVENTIONS), ("--by", by, GROUPS)):
-        if word not in known:
-            raise ExpressionError(
-                f"{option} is {word}, but must be one of {', '.join(known)}{did_you_mean(word, known)}", value=word
-            )
+    refuse_other("--convention", convention, CONVENTIONS)
+    refuse_other("--by", by, GROUPS)
     if depth is not None and by != "module":
         raise ExpressionError("--depth has a meaning with --by module only")
-    if depth is not None and depth < 1:
-        raise ExpressionError(f"--depth is {depth}, but must be at least 1", value=depth)
+    refuse_below_one("--depth", depth)
     if explain and by != "layer":
         raise ExpressionError("--explain has a meaning by layer only; leave --by out")
     if input_grad and not backward:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from convcalc.cli.answer import answer
 from convcalc.cli.options import Option, Question, verb
-from convcalc.errors import ExpressionError, did_you_mean
+from convcalc.errors import ExpressionError, refuse_other
 
 HELP = """\
 Bytes of each layer's input, output, weights and bias; the peak of inference;
@@ -28,11 +28,8 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     """Answer `memory`."""
     from convcalc.analysis.memory import DTYPES, OPTIMIZERS, memory
 
-    for option, value, known in (("--dtype", dtype, DTYPES), ("--optimizer", optimizer or "sgd", OPTIMIZERS)):
-        if value not in known:
-            raise ExpressionError(
-                f"{option} is {value}, but must be one of {', '.join(known)}{did_you_mean(value, known)}", value=value
-            )
+    refuse_other("--dtype", dtype, DTYPES)
+    refuse_other("--optimizer", optimizer or "sgd", OPTIMIZERS)
     if optimizer is not None and not train:
         raise ExpressionError("--optimizer has a meaning with --train only")
     answer(question, lambda network: memory(network, dtype=dtype, train=train, optimizer=optimizer or "sgd"))

@@ -107,7 +107,7 @@ NETWORK_OPTIONS = under(
 )
 OUTPUT_OPTIONS = under(
     _OUTPUT,
-    Option("--format", "table, plain, tsv, csv, json, jsonl or markdown.", metavar="FORMAT", name="format_name"),
+    Option("--format", f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}.", metavar="FORMAT", name="format_name"),
     Option("-q --quiet", "Print the one value that a script wants.", bool),
     Option("--get", "Print one value of the JSON document, such as totals.params.", metavar="PATH"),
     Option("--max", "Fail when a total is larger: params=5M,macs=600M.", metavar="BUDGET", name="budget"),

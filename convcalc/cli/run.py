@@ -9,6 +9,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from convcalc.cli.answer import (
+    answer_lines,
     check_output_options,
     format_name,
     layer_options,
@@ -17,7 +18,7 @@ from convcalc.cli.answer import (
     value_path,
 )
 from convcalc.cli.options import LAYER_OPTIONS, NETWORK_OPTIONS, OUTPUT_OPTIONS, Option, Question, under, verb
-from convcalc.errors import BudgetError, ConvcalcError, ExpressionError, Span, did_you_mean, too_much
+from convcalc.errors import BudgetError, ExpressionError, Span
 from convcalc.records import dataclass, replace
 
 if TYPE_CHECKING:
@@ -225,14 +226,10 @@ def _refuse_together(question: Question, asked: Asked) -> None:
     if question["lines"] and asked.given("check", "profile"):
         raise ExpressionError(f"{asked.given('check', 'profile')[0]} has no meaning with --lines")
     if asked.optimizer is not None:
+        from convcalc.errors import refuse_other
         from convcalc.executor.optimizers import OPTIMIZERS
 
-        if asked.optimizer not in OPTIMIZERS:
-            raise ExpressionError(
-                f"--optimizer is {asked.optimizer}, but must be one of {', '.join(OPTIMIZERS)}"
-                f"{did_you_mean(asked.optimizer, OPTIMIZERS)}",
-                value=asked.optimizer,
-            )
+        refuse_other("--optimizer", asked.optimizer, OPTIMIZERS)
 
 
 def _give(question: Question, report: Report, budget: str | None, name: str | None) -> None:
@@ -471,24 +468,17 @@ def _named(layers: Mapping[str, Array], name: str) -> Array:
 
 
 def _answer_lines(question: Question, report_of: Any) -> None:
-    """One JSON line for each line of standard input, errors too, as soon as it is read."""
-    from convcalc.nouns import line_spans, standard_input
+    from convcalc.nouns import line_spans
     from convcalc.render.arrays import run_document
-    from convcalc.render.document import error_document, json_text, value_document
+    from convcalc.render.document import value_document
 
-    for number, line in enumerate(standard_input(), 1):
-        if not line.strip() or line.lstrip().startswith(b"#"):
-            continue
-        try:
-            content = run_document(report_of(line_spans(line, number)))
-            if _path(question) is not None:
-                content = value_document(look_up(content, _path(question) or ""))
-        except ConvcalcError as error:
-            content = error_document(error)
-        except (OverflowError, RecursionError, ValueError, MemoryError) as error:
-            content = error_document(too_much(error))
-        # A program that asks line by line waits for this one.
-        print(json_text({"line": number, **content}, compact=True), flush=True)  # noqa: T201  the answer
+    path = _path(question)
+
+    def content_of(line: bytes, number: int) -> dict[str, Any]:
+        content = run_document(report_of(line_spans(line, number)))
+        return content if path is None else value_document(look_up(content, path))
+
+    answer_lines(content_of)
 
 
 def _path(question: Question) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from convcalc.cli.answer import answer
 from convcalc.cli.options import Option, Question, verb
-from convcalc.errors import ExpressionError, did_you_mean
+from convcalc.errors import refuse_below_one, refuse_other
 
 HELP = """\
 Everything about a network in one table: output shapes, parameters, MACs,
@@ -29,11 +29,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     from convcalc.analysis.memory import DTYPES
     from convcalc.analysis.summary import SHARES, summary
 
-    for option, value, known in (("--by", by, SHARES), ("--dtype", dtype, DTYPES)):
-        if value not in known:
-            raise ExpressionError(
-                f"{option} is {value}, but must be one of {', '.join(known)}{did_you_mean(value, known)}", value=value
-            )
-    if depth is not None and depth < 1:
-        raise ExpressionError(f"--depth is {depth}, but must be at least 1", value=depth)
+    refuse_other("--by", by, SHARES)
+    refuse_other("--dtype", dtype, DTYPES)
+    refuse_below_one("--depth", depth)
     answer(question, lambda network: summary(network, depth=depth, by=by, dtype=dtype))
