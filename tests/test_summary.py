@@ -18,8 +18,9 @@ from convcalc.errors import LayerError
 from convcalc.expressions import parse_text
 from convcalc.nouns import read_network
 from convcalc.render.document import document
+from convcalc.render.explain import explanation
 from convcalc.render.table import print_table
-from convcalc.render.text import people_rows
+from convcalc.render.text import markdown, people_rows, plain
 from convcalc.torch_text import parse_printed
 
 NESTED = (
@@ -215,5 +216,6 @@ def test_a_name_cannot_steer_the_terminal() -> None:
     named = replace(report, rows=(replace(report.rows[0], name="a\x07b\rc\x1bd"), *report.rows[1:]))
     stream = io.StringIO()
     print_table(named, Console(file=stream, width=80))
-    assert "abcd" in stream.getvalue()
-    assert not {"\x07", "\r", "\x1b"} & set(stream.getvalue())
+    for text in (stream.getvalue(), *("\n".join(form(named)) for form in (plain, markdown, explanation))):
+        assert "a·b·c·d" in text
+        assert not {"\x07", "\r", "\x1b"} & set(text)

@@ -273,13 +273,14 @@ def _asks_for_kernel(question: Question, report: Report) -> bool:
 
 def print_diagnostics(diagnostics: Iterable[Diagnostic], *, quiet: bool) -> None:
     """Print notes and warnings to standard error, but no notes when quiet."""
+    from convcalc.render.units import printable
+
     for item in diagnostics:
         if quiet and item.level == "note":
             continue
-        from convcalc.render.failures import printable
-
         layer = f"layer {item.layer}: " if item.layer is not None else ""
-        print(printable(f"{item.level}: {layer}{item.message}"), file=sys.stderr)  # noqa: T201  messages go to standard error
+        text = printable(f"{item.level}: {layer}{item.message}")
+        print(text, file=sys.stderr)  # noqa: T201  messages go to standard error
 
 
 def look_up(content: Any, path: str) -> Any:

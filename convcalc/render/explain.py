@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from convcalc.analysis.report import Report, Row
 from convcalc.render.text import shapes_text
+from convcalc.render.units import printable
 from convcalc.tracing import Step
 
 _FAR_ENDS = {
@@ -28,7 +29,8 @@ def explanation(report: Report) -> Iterator[str]:
         if index:
             yield ""
         shapes = " → ".join(shapes_text(shapes, people=True) for shapes in (row.inputs, row.outputs))
-        yield f"{row.name}  {row.layer}  {shapes}" if row.inputs else f"{row.name}  {row.layer}"
+        name = printable(f"{row.name}  {row.layer}")
+        yield f"{name}  {shapes}" if row.inputs else name
         yield from _row_lines(row)
 
 

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from convcalc.errors import ConvcalcError, Span
+from convcalc.render.units import printable
 
 _WIDEST = 100
 """Characters of a source line that are shown where no terminal is narrower; around the caret when it is longer."""
@@ -17,11 +18,6 @@ def error_lines(error: ConvcalcError, width: int = _WIDEST) -> Iterator[str]:
     yield f"error: {printable(str(error))}"
     if error.span is not None:
         yield from marked(error.span, width)
-
-
-def printable(text: str) -> str:
-    """The text without what would move a terminal's cursor or change its colours."""
-    return "".join(character if character.isprintable() else "·" for character in text)
 
 
 def marked(span: Span, width: int = _WIDEST) -> Iterator[str]:

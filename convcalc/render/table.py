@@ -110,9 +110,7 @@ def _with_bars(report: Report, item: Row, cells: Sequence[str], longest: int) ->
 
 
 def _lines_of(text: str, width: int | None) -> list[str]:
-    """The lines of a cell, folded if a width is given. No control code in a file's names reaches the terminal."""
-    if not text.isprintable():
-        text = "".join(letter for letter in text if letter.isprintable() or letter == "\n")
+    """The lines of a cell, folded if a width is given."""
     return text.split("\n") if width is None else _folded(text, width)
 
 

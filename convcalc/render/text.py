@@ -7,7 +7,7 @@ from typing import Any
 
 from convcalc.analysis.report import Report, Row
 from convcalc.layers.base import Shape
-from convcalc.render.units import plain_text, value_text
+from convcalc.render.units import plain_text, printable, value_text
 
 _TOTAL = "total"
 _MERGED = "merged"
@@ -61,10 +61,10 @@ def total_text(report: Report, key: str, unit: str) -> str:
 
 
 def row_head(row: Row) -> list[str]:
-    """Name, expression and shapes of a row."""
+    """Name, expression and shapes of a row. No control code in a file's names reaches the terminal."""
     none = "" if row.layers else value_text(None)
     shapes = [shapes_text(shapes, people=True) or none for shapes in (row.inputs, row.outputs)]
-    return [row_name(row), row.layer, *shapes]
+    return [printable(row_name(row)), printable(row.layer), *shapes]
 
 
 def row_name(row: Row) -> str:

@@ -159,6 +159,17 @@ def _is_size(value: object) -> bool:
     return isinstance(value, (int, float, tuple))
 
 
+def printable(text: str) -> str:
+    r"""The text without what would move a terminal's cursor or change its colours.
+
+    >>> printable("a\x1b[1mb")
+    'a·[1mb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else "·" for character in text)
+
+
 def quantity(text: str, name: str) -> int | float:
     """A quantity as people write it: 1M, 0.15T, 600k, 512MiB; exact, an int where it is whole.
 
