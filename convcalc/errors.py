@@ -178,15 +178,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     >>> did_you_mean("kernal", ["kernel_size", "stride"])
     "; did you mean 'kernel_size'?"
-    >>> did_you_mean("xyz", ["kernel_size", "stride"])
-    ''
+    >>> did_you_mean("STRIDE", ["kernel_size", "stride"]), did_you_mean("xyz", ["kernel_size", "stride"])
+    ("; did you mean 'stride'?", '')
     """
     from difflib import get_close_matches
 
-    words = sorted(known)
-    close = get_close_matches(word, words, n=1, cutoff=0.6)
+    word = word.lower()
+    words = {known_word.lower(): known_word for known_word in sorted(known, reverse=True)}
+    close = [words[found] for found in get_close_matches(word, sorted(words), n=1, cutoff=0.6)]
     if not close:
         # A long name cut short or with a slip in its first part: compare with as much of each as was typed.
-        heads = {known_word[: len(word)]: known_word for known_word in reversed(words) if len(word) >= 3}
+        heads = {lower[: len(word)]: known_word for lower, known_word in words.items() if len(word) >= 3}
         close = [heads[head] for head in get_close_matches(word, heads, n=1, cutoff=0.7)]
     return f"; did you mean '{close[0]}'?" if close else ""

@@ -660,6 +660,7 @@ def test_slips(ask, words, sentence, token):
         (["shap", "3x8x8"], "unknown verb shap; did you mean 'shape'?"),
         (["3x8x8", "conv:3"], "a verb comes before 3x8x8: " + ", ".join(VERBS)),
         (["conv:3"], "a verb comes before conv:3: " + ", ".join(VERBS)),
+        (["SHAPE", "3x8x8"], "unknown verb SHAPE; did you mean 'shape'?"),
         (["kinds"], "unknown verb kinds; did you mean 'convcalc help kinds'?"),
         (["version"], "unknown verb version; did you mean 'convcalc --version'?"),
         (["-V"], "unknown option -V; did you mean '--version'?"),
@@ -680,6 +681,12 @@ def test_slips(ask, words, sentence, token):
         (["run", "3x8x8", "relu", "--backward"], "run has no --backward; flops has it"),
         (["flops", *CHAIN, "--samples", "1.5"], "--samples is 1.5, but must be a whole number"),
         (["flops", *CHAIN, "--speed", "1e400"], "--speed is 1e400, but must have at most 100 digits"),
+        (
+            ["memory", *CHAIN, "--dtype", "fp16"],
+            "--dtype is fp16, but must be one of float64, double, float32, float, float16, half, bfloat16, float8,"
+            " int64, int32, int16, int8, uint8, bool; did you mean 'float16'?",
+        ),
+        (["flops", "--input"], "--input needs a value (the input's shape, such as 3x224x224)"),
         (["memory", *CHAIN, "--optimizer", "adam"], "--optimizer has a meaning with --train only"),
     ],
 )

@@ -154,7 +154,7 @@ def check_output_options(question: Question, name: str | None, *, explain: bool,
     Raises `ModelFileError` for an --output that is one of the words, or of these further files.
     """
     if name is not None:
-        refuse_other("--format", name, FORMATS, OUTPUT_FORMATS.get(f".{name.lower()}", name.lower()))
+        refuse_other("--format", name, FORMATS, OUTPUT_FORMATS.get(f".{name.lower()}", name))
     if question["quiet"] and question["get"] is not None:
         raise ExpressionError("-q and --get both ask for one value; keep one of them")
     if question["quiet"] and explain:

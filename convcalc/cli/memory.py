@@ -28,7 +28,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     """Answer `memory`."""
     from convcalc.analysis.memory import DTYPES, OPTIMIZERS, memory
 
-    refuse_other("--dtype", dtype, DTYPES)
+    refuse_other("--dtype", dtype, DTYPES, dtype.replace("fp", "float"))
     refuse_other("--optimizer", optimizer or "sgd", OPTIMIZERS)
     if optimizer is not None and not train:
         raise ExpressionError("--optimizer has a meaning with --train only")

@@ -30,6 +30,6 @@ def VERB(  # noqa: N802  every verb's module has one of this name
     from convcalc.analysis.summary import SHARES, summary
 
     refuse_other("--by", by, SHARES)
-    refuse_other("--dtype", dtype, DTYPES)
+    refuse_other("--dtype", dtype, DTYPES, dtype.replace("fp", "float"))
     refuse_below_one("--depth", depth)
     answer(question, lambda network: summary(network, depth=depth, by=by, dtype=dtype))

@@ -74,5 +74,6 @@ def _value(option: str, verb: str, *, takes_one: bool) -> ConvcalcError:
         return ExpressionError(f"{option} is on or off and takes no value", value=option)
     parameters = command_of(verb).params if verb else ()
     about: str = next((getattr(each, "help", None) for each in parameters if option in each.opts), None) or ""
-    hint = f" ({about[:1].lower()}{about[1:].rstrip('.')})" if about else ""
+    about = about.partition(";")[0].rstrip(".")
+    hint = f" ({about[:1].lower()}{about[1:]})" if about else ""
     return ExpressionError(f"{option} needs a value{hint}", value=option)

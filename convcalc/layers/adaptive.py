@@ -77,7 +77,7 @@ class _Maximum(_Adaptive):
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class AdaptiveAvgPool(_Average):
-    """The mean of each adaptive window. Fields as PyTorch's AdaptiveAvgPool1d, 2d, 3d.
+    """The mean of each window, whose sizes follow from output_size. Fields as PyTorch's AdaptiveAvgPool1d, 2d, 3d.
 
     (N, C, *sizes) -> (N, C, *output_size); None in output_size keeps the input's size.
 
@@ -112,7 +112,7 @@ class AdaptiveAvgPool3d(AdaptiveAvgPool):
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class AdaptiveMaxPool(_Maximum):
-    """The largest element of each adaptive window. Fields as PyTorch's AdaptiveMaxPool1d, 2d, 3d.
+    """The largest element of each window, whose sizes follow from output_size. Fields as PyTorch's AdaptiveMaxPool.
 
     (N, C, *sizes) -> (N, C, *output_size), twice with return_indices; None in output_size keeps the input's size.
 
