@@ -11,7 +11,7 @@ from convcalc.analysis.unsaid import other_cost
 from convcalc.errors import ConvcalcError
 from convcalc.layers.base import Cost, choice, whole
 from convcalc.network import Network
-from convcalc.tracing import Step, recording
+from convcalc.tracing import Step, product, recording
 
 CONVENTIONS = ("exact", "macs", "2mac", "torch", "fvcore", "thop", "ptflops")
 """What the FLOPs column can follow: exact counts, or another tool's way of counting."""
@@ -26,6 +26,8 @@ _FORWARD = (
     Column("multiplications", "Mult", wide=True),
     Column("additions", "Add", wide=True),
 )
+_BUFFERS = Column("buffers", "Buffers", wide=True)
+"""What is kept and not learned, such as running means; a column where a layer has some."""
 _NO_PRODUCTS = "no products"
 
 
@@ -56,6 +58,8 @@ def costs(
     resolved = resolve(network, partial=True)
     view = View(network, resolved)
     columns = list(_FORWARD)
+    if any(item.buffers for item in resolved):
+        columns.append(_BUFFERS)
     if backward:
         names = _gradient_names(resolved)
         columns += [Column(f"backward_{name}_macs", f"∂{name} MACs", wide=True) for name in names]
@@ -64,6 +68,8 @@ def costs(
     needed = needs_gradient(network, resolved, input_grad=input_grad)
     for item in resolved:
         values, reasons, steps = _forward(item, convention, explain=explain)
+        if _BUFFERS in columns:
+            values["buffers"] = sum(product(shape) for shape in item.buffers.values())
         if backward:
             values |= _backward(item, names, any(needed[item.node.name]), convention)
             if explain and not item.unknown:

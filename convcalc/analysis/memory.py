@@ -83,7 +83,7 @@ def memory(network: Network, *, dtype: str = "float32", train: bool = False, opt
         rows.append(replace(row, values=values, reasons={**row.reasons, **_reasons(item)}))
     totals = total(columns, rows)
     parameters = sum(size for item in resolved for size in tensors.parameters(item).values() if size is not None)
-    buffers = sum(sum(tensors.own(item.layer.buffers()).values()) for item in resolved if not item.node.shares)
+    buffers = sum(sum(tensors.own(item.buffers).values()) for item in resolved)
     peak, peak_row = max(zip(living, rows, strict=True), key=lambda pair: pair[0])
     totals |= {
         "activations": tensors.activations,

@@ -44,6 +44,14 @@ class Resolved:
         return {**{name: shape for name, shape in own.items() if name not in self.shared}, **self.constants}
 
     @property
+    def buffers(self) -> Mapping[str, Shape]:
+        """The shapes of what is kept, not learned and not counted before; of a file's layer what the file holds."""
+        if self.node.shares or (self.unknown and any(getattr(self.layer, name, 0) is None for name in _SIZES)):
+            return {}
+        own = self.layer.buffers()
+        return {name: own[name] for name in own if name in self.node.weights} if self.node.op else own
+
+    @property
     def _own(self) -> Mapping[str, Shape] | None:
         if self.unknown and any(getattr(self.layer, name, 0) is None for name in _SIZES):
             return None
