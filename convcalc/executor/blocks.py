@@ -22,6 +22,8 @@ BLOCK_ELEMENTS = 1 << 17
 """Numbers that a block works on: half a megabyte of float32, half of the second level of many a core's cache."""
 LEAST_WORK = 1 << 22
 """Multiply-adds below which a block is not worth a thread's while."""
+WAKING = LEAST_WORK
+"""Multiply-adds that a thread makes while another is woken."""
 COPY = 50
 """What a number laid out costs, in multiply-adds of a matrix product."""
 
@@ -117,6 +119,22 @@ def even_slices(size: int, count: int) -> list[slice]:
     least, more = divmod(size, count)
     starts = [part * least + min(part, more) for part in range(count + 1)]
     return [slice(*pair) for pair in pairwise(starts)]
+
+
+def shares(size: int, work: float) -> list[slice]:
+    """0 to `size`, which takes so many multiply-adds, in a slice for each thread; one if there is little to do.
+
+    The first is the calling thread's, which begins before it has woken the others.
+    """
+    count = thread_count()
+    if count == 1 or work < LEAST_WORK * count:
+        return [slice(0, size)]
+    other = int(size * (work - WAKING) / work / count)
+    if size >= 64:  # products are made of whole vectors
+        other = (other + 4) // 8 * 8
+    rest = even_slices(other * (count - 1), count - 1)
+    first = size - other * (count - 1)
+    return [slice(0, first), *(slice(first + part.start, first + part.stop) for part in rest if part.stop)]
 
 
 def slab(x: Array, pads: Pairs, first: int, last: int, top: int, bottom: int, calls: Calls) -> Array:

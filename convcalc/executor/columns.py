@@ -9,6 +9,7 @@ import numpy as np
 
 from convcalc.executor.blocks import (
     BLOCK_ELEMENTS,
+    COPY,
     LEAST_WORK,
     Activation,
     Block,
@@ -19,6 +20,7 @@ from convcalc.executor.blocks import (
     finish,
     multiply,
     rows_read,
+    shares,
     slab,
     taps_view,
 )
@@ -61,10 +63,11 @@ def pointwise_parts(problem: Problem) -> list[Part]:
     """
     images, channels_out = problem.output[:2]
     count = thread_count() // gcd(thread_count(), images) if problem.macs >= LEAST_WORK * thread_count() else 1
+    slices = shares(channels_out, problem.macs) if images == 1 else even_slices(channels_out, count)
     return [
         Part(Block(image, image + 1, 0, problem.output[2]), own.start, own.stop)
         for image in range(images)
-        for own in even_slices(channels_out, count)
+        for own in slices
     ]
 
 
@@ -139,8 +142,8 @@ def im2col(
         make(whole, own, columns, calls)
         return calls
 
-    share_calls(lay_part, even_slices(x.shape[1], thread_count()))
-    share_calls(make_part, even_slices(channels, thread_count()))
+    share_calls(lay_part, shares(x.shape[1], columns.size * COPY))
+    share_calls(make_part, shares(channels, problem.macs))
 
 
 def im2col_blocks(problem: Problem) -> list[Block]:

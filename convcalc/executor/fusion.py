@@ -20,7 +20,7 @@ from convcalc.executor.conv import convolution
 from convcalc.executor.kernels import Array, LayerWeights, Weights, kernel_of
 from convcalc.executor.model import computed_weights
 from convcalc.executor.onnx_nodes import NODES, computing
-from convcalc.executor.threads import share
+from convcalc.executor.threads import Calls, share_calls
 from convcalc.layers.activation import Elementwise, ReLU
 from convcalc.layers.conv import Conv
 from convcalc.layers.join import Add
@@ -168,12 +168,11 @@ def _add(activation: Activation, inputs: tuple[Array, ...]) -> tuple[Array, ...]
     result = np.empty(inputs[0].shape, np.result_type(*inputs))
     out = result.reshape(-1)
 
-    def work(start: int) -> None:
+    def work(start: int) -> Calls:
+        first, second, *others = (array[start : start + BLOCK_ELEMENTS] for array in flat)
         part = out[start : start + BLOCK_ELEMENTS]
-        np.add(flat[0][start : start + BLOCK_ELEMENTS], flat[1][start : start + BLOCK_ELEMENTS], out=part)
-        for more in flat[2:]:
-            part += more[start : start + BLOCK_ELEMENTS]
-        activation(part)
+        more: Calls = [(np.add, (part, other, part)) for other in others]
+        return [(np.add, (first, second, part)), *more, (activation, (part,))]
 
-    share(work, range(0, out.size, BLOCK_ELEMENTS))
+    share_calls(work, range(0, out.size, BLOCK_ELEMENTS))
     return (result,)

@@ -18,12 +18,14 @@ from convcalc.executor.blocks import (
     COPY,
     LEAST_WORK,
     Activation,
+    Block,
     Problem,
     blocks,
     copy,
     even_slices,
     finish,
     multiply,
+    shares,
     span,
     view_of,
 )
@@ -109,6 +111,8 @@ def rows_parts(problem: Problem) -> list[Part]:
     terms = problem.depth // problem.kernel_size[0] * ((band - 1) * step + problem.kernel_size[0])
     macs = laid * COPY + made * (terms + COPY)
     parts = ceil_div(groups, max(1, ROWS_ELEMENTS // ((laid + made) * rows_out)))
+    if images == parts == 1 and groups > 1:
+        return [Part(Block(0, 1, 0, rows_out), own.start, own.stop) for own in shares(groups, macs * groups * rows_out)]
     if images < thread_count() and groups > 1:
         parts = max(parts, min(groups, thread_count(), ceil_div(macs * groups * rows_out, LEAST_WORK)))
     together = ceil_div(groups, parts)

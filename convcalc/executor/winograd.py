@@ -18,12 +18,13 @@ import numpy as np
 
 from convcalc.executor.blocks import (
     BLOCK_ELEMENTS,
+    COPY,
     Activation,
     Block,
     Problem,
     blocks,
-    even_slices,
     finish,
+    shares,
     slab,
     view_of,
 )
@@ -177,8 +178,8 @@ def _by_channels(filtering: _Filtering) -> None:
         filtering.outputs(whole, part, spectrum.reshape(points, 1, channels, spots), calls)
         return calls
 
-    share_calls(into, even_slices(channels, thread_count()))
-    share_calls(out_of, even_slices(channels_out, thread_count()))
+    share_calls(into, shares(channels, points * channels * spots * (points + COPY)))
+    share_calls(out_of, shares(channels_out, filtering.weight.size * spots))
 
 
 class _Geometry(NamedTuple):
