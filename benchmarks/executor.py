@@ -23,6 +23,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 
@@ -72,6 +73,7 @@ def convcalc_program(threads: int) -> Any:
     from convcalc import Conv2d, ConvTranspose2d, MaxPool2d
     from convcalc.executor.run import compute, prepare
     from convcalc.executor.threads import threads as using
+    from convcalc.nouns import read_program
 
     import numpy as np  # isort: skip
 
@@ -80,7 +82,11 @@ def convcalc_program(threads: int) -> Any:
     def make(case: Case | None, batch: int) -> Any:
         if case is None:
             image = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=np.float32)
-            network = prepare(network_text(), image)
+            with TemporaryDirectory() as folder:
+                path = Path(folder) / "resnet50.onnx"
+                path.write_bytes(network_model(batch))
+                network = prepare(read_program([str(path)]), image)
+                compute(network)  # which reads the weights
             return lambda: compute(network)
         if case.kind == "pool":
             layer: Any = MaxPool2d(case.kernel, case.stride, case.padding)
@@ -161,7 +167,22 @@ def onnxruntime_program(threads: int) -> Any:
     return make
 
 
-# --- the network, which all three are given by convcalc -------------------------------------------------------------
+def reference_program(threads: int) -> Any:
+    """ONNX's reference evaluator, which is written in Python with NumPy, on the network alone."""
+    import numpy as np
+    from onnx import load_from_string
+    from onnx.reference import ReferenceEvaluator
+
+    def make(case: Case | None, batch: int) -> Any:
+        assert case is None
+        session = ReferenceEvaluator(load_from_string(network_model(batch)))
+        image = np.random.default_rng(0).standard_normal((batch, 3, 224, 224), dtype=np.float32)
+        return lambda: session.run(None, {"input": image})
+
+    return make
+
+
+# --- the network, which all are given by convcalc -------------------------------------------------------------
 
 
 def network_text() -> str:
@@ -249,7 +270,12 @@ def network_model(batch: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-PROGRAMS = {"convcalc": convcalc_program, "torch": torch_program, "onnxruntime": onnxruntime_program}
+PROGRAMS = {
+    "convcalc": convcalc_program,
+    "torch": torch_program,
+    "onnxruntime": onnxruntime_program,
+    "reference": reference_program,
+}
 
 
 def serve(name: str, threads: int, clock: Callable[[], float]) -> None:
@@ -340,6 +366,20 @@ def measure(threads: int, batch: int, cases: list[str], rounds: int, others: lis
         print(f"{'geometric mean':30}" + "".join(f"{'':14}{mean:7.2f}" for mean in means) + f"{1.0:10.1f}", flush=True)
 
 
+def measure_reference(threads: int, rounds: int) -> None:
+    """Print how many times as fast as ONNX's reference evaluator the network is, at batch 1."""
+    servers = {name: Server(name, threads, cpu=False) for name in ("convcalc", "reference")}
+    times: dict[str, list[float]] = {name: [] for name in servers}
+    for _ in range(rounds):
+        for name, server in servers.items():
+            times[name].append(server.ask(NETWORK, 1))
+    for server in servers.values():
+        server.close()
+    ratio = median(b / a for a, b in zip(times["convcalc"], times["reference"], strict=True))
+    print(f"\n{NETWORK} by ONNX's reference evaluator, {threads} thread{'s' * (threads > 1)}: "
+          f"{median(times['reference']) * 1e3:.0f} ms, {ratio:.1f} times convcalc's (at least 10)")  # fmt: skip
+
+
 def main() -> None:
     """Measure what the options ask for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -361,6 +401,8 @@ def main() -> None:
     for threads in map(int, options.threads.split(",")):
         for batch in map(int, options.batches.split(",")):
             measure(threads, batch, cases, options.rounds, others, cpu=options.cpu)
+        if NETWORK in cases and len(others) > 1:
+            measure_reference(threads, min(options.rounds, 3))
 
 
 if __name__ == "__main__":
