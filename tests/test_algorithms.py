@@ -14,12 +14,13 @@ from hypothesis import assume, given, settings, strategies as st
 from convcalc.errors import LayerError, ShapeError
 from convcalc.executor.algorithms import ALGORITHMS, SMALL, algorithm_for, choose, forced
 from convcalc.executor.blocks import Block, Problem, blocks
-from convcalc.executor.kernels import LayerWeights, derived, kernel_of, parts_of
+from convcalc.executor.kernels import LayerWeights, aligned, derived, kernel_of, parts_of
 from convcalc.executor.processor import cores, use_wide_matmul
 from convcalc.executor.threads import scratch, share, thread_count, threads
 from convcalc.executor.winograd import axis_transform
 from convcalc.layers import LAYERS
 from convcalc.layers.conv import Conv2d
+from convcalc.layers.linear import Linear
 from convcalc.limits import need_memory
 
 BOUNDS = {"winograd2": 64, "winograd4": 128, "fft": 32}
@@ -305,6 +306,17 @@ def test_scratch_arrays_have_the_size_that_is_asked_for():
         array = scratch("test", (size, 1), np.dtype(np.uint8))
         assert array.shape == (size, 1)
         assert array.ctypes.data % 64 == 0
+
+
+def test_weights_that_lie_anywhere_in_a_file_are_copied_once():
+    lying = np.zeros(4 * 6 + 1, np.uint8)[1:].view(np.float32).reshape(2, 3)
+    weights = LayerWeights({"weight": lying})
+    layer = Linear(3, 2, bias=False)
+    assert not lying.flags.aligned
+    assert computed(layer, np.ones((1, 3), np.float32), weights, None).tolist() == [[0, 0]]
+    assert weights.derived["aligned"].flags.aligned
+    fitting = np.zeros((2, 3), np.float32)
+    assert aligned(fitting) is fitting
 
 
 def fail():

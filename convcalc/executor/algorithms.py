@@ -16,7 +16,7 @@ from convcalc.errors import LayerError, did_you_mean
 from convcalc.executor import columns
 from convcalc.executor.blocks import COPY, Activation, Problem
 from convcalc.executor.fourier import fft, fft_macs, spectrum_elements, weight_spectrum
-from convcalc.executor.kernels import Array, Weights, derived
+from convcalc.executor.kernels import Array, Weights, aligned, derived
 from convcalc.executor.kn2row import kn2row, taps_first
 from convcalc.executor.rows import fits_rows, row_weights, rows
 from convcalc.executor.threads import share
@@ -36,7 +36,7 @@ class Algorithm(NamedTuple):
 
 
 def _matrix(problem: Problem, weights: Weights) -> Array:
-    weight = weights["weight"]
+    weight = aligned(weights["weight"])
     return weight.reshape(weight.shape[0], -1)
 
 

@@ -100,6 +100,15 @@ def derived(weights: Weights, name: str, make: Callable[[], Any]) -> Any:
     return weights.derived[name]
 
 
+def aligned(array: Array) -> Array:
+    """The array where its numbers begin at multiples of their size, which those of a mapped file may not.
+
+    Of any other a matrix product makes a copy every time, which may take ten times as long as the product.
+    """
+    result: Array = np.require(array, requirements="A")
+    return result
+
+
 def floats(x: Array) -> Array:
     """The array as floats: floats as they are, whole numbers as float64."""
     return x if x.dtype.kind == "f" else x.astype(np.float64)

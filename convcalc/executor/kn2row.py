@@ -10,14 +10,14 @@ from itertools import product as combinations
 import numpy as np
 
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation, Block, Problem, blocks, copy, finish, rows_read, slab
-from convcalc.executor.kernels import Array, sums_of_products
+from convcalc.executor.kernels import Array, aligned, sums_of_products
 from convcalc.executor.threads import Calls, scratch, share_calls
 from convcalc.tracing import product
 
 
 def taps_first(weight: Array) -> Array:
     """Weights (O, C, *kernel_size) as (∏kernel_size, O, C)."""
-    return np.ascontiguousarray(np.moveaxis(weight.reshape(*weight.shape[:2], -1), 2, 0))
+    return np.ascontiguousarray(np.moveaxis(aligned(weight).reshape(*weight.shape[:2], -1), 2, 0))
 
 
 def kn2row(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel, matmul
+from convcalc.executor.kernels import Array, Gradients, Weights, aligned, derived, gradient, kernel, matmul
 from convcalc.layers.linear import Linear
 
 
 @kernel(Linear)
 def linear(layer: Linear, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """x @ weight.T, and the bias."""
-    y = matmul(inputs[0], weights["weight"].T)
+    weight = derived(weights, "aligned", lambda: aligned(weights["weight"]))
+    y = matmul(inputs[0], weight.T)
     return (y + weights["bias"] if "bias" in weights else y,)
 
 
