@@ -6,9 +6,10 @@ A block is as much work as stays in a core's cache; blocks are what threads shar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from itertools import pairwise, product as combinations
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from convcalc.executor.kernels import Array, parts_of
 from convcalc.executor.threads import Calls, scratch, thread_count
 from convcalc.layers.base import Pairs, Shape
 from convcalc.tracing import ceil_div, per_axis, product
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 BLOCK_ELEMENTS = 1 << 17
 """Numbers that a block works on: half a megabyte of float32, half of the second level of many a core's cache."""
@@ -82,6 +85,20 @@ class Block(NamedTuple):
     @property
     def height(self) -> int:
         return self.stop - self.start
+
+
+def for_threads(function: Function) -> Function:
+    """Keep what a function gives for its arguments and the number of threads: making blocks takes as long as a call."""
+
+    @lru_cache(maxsize=1024)
+    def kept(count: int, *arguments: Any) -> Any:
+        return function(*arguments)
+
+    @wraps(function)
+    def found(*arguments: Any) -> Any:
+        return kept(thread_count(), *arguments)
+
+    return cast("Function", found)
 
 
 def blocks(

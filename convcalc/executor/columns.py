@@ -18,6 +18,7 @@ from convcalc.executor.blocks import (
     copy,
     even_slices,
     finish,
+    for_threads,
     multiply,
     rows_read,
     shares,
@@ -56,6 +57,7 @@ def pointwise(
     share_calls(work, pointwise_parts(problem))
 
 
+@for_threads
 def pointwise_parts(problem: Problem) -> list[Part]:
     """Images with all places, and of few images the output channels in parts: what comes out lies together.
 
@@ -146,6 +148,7 @@ def im2col(
     share_calls(make_part, shares(channels, problem.macs))
 
 
+@for_threads
 def im2col_blocks(problem: Problem) -> list[Block]:
     """Rows of the output, by the columns for them."""
     images, channels, rows, *sizes = problem.output
@@ -207,6 +210,7 @@ def grouped(
     share_calls(work, grouped_parts(problem))
 
 
+@for_threads
 def grouped_parts(problem: Problem) -> list[Part]:
     """As many groups at a time as fit with all rows of the output, one at least."""
     images, channels, rows, *sizes = problem.output

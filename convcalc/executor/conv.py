@@ -9,7 +9,17 @@ import numpy as np
 
 from convcalc.executor.algorithms import SMALL, algorithm_for, convolve, direct_only
 from convcalc.executor.blocks import Activation, Problem
-from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel, largest, matmul, refuse_wrapping
+from convcalc.executor.kernels import (
+    Array,
+    Gradients,
+    Weights,
+    derived,
+    gradient,
+    kernel,
+    largest,
+    matmul,
+    refuse_wrapping,
+)
 from convcalc.executor.subpixel import subpixel
 from convcalc.executor.windows import add_columns, columns, pad, unpad
 from convcalc.layers.base import Pairs, Shape
@@ -28,10 +38,11 @@ def conv(layer: Conv, inputs: tuple[Array, ...], weights: Weights) -> tuple[Arra
 
 def convolution(layer: Conv, x: Array, weights: Weights, activation: Activation | None = None) -> Array:
     """A convolution, and what is done to its output block by block."""
-    (shape,) = layer.infer(x.shape)
+    given = x.shape
+    shape = derived(weights, f"shape {given}", lambda: layer.infer(given)[0])
     if layer.padding_mode != "zeros":
         x = _padded(layer, x)
-    problem = problem_of(layer, x.shape, shape)
+    problem = derived(weights, f"problem {given}", lambda: problem_of(layer, x.shape, shape))
     pads = problem.pads
     name = algorithm_for(problem, [x.dtype, *(weight.dtype for weight in weights.values())])
     if name != "direct":

@@ -9,7 +9,18 @@ from itertools import product as combinations
 
 import numpy as np
 
-from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation, Block, Problem, blocks, copy, finish, rows_read, slab
+from convcalc.executor.blocks import (
+    BLOCK_ELEMENTS,
+    Activation,
+    Block,
+    Problem,
+    blocks,
+    copy,
+    finish,
+    for_threads,
+    rows_read,
+    slab,
+)
 from convcalc.executor.kernels import Array, aligned, sums_of_products
 from convcalc.executor.threads import Calls, scratch, share_calls
 from convcalc.tracing import product
@@ -55,6 +66,7 @@ def kn2row(
     share_calls(work, kn2row_blocks(problem))
 
 
+@for_threads
 def kn2row_blocks(problem: Problem) -> list[Block]:
     """Rows of the output, by what is read and made for them; every image by itself."""
     images, channels, rows, *_ = problem.output

@@ -24,6 +24,7 @@ from convcalc.executor.blocks import (
     copy,
     even_slices,
     finish,
+    for_threads,
     multiply,
     shares,
     span,
@@ -101,6 +102,7 @@ def rows(
     share_calls(work, rows_parts(problem))
 
 
+@for_threads
 def rows_parts(problem: Problem) -> list[Part]:
     """As many groups at a time as fit with all rows of the output, one at least; fewer if threads wait for work."""
     images, channels_out, rows_out, *sizes = problem.output

@@ -24,6 +24,7 @@ from convcalc.executor.blocks import (
     Problem,
     blocks,
     finish,
+    for_threads,
     shares,
     slab,
     view_of,
@@ -143,12 +144,14 @@ def winograd(
         share_calls(filtering.block, winograd_blocks(problem, tiles))
 
 
+@for_threads
 def by_channels(problem: Problem, tiles: tuple[int, ...]) -> bool:
     """Whether threads share channels: there are so few tiles that the weights are most of the work."""
     spots = problem.output[0] * product(per_axis(ceil_div, problem.output[2:], tiles))
     return problem.groups == 1 and spots < LEAST_SPOTS * thread_count()
 
 
+@for_threads
 def winograd_blocks(problem: Problem, tiles: tuple[int, ...]) -> list[Block]:
     """Rows of tiles, by their numbers at all points."""
     points = product(per_axis(lambda tile, taps: tile + taps - 1, tiles, problem.kernel_size))
