@@ -16,6 +16,7 @@ from convcalc.expressions import LayerText, field_names, python_value, split_out
 from convcalc.layers import find_kind
 from convcalc.layers.base import Layer, Shape, text_of
 from convcalc.layers.opaque import Opaque
+from convcalc.layers.recurrent import GRU, LSTM, RNN
 from convcalc.network import Unsaid
 from convcalc.records import dataclass, replace
 
@@ -317,6 +318,43 @@ _SIZES = re.compile(r"(?:Parameter|Tensor) containing: \[[^\]]* of size ((?:\d+(
 """A line of a ParameterList, as far as it tells a shape."""
 
 
+def _printed_arguments(module: Module) -> tuple[list[Any], dict[str, Any]]:
+    """What a module prints without a name, and by name. Raises `ExpressionError` for what is no value."""
+    numbers: list[Any] = []
+    named: dict[str, Any] = {}
+    for start, end in split_outside(module.attributes, ","):
+        field, equals, text = module.attributes[start:end].strip().partition("=")
+        if equals:
+            named[field] = python_value(text, module.span)
+        else:
+            numbers.append(python_value(field, module.span))
+    return numbers, named
+
+
+RECURRENT: dict[str, type[LSTM] | type[GRU] | type[RNN]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
+"""PyTorch's recurrent modules whose costs are known."""
+
+
+def recurrent_layers(module: Module) -> Sequence[Layer]:
+    """The levels of a recurrent module, one layer each; none for a module that is no such, or projects its states.
+
+    PyTorch's batch_first is not asked: here the batch always comes first.
+    """
+    cls = RECURRENT.get(module.cls)
+    if cls is None:
+        return ()
+    try:
+        numbers, named = _printed_arguments(module)
+        size, hidden = numbers
+        directions = 2 if named.get("bidirectional", False) else 1
+        if "proj_size" in named:
+            return ()
+        sizes = [size] + [hidden * directions] * (named.get("num_layers", 1) - 1)
+        return [cls(came, hidden, directions, named.get("bias", True), True) for came in sizes]
+    except (ConvcalcError, TypeError, ValueError):
+        return ()
+
+
 def _owner(module: Module) -> Owner | None:
     """The parameters of a module that is no layer; None for a class that is not known or prints something else."""
     if module.cls == PARAMETER:
@@ -330,15 +368,8 @@ def _owner(module: Module) -> Owner | None:
     rule = OWNERS.get(module.cls.removeprefix("DynamicQuantized"))
     if rule is None:
         return None
-    numbers: list[Any] = []
-    named: dict[str, Any] = {}
     try:
-        for start, end in split_outside(module.attributes, ","):
-            field, equals, text = module.attributes[start:end].strip().partition("=")
-            if equals:
-                named[field] = python_value(text, module.span)
-            else:
-                numbers.append(python_value(field, module.span))
+        numbers, named = _printed_arguments(module)
         weights = tuple(rule(numbers, named))
     except (ExpressionError, ValueError, TypeError, KeyError):
         return None

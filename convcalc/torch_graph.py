@@ -31,7 +31,7 @@ from convcalc.layers.reduce import Reduce
 from convcalc.layers.reshape import Flatten
 from convcalc.layers.tensor import PadAxes, Slice, Split
 from convcalc.network import Constant, Node, tensor_names
-from convcalc.torch_classes import ATTENTION, Module
+from convcalc.torch_classes import ATTENTION, RECURRENT, Module
 from convcalc.torch_wiring import UNKNOWN, Walk
 
 _RANKS = (1, 2, 3)
@@ -288,7 +288,7 @@ class GraphWalk(Walk):
             for place, node in enumerate(self.nodes[before:], before):
                 self.nodes[place] = replace(node, shares=f"{path}{node.name.removeprefix(again)}")
         result = Tensor(self.current, self.shape)
-        return (result, _LOST) if module.cls == ATTENTION else result
+        return (result, _LOST) if module.cls in (ATTENTION, *RECURRENT) else result
 
     def _call(self, what: str, arguments: list[Any], named: dict[str, Any], name: str) -> Any:
         """A function or a method; the tensor that it is a method of comes first."""

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from convcalc.errors import ModelFileError, ResourceError, Source, Span, did_you_mean
-from convcalc.expressions import LayerText, Program, split_outside
+from convcalc.expressions import LayerText, Program, shape_of, split_outside
 from convcalc.layers import LAYERS, find_kind
-from convcalc.network import Input, Network
-from convcalc.torch_classes import ATTENTION, CHAINS, LISTS, OWNERS, PARAMETER, Module, layer_text
+from convcalc.network import Input, Network, input_twice
+from convcalc.torch_classes import ATTENTION, CHAINS, LISTS, OWNERS, PARAMETER, RECURRENT, Module, layer_text
 from convcalc.torch_wiring import MOST_MODULES, Walk
 
 _HEAD = re.compile(
@@ -32,6 +33,8 @@ _PREFIXED = re.compile(r".*[\s:=>\]](?P<head>[A-Za-z_][\w.]*\()")
 """A first line that something stands before, such as what a log puts there."""
 _RANGE = re.compile(r"([0-9]{1,9})-([0-9]{1,9})")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_INPUT = re.compile(r"input\s+[0-9]+(x[0-9]+)*")
+"""A line before a model, as files of expressions have it."""
 _NO_MODULE = ("None", "Object of type")
 """What a name that holds no module prints."""
 
@@ -86,15 +89,26 @@ def _closes(rest: str) -> bool:
     return False
 
 
-def read_module(text: str, name: str) -> tuple[Module, tuple[str, ...], Sequence[Span]]:
-    """The tree of a printed model, notes on what stands around it, and the lines of its code if torch.fx printed it.
-
-    Raises `ModelFileError` at the line that does not belong.
+class Printed(NamedTuple):
+    """A printed model: its tree, notes on what stands around it, the lines of its code if torch.fx printed it, and its
+    input where a line before it gives one.
     """
+
+    root: Module
+    notes: tuple[str, ...]
+    code: Sequence[Span]
+    given: Span | None
+
+
+def read_module(text: str, name: str) -> Printed:
+    """A printed model from its text. Raises `ModelFileError` at the line that does not belong."""
     lines = [span for span in _lines(_COLOUR.sub("", text), name) if span.end > span.start]
     texts = [span.source.text[span.start : span.end] for span in lines]
     start, place = _start(texts) or (0, 0)
-    around = start
+    given = [span for span, line in zip(lines[:start], texts, strict=False) if _INPUT.fullmatch(line)]
+    if len(given) > 1:
+        raise input_twice(given[1])
+    around = start - len(given)
     if place:
         lines[start] = Span(lines[start].source, lines[start].start + place, lines[start].end)
         texts[start] = texts[start][place:]
@@ -133,7 +147,7 @@ def read_module(text: str, name: str) -> tuple[Module, tuple[str, ...], Sequence
         )
     if root.attributes.startswith("original_name="):
         raise ModelFileError("TorchScript prints no sizes; print the model that this was made of", span=root.span)
-    return root, _notes(around), code
+    return Printed(root, _notes(around), code, given[0] if given else None)
 
 
 def _code(lines: Sequence[Span], texts: Sequence[str]) -> Sequence[Span]:
@@ -202,9 +216,14 @@ class PrintedModel(Program):
     def __init__(
         self, text: str, name: str, given: tuple[int, ...] | None = None, input_span: Span | None = None
     ) -> None:
-        self.root, self.notes, self.code = read_module(text, name)
+        self.root, self.notes, self.code, line = read_module(text, name)
         self.texts = dict(_leaf_texts(self.root))
         self.sequential = False
+        if line is not None:
+            span = Span(line.source, line.end - len(line.source.text[line.start : line.end].split()[-1]), line.end)
+            self.usual = shape_of(line.source.text[span.start : span.end], span)
+            if given is None:
+                given, input_span = self.usual, span
         super().__init__([layer for layer in self.texts.values() if layer is not None], given, input_span)
 
     def assume_sequential(self) -> None:
@@ -218,6 +237,13 @@ class PrintedModel(Program):
         if shape is None and self.given is None and not open_input:
             return self._wired(self.rank() or 2, {}, (), "")
         return super().network(shape, open_input=open_input)
+
+    def read_input(self, given: tuple[int, ...]) -> tuple[int, Input]:
+        """The rank and the input that these numbers mean: before recurrent layers steps and features."""
+        recurrent = any(module.cls in RECURRENT for module in self.texts)
+        if recurrent and self.rank() is None and not any(layer.kind.ranked for layer in self.layers):
+            return 2, Input((1, *given), batch_given=False)
+        return super().read_input(given)
 
     def wired(self, rank: int, inputs: Mapping[str, Input], notes: tuple[str, ...]) -> Network:
         """The network of the modules, as far as the text tells how they are wired."""

@@ -15,7 +15,7 @@ from convcalc.layers.linear import Linear
 from convcalc.layers.matmul import Attention
 from convcalc.layers.opaque import Opaque
 from convcalc.layers.parametric import GELU
-from convcalc.layers.rearrange import Identity
+from convcalc.layers.rearrange import Identity, Reshape
 from convcalc.layers.reshape import Flatten
 from convcalc.layers.tensor import Split
 from convcalc.network import Constant, Node, Unsaid, tensor_names
@@ -35,6 +35,7 @@ from convcalc.torch_classes import (
     Owner,
     layer_of,
     parametrization,
+    recurrent_layers,
     unsaid_indices,
     unsaid_of,
 )
@@ -110,18 +111,27 @@ class Walk:
             return self._wired(module, path, inside)
         if module.is_container:
             return self._container(module, path, inside)
-        if module.cls == ATTENTION and module.children:
-            self._attention(module, path, inside)
-            return None
-        if module.cls == "SelectAdaptivePool2d" and "pool_type=avg" in module.attributes:  # timm's
-            self._add(GlobalAvgPool(), path or module.cls, module, (), inside)
-            if "flatten=Flatten" in module.attributes:
-                self._add(Flatten(), f"{path}.flatten", module, (), inside)
+        if self._several(module, path, inside):
             return None
         self._leaf(module, path, inside)
         if module.cls in NORMS_WITH_MODULES:
             return [partial(self._module, child, f"{path}.{child.names[0]}", inside) for child in module.children]
         return None
+
+    def _several(self, module: Module, path: str, inside: _Container | None) -> bool:
+        """The nodes of a module that is several layers; false for any other."""
+        levels = recurrent_layers(module)
+        if module.cls == ATTENTION and module.children:
+            self._attention(module, path, inside)
+        elif levels:
+            self._recurrent(module, path or module.cls, levels, inside)
+        elif module.cls == "SelectAdaptivePool2d" and "pool_type=avg" in module.attributes:  # timm's
+            self._add(GlobalAvgPool(), path or module.cls, module, (), inside)
+            if "flatten=Flatten" in module.attributes:
+                self._add(Flatten(), f"{path}.flatten", module, (), inside)
+        else:
+            return False
+        return True
 
     def _container(self, module: Module, path: str, above: _Container | None) -> Sequence[Step]:
         """What is in a container, with breaks where its order of calls is not known."""
@@ -225,6 +235,13 @@ class Walk:
             if inside is None or not inside.chain:
                 # Within a layer of PyTorch's own in_proj cannot be another.
                 self.attentions.append(path)
+
+    def _recurrent(self, module: Module, path: str, levels: Sequence[Layer], inside: _Container | None) -> None:
+        """The levels of a recurrent module: each gives its outputs, both directions of a step beside each other."""
+        for number, layer in enumerate(levels):
+            name = f"{path}.l{number}" if len(levels) > 1 else path
+            self._add(layer, name, module, (), inside)
+            self._add(Reshape((0, -1)), f"{name}.outputs", module, (), inside)
 
     # --- nodes --------------------------------------------------------------------------------------------------------
 

@@ -136,13 +136,31 @@ def test_in_proj_of_an_attention_elsewhere_is_taken_as_the_usual_one() -> None:
     assert "note: in_proj of MultiheadAttention (self_attn) is not printed" in said(report)
 
 
-def test_of_recurrent_modules_and_embeddings_the_parameters_are_known() -> None:
-    text = "Sequential(\n  (words): Embedding(100, 3, padding_idx=0)\n  (rnn): LSTM(3, 4, num_layers=2)\n)"
+def test_of_embeddings_the_parameters_are_known() -> None:
+    text = "Sequential(\n  (words): Embedding(100, 3, padding_idx=0)\n  (cell): LSTMCell(3, 4)\n)"
     report = costs(network(text))
-    assert report.totals["params"] == 300 + (16 * 3 + 16 * 4 + 32) + (16 * 4 + 16 * 4 + 32)
+    assert report.totals["params"] == 300 + (16 * 3 + 16 * 4 + 32)
     assert "params" not in report.partial
     assert report.totals["macs"] is None
-    assert "warning: the parameters alone are counted of Embedding (words) and LSTM (rnn)" in said(report)
+    assert "warning: the parameters alone are counted of Embedding (words) and LSTMCell (cell)" in said(report)
+
+
+@pytest.mark.parametrize(
+    ("text", "params", "macs", "shape"),
+    [
+        ("LSTM(3, 4)", 16 * 3 + 16 * 4 + 32, 10 * (16 * 3 + 16 * 4), (10, 4)),
+        ("GRU(3, 4, num_layers=2, batch_first=True, dropout=0.1)", 12 * 3 + 12 * 4 * 3 + 48,
+         10 * (12 * 3 + 12 * 4 * 3), (10, 4)),
+        ("RNN(3, 4, num_layers=2, bias=False, bidirectional=True)", 2 * (4 * 3 + 16) + 2 * (4 * 8 + 16),
+         10 * (2 * (4 * 3 + 16) + 2 * (4 * 8 + 16)), (10, 8)),
+        ("LSTM(3, 4, proj_size=2)", 16 * 3 + 16 * 2 + 32 + 8, None, None),
+    ],
+)  # fmt: skip
+def test_recurrent_modules(text: str, params: int, macs: int | None, shape: tuple[int, ...] | None) -> None:
+    report = costs(network(f"Sequential(\n  (rnn): {text}\n)", (10, 3)))
+    assert (report.totals["params"], report.totals["macs"]) == (params, macs)
+    assert report.rows[-1].outputs == ((shape,) if shape else ())
+    assert ("params" not in report.partial, report.status) == (True, "complete" if shape else "partial")
 
 
 def test_unknown_modules_are_named_and_stop_what_follows() -> None:
@@ -296,6 +314,18 @@ def test_what_stands_around_a_model_is_stepped_over(before: str, after: str, not
     report = costs(network(f"{before}\x1b[1m{CHAIN}\x1b[0m{after}"))
     assert report.totals["params"] == 8 * 3 * 9 + 8 + 16 + 5130
     assert [item.message for item in report.diagnostics] == note
+
+
+def test_a_line_before_a_model_gives_its_input() -> None:
+    text = f"input 3x32x32\n{CHAIN}"
+    assert shapes(PrintedModel(text, "model").network()).answer == (10,)
+    assert PrintedModel(text, "model").network().notes == ()
+    with pytest.raises(ConvcalcError, match="in_features is 512"):
+        shapes(PrintedModel(text, "model").network((3, 64, 64)))
+    with pytest.raises(ConvcalcError, match="the input is given twice"):
+        PrintedModel(f"input 3x8x8\n{text}", "model")
+    with pytest.raises(ConvcalcError, match="has a size of 0"):
+        PrintedModel(f"input 3x0\n{CHAIN}", "model")
 
 
 @pytest.mark.parametrize(
