@@ -267,11 +267,22 @@ class Owner(Opaque):
 Weights = Iterator[tuple[str, Shape]]
 
 
+_MOST_LEVELS = 1_000
+
+
+def _levels(named: Mapping[str, Any]) -> int:
+    """How many levels a recurrent module has. Raises `ValueError` for more than anybody means."""
+    levels = named.get("num_layers", 1)
+    if not isinstance(levels, int) or not 1 <= levels <= _MOST_LEVELS:
+        raise ValueError(f"num_layers is {levels}")
+    return levels
+
+
 def _recurrent(gates: int, numbers: Sequence[int], named: Mapping[str, Any]) -> Weights:
     size, hidden = numbers
     projected = named.get("proj_size", 0)
     directions = ("", "_reverse") if named.get("bidirectional", False) else ("",)
-    for level in range(named.get("num_layers", 1)):
+    for level in range(_levels(named)):
         came = (projected or hidden) * len(directions) if level else size
         for direction in directions:
             end = f"_l{level}{direction}"
@@ -349,7 +360,7 @@ def recurrent_layers(module: Module) -> Sequence[Layer]:
         directions = 2 if named.get("bidirectional", False) else 1
         if "proj_size" in named:
             return ()
-        sizes = [size] + [hidden * directions] * (named.get("num_layers", 1) - 1)
+        sizes = [size] + [hidden * directions] * (_levels(named) - 1)
         return [cls(came, hidden, directions, named.get("bias", True), True) for came in sizes]
     except (ConvcalcError, TypeError, ValueError):
         return ()

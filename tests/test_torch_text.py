@@ -178,6 +178,8 @@ def test_unknown_modules_are_named_and_stop_what_follows() -> None:
         ("Concat()", "Concat"),  # a class of this project, but not of PyTorch
         ("LSTM(3, 4, style=odd, wrong)", "LSTM"),
         ("Embedding(3, 0)", "Embedding"),
+        ("GRU(8, 8, num_layers=100000000)", "GRU"),
+        ("LSTMCell(8, 8, num_layers=0)", "LSTMCell"),
         ("Conv2d(3, 4, kernel_size=(1, 1), stride=(1, 1), style=odd)", "Conv2d"),  # not PyTorch's
         ("Linear(nonsense of somebody)", "Linear"),
         ("Mystery[custom]", "Mystery"),
