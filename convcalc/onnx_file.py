@@ -541,11 +541,13 @@ class _Reader:
     ) -> None:
         """Add an If whose condition the model computes: it owns what both branches do, and costs what nobody knows.
 
-        Its shapes are known where both branches give the same.
+        Its shapes are known where both branches give the same. What runs are the branches, networks of their own that
+        take what the graph around them has made.
         """
         name = next(reversed(self.names))
         start, said = len(self.nodes), len(self.warnings)
         told: list[list[tuple[Shape | None, str]]] = []
+        branches: dict[str, Network] = {}
         for key in ("then_branch", "else_branch"):
             graph = attributes.get(key)
             if not isinstance(graph, Graph):
@@ -554,6 +556,8 @@ class _Reader:
             self._walk(graph.nodes, inner, where)
             results = [inner.find(info.name) or "" for info in graph.outputs]
             told.append([(self.shapes.get(result), self.dtypes.get(result, "float32")) for result in results])
+            begun = start + sum(len(branch.nodes) for branch in branches.values())
+            branches[key] = self._part(self.nodes[begun:], results)
         inside = self.nodes[start:]
         del self.nodes[start:], self.warnings[said:]
         taken = [tensor for each in inside for tensor in (*each.inputs, *each.weights.values())]
@@ -571,7 +575,25 @@ class _Reader:
         self.warnings.append(f"{name} (If): {why}; what it costs is left out of the totals")
         layer = Opaque("If", "If", False, shapes, dtypes, owned, why)
         weights = {tensor: tensor for tensor in owned}
-        self.nodes.append(Node(name, layer, (inputs[0],), tuple(names), weights=weights, op="If"))
+        every = (inputs[0], *(tensor for branch in branches.values() for tensor in branch.inputs))
+        came = tuple(dict.fromkeys(every))
+        facts = {**branches, "inputs": came}
+        self.nodes.append(Node(name, layer, came, tuple(names), weights=weights, op="If", attributes=facts))
+
+    def _part(self, nodes: Sequence[Node], results: Sequence[str]) -> Network:
+        """Some nodes as a network, whose inputs are the tensors that come from elsewhere."""
+        made = {tensor for node in nodes for tensor in node.outputs}
+        for result in results:
+            if result in self.tensors or result in self.smalls:
+                self._constant(result, scale=False)
+        taken = dict.fromkeys([*(tensor for node in nodes for tensor in node.inputs), *results])
+        inputs = {
+            tensor: Input(self.shapes[tensor])
+            for tensor in taken
+            if tensor not in made and tensor not in self.constants and tensor in self.shapes
+        }
+        dtypes = {tensor: self.dtypes[tensor] for tensor in (*inputs, *made) if tensor in self.dtypes}
+        return Network(inputs, tuple(nodes), tuple(results), constants=self.constants, dtypes=dtypes)
 
     def _walk(self, nodes: Sequence[WireNode], scope: _Scope, where: str) -> None:
         """Take the nodes of a function or branch in order."""

@@ -190,6 +190,36 @@ def test_inputs_that_do_not_fit(given, message, two_by_two, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("condition", [True, False])
+def test_the_branch_that_the_condition_chooses_is_run(condition, tmp_path):
+    """Both take tensors of the graph around them; one has a weight of its own, one holds another If."""
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    give = helper.make_tensor_value_info
+    then = helper.make_graph([helper.make_node("MatMul", ["r", "w"], ["y"])], "then", [], [y],
+                             [numpy_helper.from_array(np.full((3, 3), 2, np.float32), "w")])  # fmt: skip
+    deep = [helper.make_graph([helper.make_node(op, ["r", "x"], ["y"])], op, [], [y]) for op in ("Add", "Sub")]
+    other = helper.make_graph(
+        [helper.make_node("If", ["c"], ["y"], then_branch=deep[0], else_branch=deep[1])], "other", [], [y]
+    )
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("If", ["c"], ["z"], name="if", then_branch=then, else_branch=other),
+        helper.make_node("Neg", ["z"], ["out"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [give("x", TensorProto.FLOAT, [2, 3]), give("c", TensorProto.BOOL, [])],
+        [give("out", TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(made.SerializeToString())
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    found = run(OnnxModel(path, "m.onnx"), {"x": x, "c": np.array(condition)}).output
+    positive = np.maximum(x, 0)
+    wanted = -(positive @ np.full((3, 3), 2)) if condition else -(positive - x)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
 def main():
     """Print the table."""
     found = table()

@@ -16,7 +16,7 @@ from convcalc.errors import ShapeError, UnsupportedOpError
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient_of, kernel_of
 from convcalc.executor.quantized import conv_integer, matmul_integer, qlinear_conv, qlinear_matmul
 from convcalc.layers.base import Layer
-from convcalc.network import Node
+from convcalc.network import Network
 from convcalc.records import replace
 from convcalc.tracing import product
 
@@ -147,7 +147,18 @@ def _max_unpool(
     return (result,)
 
 
+def _if(layer: Layer, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """The branch that the condition chooses, on those of the further inputs that it takes."""
+    from convcalc.executor.run import compute, prepare
+
+    branch: Network = attributes["then_branch" if inputs[0].reshape(()) else "else_branch"]
+    given = dict(zip(attributes["inputs"], inputs, strict=True))
+    result = compute(prepare(branch, {name: given[name] for name in branch.inputs}))
+    return tuple(result.outputs[name] for name in branch.outputs)
+
+
 NODES: Mapping[str, Compute] = {
+    "If": _if,
     "ArgMax": _arg,
     "ArgMin": _arg,
     "CumSum": _cumulate,
@@ -188,11 +199,11 @@ def differentiating(item: Resolved) -> Callable[[Any, Any, Weights, Any], Gradie
     return lambda inputs, outputs, weights, grads: gradient_of(layer)(layer, inputs, outputs, weights, grads)
 
 
-def refuse(node: Node) -> None:
-    """Raise `UnsupportedOpError` for a node that would give other numbers than it should."""
-    attributes = node.attributes
-    reason = ""
-    if node.op == "Dropout" and attributes.get("training_mode") and getattr(node.layer, "p", 0):
-        reason = "in training mode drops at random"
+def refuse(item: Resolved) -> None:
+    """Raise `UnsupportedOpError` for a node that cannot be run, or would give other numbers than it should."""
+    node = item.node
+    reason = item.unknown if node.op not in NODES or not item.outputs else ""
+    if node.op == "Dropout" and node.attributes.get("training_mode") and getattr(node.layer, "p", 0):
+        reason = "Dropout in training mode drops at random"
     if reason:
-        raise UnsupportedOpError(f"{node.op} {reason}")
+        raise UnsupportedOpError(reason)

@@ -203,15 +203,16 @@ def _prepared_model(
         raise ShapeError("a model's file has its weights; give others by name, such as conv1.weight")
     arrays = typed_inputs(network, _input_arrays(network, input, keep_types=True)) if network.inputs else {}
     network = _with_batch_of(network, arrays)
-    resolved = resolve(network)
+    # Some layers of unknown cost can be run, such as an If.
+    resolved = resolve(network, partial=True)
+    for item in resolved:
+        try:
+            refuse(item)
+        except UnsupportedOpError as error:
+            raise located(error, item.node) from None
     given = {key: np.asarray(value) for key, value in (weights or {}).items()}
     dtype = str(next(iter(arrays.values())).dtype) if arrays else "float32"
     need(plan(network, resolved, dtype), sum(array.nbytes for array in (*arrays.values(), *given.values())))
-    for item in resolved:
-        try:
-            refuse(item.node)
-        except UnsupportedOpError as error:
-            raise located(error, item.node) from None
     ready = fixed_weights(network, resolved, given)
     unknown = [key for key in given if key not in ready]
     if unknown:
