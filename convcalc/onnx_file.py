@@ -109,16 +109,18 @@ class OnnxModel(Program):
 class _Scope:
     """The names of a graph or function: what its tensors are called in the network, and its attributes' values.
 
-    The main graph's names are the network's; others' stand after a prefix.
+    The main graph's names are the network's; others' stand after a prefix, but for those that go out, which are
+    `called` what the graph around calls them.
     """
 
-    __slots__ = ("attributes", "infos", "names", "opset", "outer", "prefix")
+    __slots__ = ("attributes", "called", "infos", "names", "opset", "outer", "prefix")
 
     def __init__(self, prefix: str, opset: int, outer: _Scope | None = None) -> None:
         self.prefix = prefix
         self.opset = opset
         self.outer = outer
         self.names: dict[str, str] = {}
+        self.called: dict[str, str] = {}
         self.attributes: Mapping[str, Attribute] = {}
         self.infos: dict[str, ValueInfo] = {}
 
@@ -242,7 +244,7 @@ class _Reader:
             raise self.wrong(f"an {what} has no name")
         if name in scope.names:
             raise self.wrong(f"{what} {name} is made twice")
-        whole = scope.names[name] = scope.prefix + name
+        whole = scope.names[name] = scope.called.get(name) or scope.prefix + name
         return whole
 
     # --- inputs ---
@@ -338,7 +340,13 @@ class _Reader:
             if any(tensor and tensor not in self.shapes for tensor in inputs):
                 self._opaque(node, scope, name, inputs, "")
                 return
-            plan = self._plan(node, domain, scope, inputs, attributes, where)
+            call = self._seen(node, scope, inputs, attributes, where)
+            try:
+                plan = self._plan(domain, call)
+            except UnsupportedOpError:
+                if domain == "" and self._put_together(node, scope, name, call):
+                    return
+                raise
             self._emit(node, scope, name, plan, inputs, attributes)
         except UnsupportedOpError as error:
             self._opaque(node, scope, name, inputs, error.message)
@@ -613,6 +621,9 @@ class _Reader:
         scope: _Scope,
         where: str,
     ) -> None:
+        for result, output in zip(results, node.outputs, strict=False):
+            if output and result not in inner.names:
+                inner.called.setdefault(result, scope.called.get(output) or scope.prefix + output)
         self._walk(nodes, inner, where)
         for result, output in zip(results, node.outputs, strict=False):
             found = inner.find(result)
@@ -624,27 +635,42 @@ class _Reader:
 
     # --- layers ---
 
-    def _plan(
-        self, node: WireNode, domain: str, scope: _Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str
-    ) -> Plan:
-        op = OPS.get(node.op_type) if domain == "" else None
-        if op is None:
-            raise UnsupportedOpError(f"{node.op_type} is not known")
-        found = op(
-            Call(
-                node.op_type,
-                scope.opset,
-                where,
-                attributes,
-                inputs,
-                [self.shapes[name] if name else None for name in inputs],
-                [self.dtypes[name] if name else "" for name in inputs],
-                [self._is_used(name, scope) for name in node.outputs] if len(node.outputs) > 1 else (True,),
-                self._values,
-                self._is_constant,
-            )
+    def _seen(
+        self, node: WireNode, scope: _Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str
+    ) -> Call:
+        """A node as the functions of its op see it."""
+        return Call(
+            node.op_type,
+            scope.opset,
+            where,
+            attributes,
+            inputs,
+            [self.shapes[name] if name else None for name in inputs],
+            [self.dtypes[name] if name else "" for name in inputs],
+            [self._is_used(name, scope) for name in node.outputs] if len(node.outputs) > 1 else (True,),
+            self._values,
+            self._is_constant,
         )
+
+    def _plan(self, domain: str, call: Call) -> Plan:
+        op = OPS.get(call.op) if domain == "" else None
+        if op is None:
+            raise UnsupportedOpError(f"{call.op} is not known")
+        found = op(call)
         return Plan(found) if isinstance(found, Layer) else found
+
+    def _put_together(self, node: WireNode, scope: _Scope, name: str, call: Call) -> bool:
+        """Whether this is an op that is made of others; then these take its place."""
+        from convcalc.onnx_functions import FUNCTIONS
+
+        make = FUNCTIONS.get(call.op)
+        if make is None:
+            return False
+        body = make(call)
+        inner = _Scope(f"{name}/", NEWEST)
+        inner.names = {f"in{place}": tensor for place, tensor in enumerate(call.inputs) if tensor}
+        self._inline(body.nodes, inner, body.results, node, scope, call.where)
+        return True
 
     def _is_constant(self, name: str) -> bool:
         return name in self.tensors or name in self.constants

@@ -324,10 +324,47 @@ def attention(draw: random.Random, stream: np.random.Generator) -> Case:
     return Case("Attention", attributes, inputs, outputs=outputs, opset=23)
 
 
+def composed(draw: random.Random, stream: np.random.Generator) -> Case:
+    """Ops that are written down as others."""
+    rows, columns = draw.randint(1, 5), draw.randint(1, 5)
+    x = normal(stream, rows, columns, draw.randint(1, 4))
+    op = draw.choice(["OneHot", "ReverseSequence", "LpNormalization", "DynamicQuantizeLinear", "EyeLike", "Compress",
+                      "RotaryEmbedding", "CenterCropPad", "AffineGrid"])  # fmt: skip
+    if op == "OneHot":
+        named = stream.integers(-7, 7, (rows, columns))
+        values = normal(stream, 2)
+        return Case(op, {"axis": draw.randint(-3, 2)}, [named, None, values], {1: np.array(5)}, opset=11)
+    if op == "ReverseSequence":
+        batch = draw.randint(0, 1)
+        lengths = stream.integers(1, x.shape[1 - batch], x.shape[batch], endpoint=True)
+        return Case(op, {"batch_axis": batch, "time_axis": 1 - batch}, [x, lengths], opset=10)
+    if op == "DynamicQuantizeLinear":
+        return Case(op, {}, [x + np.float32(draw.choice([0, 3, -3]))], outputs=("uint8", "float32", "uint8"))
+    if op == "LpNormalization":
+        return Case(op, {"axis": draw.randint(-3, 2), "p": draw.randint(1, 2)}, [x])
+    if op == "EyeLike":
+        return Case(op, {"k": draw.randint(-3, 3)}, [x[..., 0]])
+    if op == "Compress":
+        return Case(op, {"axis": draw.randint(-3, 2)}, [x], {1: np.array([True])})
+    if op == "CenterCropPad":
+        sizes = stream.integers(1, 8, 2)
+        return Case(op, {"axes": [0, -1]}, [x], {1: sizes}, opset=18)
+    if op == "AffineGrid":
+        sizes = np.array([rows, 1, *stream.integers(2, 6, draw.randint(2, 3))])
+        theta = normal(stream, rows, len(sizes) - 2, len(sizes) - 1)
+        return Case(op, {"align_corners": draw.randint(0, 1)}, [theta], {1: sizes}, opset=20)
+    size = 2 * draw.randint(1, 4)
+    turned = draw.choice([0, 2 * draw.randint(1, size // 2)])
+    table = normal(stream, 2, 9, (turned or size) // 2)
+    inputs = [normal(stream, rows, 3, columns, size), table[0], table[1], stream.integers(0, 9, (rows, columns))]
+    return Case(op, {"interleaved": draw.randint(0, 1), "rotary_embedding_dim": turned}, inputs, opset=23)
+
+
 FAMILIES: dict[str, Callable[[random.Random, np.random.Generator], Case]] = {
     "resize": resize, "scatter": scatter, "gather": gather, "trilu": trilu, "lppool": lp_pool,
     "avgpool": average_pool, "maxpool": max_pool, "maxunpool": max_unpool, "quantize": quantize,
     "qconv": quantized_conv, "qmatmul": quantized_matmul, "recurrent": recurrent, "attention": attention,
+    "composed": composed,
 }  # fmt: skip
 
 
