@@ -534,6 +534,8 @@ EXAMPLES = {
     "cumulate": ((), ["2x3"]), "topk": ((2,), ["2x3"]), "matmul": ((), ["2x3", "3x4"]), "gemm": ((), ["2x3", "3x4"]),
     "einsum": (("ij,jk->ik",), ["2x3", "3x4"]), "attention": ((), ["1x2x3x4", "1x2x5x4", "1x2x5x6"]),
     "lstm": ((None, 5), ["4x2x3"]), "gru": ((None, 5), ["4x2x3"]), "rnn": ((None, 5), ["4x2x3"]),
+    "stackedlstm": ((None, 5, 2), ["4x2x3"]), "stackedgru": ((None, 5, 2), ["4x2x3"]),
+    "stackedrnn": ((None, 5, 2), ["4x2x3"]), "multiheadattention": ((6, 2), ["4x2x6"]),
     "shaped": (((6,),), ["2x3"]), "slice": (((0,), (1,), (1,), (1,)), ["2x3"]), "split": (((1, 2),), ["2x3"]),
     "gather": ((), ["5x3", "2x2"]), "gatherelements": ((), ["2x3", "2x3"]), "gathernd": ((), ["2x3", "4x1"]),
     "scatter": ((0,), ["2x3", "1x3", "1x3"]), "expand": (((2, 3),), ["1x3"]), "tile": (((2, 1),), ["2x3"]),

@@ -276,3 +276,18 @@ def test_a_target_of_another_shape_is_refused():
 def test_nothing_to_learn():
     with pytest.raises(ShapeError, match="nothing to learn"):
         fit(prepare("relu", X), X)
+
+
+def test_layers_over_sequences_run_in_a_network():
+    from convcalc.layers.multihead import MultiheadAttention
+    from convcalc.layers.recurrent import StackedGRU, StackedLSTM
+
+    layers = StackedLSTM(3, 8, 2, batch_first=True, bidirectional=True), MultiheadAttention(16, 4, batch_first=True)
+    network = Network.chain(*layers, StackedGRU(16, 5, batch_first=True), input=(6, 3), batch=2)
+    x = np.random.default_rng(0).normal(size=(2, 6, 3))
+    result = run(network, x)
+    assert result.output.shape == (2, 6, 5)
+    assert 0 < np.abs(result.weights["0.weight_hh_l1_reverse"]).max() <= 8**-0.5
+    assert not result.weights["1.in_proj_bias"].any()
+    # A sample by itself gives the same.
+    np.testing.assert_allclose(run(network, x[[1, 1]], result.weights).output[0], result.output[1], rtol=1e-12)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convcalc.errors import ShapeError
-from convcalc.executor.kernels import Array, Weights, kernel
+from convcalc.executor.kernels import Array, Weights, kernel, kernel_of
 from convcalc.layers.base import shape_text
-from convcalc.layers.recurrent import GRU, LSTM, RNN
+from convcalc.layers.recurrent import GRU, LSTM, RNN, StackedGRU, StackedLSTM, StackedRNN
+from convcalc.records import replace
 
 States = tuple[Array, ...]
 """What goes from step to step, (N, hidden) each: the state, and of an LSTM the cell."""
@@ -146,13 +147,13 @@ def gates_of(layer: LSTM | GRU | RNN, weight: Any, bias: Any, direction: int) ->
     return Gates(_curves(layer, _USUAL[type(layer)], direction), layer.clip, weight, bias)
 
 
-def step_of(layer: LSTM | GRU | RNN, gates: Gates, peephole: Any) -> Step:
+def step_of(layer: LSTM | GRU | RNN, gates: Gates, peephole: Any, projection: Any = None) -> Step:
     """One step of a layer."""
     if isinstance(layer, RNN):
         return partial(rnn_step, gates)
     if isinstance(layer, GRU):
         return partial(gru_step, gates, layer.linear_before_reset)
-    return partial(lstm_step, gates, peephole, layer.input_forget, None)
+    return partial(lstm_step, gates, peephole, layer.input_forget, projection)
 
 
 @kernel(RNN, GRU, LSTM)
@@ -169,8 +170,9 @@ def recurrent(layer: LSTM | GRU | RNN, inputs: tuple[Array, ...], weights: Weigh
     if lengths is not None and (lengths.shape != (batch,) or lengths.min() < 0 or lengths.max() > length):
         raise ShapeError(f"sequence_lens must be {batch} numbers from 0 to {length}", field="sequence_lens")
     starts = []
-    shape = (layer.directions, batch, layer.hidden_size)
-    for name in ("initial_h", "initial_c")[: layer.states]:
+    sizes = {"initial_h": layer.proj_size or layer.hidden_size, "initial_c": layer.hidden_size}
+    for name, size in [*sizes.items()][: layer.states]:
+        shape = (layer.directions, batch, size)
         start = given.get(name)
         if start is not None and layer.batch_first:
             start = start.swapaxes(0, 1)
@@ -182,7 +184,8 @@ def recurrent(layer: LSTM | GRU | RNN, inputs: tuple[Array, ...], weights: Weigh
         weight, own = weights["weight_ih"][direction], weights["weight_hh"][direction]
         bias, own_bias = np.zeros((2, len(weight)), wide) if not layer.bias else np.split(weights["bias"][direction], 2)
         peephole = weights["peephole"][direction] if "peephole" in weights else None
-        step = step_of(layer, gates_of(layer, own, own_bias, direction), peephole)
+        projection = weights["projection"][direction] if "projection" in weights else None
+        step = step_of(layer, gates_of(layer, own, own_bias, direction), peephole, projection)
         back = layer.reverse or direction == 1
         found, last = walk(turned(x, lengths) if back else x, weight, bias, step,
                            tuple(start[direction] for start in starts), lengths)  # fmt: skip
@@ -192,3 +195,44 @@ def recurrent(layer: LSTM | GRU | RNN, inputs: tuple[Array, ...], weights: Weigh
     if layer.batch_first:
         all_outputs, states = all_outputs.transpose(2, 0, 1, 3), [state.swapaxes(0, 1) for state in states]
     return tuple(array.astype(dtype, copy=False) for array in (all_outputs, *states))
+
+
+_ONNX_ORDER = {LSTM: (0, 3, 1, 2), GRU: (1, 0, 2), RNN: (0,)}
+"""PyTorch's gates i, f, g, o of an LSTM and r, z, n of a GRU in ONNX's order."""
+
+
+def _in_onnx_order(gates: tuple[int, ...], weight: Array) -> Array:
+    parts = np.split(weight, len(gates))
+    return np.concatenate([parts[gate] for gate in gates])
+
+
+@kernel(StackedLSTM, StackedGRU, StackedRNN)
+def stacked(
+    layer: StackedLSTM | StackedGRU | StackedRNN, inputs: tuple[Array, ...], weights: Weights
+) -> tuple[Array, ...]:
+    """Layer after layer, each on what the one before gives, its directions side by side."""
+    x = inputs[0].swapaxes(0, 1) if layer.batch_first else inputs[0]
+    gates = _ONNX_ORDER[layer.layer]
+    last: list[tuple[Array, ...]] = []
+    for level, single in enumerate(layer.levels()):
+        ends = [f"_l{level}{direction}" for direction in ("", "_reverse")[: single.directions]]
+        own = {
+            name: np.stack([_in_onnx_order(gates, weights[f"{name}{end}"]) for end in ends])
+            for name in ("weight_ih", "weight_hh")
+        }
+        if layer.bias:
+            own["bias"] = np.stack([
+                np.concatenate([_in_onnx_order(gates, weights[f"bias_{part}{end}"]) for part in ("ih", "hh")])
+                for end in ends
+            ])  # fmt: skip
+        if layer.proj_size:
+            own["projection"] = np.stack([weights[f"weight_hr{end}"] for end in ends])
+        begin = level * single.directions
+        states = tuple(state[begin : begin + single.directions] for state in inputs[1:])
+        one = single if states else replace(single, given=())
+        found, *after = kernel_of(one)(one, (x, *states), own)
+        last.append(tuple(after))
+        # (length, directions, N, size): both directions are the next layer's features.
+        x = found.swapaxes(1, 2).reshape(found.shape[0], found.shape[2], -1)
+    ends_of = (np.concatenate(states) for states in zip(*last, strict=True))
+    return (x.swapaxes(0, 1) if layer.batch_first else x, *ends_of)

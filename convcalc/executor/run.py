@@ -576,11 +576,31 @@ def _all_weights(
     return result, drawn
 
 
+def _bound_of_rows(layer: Any, shape: Shape) -> float:
+    return 1 / sqrt(max(product(layer.parameters()["weight"][1:]), 1))
+
+
+def _bound_of_states(layer: Any, shape: Shape) -> float:
+    return 1 / sqrt(layer.hidden_size)
+
+
+def _bound_of_projections(layer: Any, shape: Shape) -> float:
+    # Weights by Xavier's rule; biases begin as 0.
+    return sqrt(6 / sum(shape)) if len(shape) > 1 else 0.0
+
+
+_BOUNDS = {
+    **dict.fromkeys(_FIRST_AXES, _bound_of_rows),
+    **dict.fromkeys(("stackedlstm", "stackedgru", "stackedrnn"), _bound_of_states),
+    "multiheadattention": _bound_of_projections,
+}
+"""Within which bounds PyTorch draws the parameters of a kind, uniformly."""
+
+
 def _start(layer: Layer, parameter: str, shape: Shape, dtype: npt.DTypeLike, seed: int, key: str) -> tuple[Array, bool]:
     """What PyTorch starts this parameter with, and whether that is random."""
-    if layer.kind in _FIRST_AXES:
-        weight = layer.parameters()["weight"]
-        bound = 1 / sqrt(max(product(weight[1:]), 1))
+    if layer.kind in _BOUNDS:
+        bound = _BOUNDS[layer.kind](layer, shape)
         # Each has a stream of its own, so that another layer before it changes nothing.
         stream = np.random.default_rng((seed, crc32(key.encode())))
         return stream.uniform(-bound, bound, shape).astype(dtype), True

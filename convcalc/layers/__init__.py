@@ -230,6 +230,10 @@ FILE_LAYERS: dict[str, Kind] = {
         Kind("lstm", "LSTM", "recurrent", "hidden_size"),
         Kind("gru", "GRU", "recurrent", "hidden_size"),
         Kind("rnn", "RNN", "recurrent", "hidden_size"),
+        Kind("stackedlstm", "StackedLSTM", "recurrent", "hidden_size"),
+        Kind("stackedgru", "StackedGRU", "recurrent", "hidden_size"),
+        Kind("stackedrnn", "StackedRNN", "recurrent", "hidden_size"),
+        Kind("multiheadattention", "MultiheadAttention", "multihead", "embed_dim"),
         Kind("shaped", "Shaped", "tensor", "shape"),
         Kind("slice", "Slice", "tensor", "starts"),
         Kind("split", "Split", "tensor", "sizes"),
@@ -251,7 +255,7 @@ FILE_LAYERS: dict[str, Kind] = {
         Kind("windowpool", "WindowPool", "variants", "function"),
     )
 }  # fmt: skip
-"""Kinds that model files alone have: ops that are no modules in PyTorch. No expression makes one."""
+"""Kinds that no expression makes: ops of model files that are no modules in PyTorch, and its modules over sequences."""
 
 _names: dict[str, Kind] = {}
 
