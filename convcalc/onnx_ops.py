@@ -819,6 +819,42 @@ def _space_to_depth(call: Call) -> Layer:
     return layer
 
 
+# --- between pixels ---------------------------------------------------------------------------------------------------
+
+
+def _grid_sample(call: Call) -> Layer:
+    mode = call.text("mode", "linear")
+    layer: Layer = _class("gridsample")(
+        {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode),
+        call.text("padding_mode", "zeros"),
+        bool(call.integer("align_corners")),
+    )
+    return layer
+
+
+def _roi_align(call: Call) -> Layer:
+    usual = "half_pixel" if call.opset >= 16 else "output_half_pixel"
+    layer: Layer = _class("roialign")(
+        (call.integer("output_height", 1), call.integer("output_width", 1)),
+        call.number("spatial_scale", 1.0),
+        call.integer("sampling_ratio"),
+        call.text("coordinate_transformation_mode", usual) == "half_pixel",
+        call.text("mode", "avg"),
+    )
+    return layer
+
+
+def _deform_conv(call: Call) -> Plan:
+    weight = call.shape(1)
+    window = _Window(call, call.integers("kernel_shape") or weight[2:], call.shape(0)[2:])
+    groups = call.integer("group", 1)
+    layer = _class("deformconv")(
+        weight[1] * groups, weight[0], window.kernel, window.stride, window.padding, window.dilation, groups,
+        call.integer("offset_group", 1), call.has(3), call.has(4),
+    )  # fmt: skip
+    return Plan(layer, call.given_of(0, 2, 4), {"weight": 1, "bias": 3} if call.has(3) else {"weight": 1})
+
+
 # --- reductions and the rest ----------------------------------------------------------------------------------------
 
 
@@ -939,6 +975,7 @@ OPS: dict[str, Op] = {
     "GatherElements": _gather("gatherelements"), "GatherND": _gather_nd, "Scatter": _scatter,
     "ScatterElements": _scatter, "ScatterND": _scatter, "Expand": _expand, "Tile": _tile,
     "ConstantOfShape": _constant_of_shape, "Pad": _pad, "Resize": _resize, "Upsample": _resize,
+    "GridSample": _grid_sample, "RoiAlign": _roi_align, "DeformConv": _deform_conv,
     "DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth,
     "ArgMax": _arg("argmax"), "ArgMin": _arg("argmin"), "TopK": _top_k, "CumSum": _cumulate("sum"),
     "CumProd": _cumulate("prod"),

@@ -360,11 +360,53 @@ def composed(draw: random.Random, stream: np.random.Generator) -> Case:
     return Case(op, {"interleaved": draw.randint(0, 1), "rotary_embedding_dim": turned}, inputs, opset=23)
 
 
+def grid_sample(draw: random.Random, stream: np.random.Generator) -> Case:
+    rank = draw.choice([2, 2, 3])
+    sizes, places = ([draw.randint(1, 5) for _ in range(rank)] for _ in range(2))
+    batch = draw.randint(1, 2)
+    grid = stream.uniform(-1.8, 1.8, (batch, *places, rank)).astype(np.float32)
+    attributes = {
+        "mode": draw.choice(["nearest", "linear", "cubic"] if rank == 2 else ["nearest", "linear"]),
+        "padding_mode": draw.choice(["zeros", "border", "reflection"]), "align_corners": draw.randint(0, 1),
+    }  # fmt: skip
+    return Case("GridSample", attributes, [normal(stream, batch, 3, *sizes), grid], opset=20, tolerance=1e-4)
+
+
+def roi_align(draw: random.Random, stream: np.random.Generator) -> Case:
+    count, batch = draw.randint(1, 4), draw.randint(1, 2)
+    corners = stream.uniform(-2, 12, (count, 4)).astype(np.float32)
+    boxes = np.concatenate([np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1)
+    attributes = {
+        "output_height": draw.randint(1, 4), "output_width": draw.randint(1, 4), "sampling_ratio": draw.randint(0, 3),
+        "spatial_scale": draw.choice([1.0, 0.5]), "mode": draw.choice(["avg", "max"]),
+        "coordinate_transformation_mode": draw.choice(["half_pixel", "output_half_pixel"]),
+    }  # fmt: skip
+    inputs = [normal(stream, batch, 2, 7, 9), boxes, stream.integers(0, batch, count)]
+    return Case("RoiAlign", attributes, inputs, opset=16, tolerance=1e-4)
+
+
+def deform_conv(draw: random.Random, stream: np.random.Generator) -> Case:
+    groups, parts = draw.randint(1, 2), draw.randint(1, 2)
+    channels, outs = 2 * draw.randint(1, 2), groups * draw.randint(1, 2)
+    kernel, stride, spread = ([draw.randint(1, most) for _ in range(2)] for most in (3, 2, 2))
+    pads = [draw.randint(0, 1) for _ in range(4)]
+    sizes = [draw.randint(5, 8) for _ in range(2)]
+    outputs = [(size + pads[axis] + pads[2 + axis] - spread[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1
+               for axis, size in enumerate(sizes)]  # fmt: skip
+    taps = parts * kernel[0] * kernel[1]
+    inputs = [normal(stream, 2, channels, *sizes), None, normal(stream, 2, 2 * taps, *outputs), None]
+    inputs += [normal(stream, 2, taps, *outputs)] if draw.random() < 0.5 else []
+    fixed = {1: normal(stream, outs, channels // groups, *kernel)}
+    fixed |= {3: normal(stream, outs)} if draw.random() < 0.5 else {}
+    attributes = {"group": groups, "offset_group": parts, "strides": stride, "dilations": spread, "pads": pads}
+    return Case("DeformConv", attributes, inputs, fixed, opset=19, tolerance=1e-4)
+
+
 FAMILIES: dict[str, Callable[[random.Random, np.random.Generator], Case]] = {
     "resize": resize, "scatter": scatter, "gather": gather, "trilu": trilu, "lppool": lp_pool,
     "avgpool": average_pool, "maxpool": max_pool, "maxunpool": max_unpool, "quantize": quantize,
     "qconv": quantized_conv, "qmatmul": quantized_matmul, "recurrent": recurrent, "attention": attention,
-    "composed": composed,
+    "composed": composed, "gridsample": grid_sample, "roialign": roi_align, "deformconv": deform_conv,
 }  # fmt: skip
 
 

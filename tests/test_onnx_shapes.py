@@ -536,6 +536,8 @@ EXAMPLES = {
     "lstm": ((None, 5), ["4x2x3"]), "gru": ((None, 5), ["4x2x3"]), "rnn": ((None, 5), ["4x2x3"]),
     "stackedlstm": ((None, 5, 2), ["4x2x3"]), "stackedgru": ((None, 5, 2), ["4x2x3"]),
     "stackedrnn": ((None, 5, 2), ["4x2x3"]), "multiheadattention": ((6, 2), ["4x2x6"]),
+    "gridsample": ((), ["1x2x4x4", "1x3x3x2"]), "roialign": (((2, 2),), ["1x2x8x8", "3x4", "3"]),
+    "deformconv": ((2, 3, (2, 2), (1, 1), ((0, 0), (0, 0)), (1, 1)), ["1x2x4x4", "1x8x3x3"]),
     "shaped": (((6,),), ["2x3"]), "slice": (((0,), (1,), (1,), (1,)), ["2x3"]), "split": (((1, 2),), ["2x3"]),
     "gather": ((), ["5x3", "2x2"]), "gatherelements": ((), ["2x3", "2x3"]), "gathernd": ((), ["2x3", "4x1"]),
     "scatter": ((0,), ["2x3", "1x3", "1x3"]), "expand": (((2, 3),), ["1x3"]), "tile": (((2, 1),), ["2x3"]),
