@@ -132,15 +132,26 @@ def threads(count: int | None = None) -> Iterator[None]:
 
 
 def share(work: Callable[[T], None], tasks: Iterable[T]) -> None:
-    """Call `work` for every task, in as many threads as `threads` allows; each takes the next task when it is free."""
+    """Call `work` for every task, in as many threads as `threads` allows; each takes the next task when it is free.
+
+    What a task shares in its turn is done by its own thread alone: the others may all be waiting for theirs.
+    """
     listed = list(tasks)
     todo = iter(listed)
+    if getattr(_scratch, "sharing", False):
+        for task in todo:
+            work(task)
+        return
 
     def take() -> None:
         # Each thread has settings of its own for what NumPy warns of.
-        with np.errstate(all="ignore"):
-            for task in todo:
-                work(task)
+        _scratch.sharing = True
+        try:
+            with np.errstate(all="ignore"):
+                for task in todo:
+                    work(task)
+        finally:
+            _scratch.sharing = False
 
     # Work that is shared inside of shared work finds all threads busy, and is done by the one that is there.
     if len(listed) < 2 or not _state.helpers or not _state.busy.acquire(blocking=False):
