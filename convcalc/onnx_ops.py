@@ -574,7 +574,15 @@ def _trilu(call: Call) -> Plan:
 
 def _cast(call: Call) -> Plan:
     name = DATA_TYPES.get(call.integer("to"), ("undefined", 0))[0] if call.op == "Cast" else call.dtypes[1]
-    return Plan(_class("cast")(name), (0,))
+    saturate, rounding = bool(call.integer("saturate", 1)), call.text("round_mode", "up")
+    return Plan(_class("cast")(name, saturate, rounding), (0,))
+
+
+def _bit_cast(call: Call) -> Plan:
+    name, bits = DATA_TYPES.get(call.integer("to"), ("undefined", 0))
+    if bits != dict(DATA_TYPES.values()).get(call.dtypes[0]):
+        call.refuse(f"of {call.dtypes[0]} to {name}")
+    return Plan(_class("cast")(name))
 
 
 def _quantize(call: Call) -> Plan:
@@ -969,7 +977,8 @@ OPS: dict[str, Op] = {
     "LogSoftmax": _softmax, "Dropout": _dropout,
     "Add": _plain("add"), "Mul": _plain("mul"), "Sum": _join("add"), "Concat": _concat, "Where": _where,
     "Trilu": _trilu,
-    "Cast": _cast, "CastLike": _cast, "QuantizeLinear": _quantize, "DequantizeLinear": _dequantize,
+    "Cast": _cast, "CastLike": _cast, "BitCast": _bit_cast, "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
     "Identity": _plain("identity"), "Flatten": _flatten, "Reshape": _reshape, "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze, "Transpose": _transpose, "Split": _split, "Slice": _slice, "Gather": _gather("gather"),
     "GatherElements": _gather("gatherelements"), "GatherND": _gather_nd, "Scatter": _scatter,

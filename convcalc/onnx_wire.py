@@ -413,11 +413,11 @@ class Tensor(Message):
     def array(self) -> npt.NDArray[Any]:
         """The values as a NumPy array: a view of the mapped file wherever its bytes are the values.
 
-        bfloat16 becomes float32, numbers of 4 and 2 bits int8 or uint8. Raises `ModelFileError` when the values are not
-        there, `UnsupportedOpError` for types that NumPy has no like of.
+        Floats that NumPy does not have become float32, numbers of 4 and 2 bits int8 or uint8. Raises `ModelFileError`
+        when the values are not there, `UnsupportedOpError` for what is no number.
         """
         name, bits = DATA_TYPES.get(self.data_type, ("undefined", 0))
-        if not bits or name.startswith(("float8", "float4")):
+        if not bits:
             raise UnsupportedOpError(f"tensor {self.name} holds {name}, which cannot be read as numbers")
         try:
             found = self._raw()
@@ -432,16 +432,23 @@ class Tensor(Message):
 
         name, bits = DATA_TYPES[self.data_type]
         self._check_size(end - start)
+        if name.startswith(_CODED) or bits < 8:
+            return self._codes(np.frombuffer(data, np.uint8, end - start, start))
         if not self.elements:
-            return np.zeros(self.dims, "float32" if name == "bfloat16" else name if bits >= 8 else "int8")
-        if bits < 8:
-            packed = np.frombuffer(data, np.uint8, end - start, start)
-            return _unpacked(packed, bits, self.elements, signed=name.startswith("int")).reshape(self.dims)
+            return np.zeros(self.dims, "float32" if name == "bfloat16" else name)
         stored = "uint16" if name == "bfloat16" else name
         array: npt.NDArray[Any] = np.frombuffer(data, np.dtype(stored).newbyteorder("<"), self.elements, start).reshape(
             self.dims
         )
         return _widened(array) if name == "bfloat16" else array
+
+    def _codes(self, packed: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """What bytes of short numbers mean."""
+        from convcalc.narrow import decoded
+
+        name, bits = DATA_TYPES[self.data_type]
+        codes = packed if bits == 8 else _unpacked(packed, bits, self.elements, signed=name.startswith("int"))
+        return (decoded(codes, name) if name.startswith(_CODED) else codes).reshape(self.dims)
 
     def _check_size(self, size: int) -> None:
         wanted = -(-self.elements * DATA_TYPES[self.data_type][1] // 8)
@@ -541,10 +548,10 @@ class Tensor(Message):
                 self.dims
             )
         values = self._typed_values()
-        if bits < 8:
+        if name.startswith(_CODED) or bits < 8:
             packed = np.array([value & 255 for value in values], np.uint8)
             self._check_size(packed.size)
-            return _unpacked(packed, bits, self.elements, signed=name.startswith("int")).reshape(self.dims)
+            return self._codes(packed)
         if name in ("complex64", "complex128"):
             values = [complex(real, imaginary) for real, imaginary in zip(values[::2], values[1::2], strict=True)]
         self._checked(values)
@@ -553,6 +560,7 @@ class Tensor(Message):
         return np.array(values, name).reshape(self.dims)
 
 
+_CODED = ("float8", "float4")
 _WHOLE = frozenset((2, 3, 4, 5, 6, 7, 9, 12, 13))
 
 

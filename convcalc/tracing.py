@@ -245,15 +245,9 @@ def erf(x: Any) -> Any:
         return _function("erf({})", math.erf, x)
     if isinstance(x, int | float):
         return math.erf(x)
-    import numpy
+    from convcalc.executor.special import erf as of_array
 
-    of_numbers = numpy.frompyfunc(math.erf, 1, 1)
-    result = numpy.empty(x.shape, x.dtype)
-    flat, source = result.reshape(-1), x.reshape(-1)
-    # Python's numbers take ten times the memory of the array's: a part at a time.
-    for start in range(0, x.size, 1 << 12):
-        flat[start : start + (1 << 12)] = of_numbers(source[start : start + (1 << 12)])
-    return result
+    return of_array(x)
 
 
 def floor(a: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import AttributeProto, TensorProto, numpy_helper
 
-UNREADABLE = ("string", "undefined", "float8", "float4")
+UNREADABLE = ("string", "undefined")
 
 
 def same_model(model, proto):
@@ -87,8 +87,8 @@ def same_tensor(tensor, proto):
     if tensor.external or tensor.dtype.startswith(UNREADABLE):
         return
     wanted = numpy_helper.to_array(proto)
-    if tensor.dtype in ("bfloat16", "int4", "uint4", "int2", "uint2"):
-        wanted = wanted.astype(np.float32 if tensor.dtype == "bfloat16" else np.int8)
+    if tensor.dtype in ("bfloat16", "int4", "uint4", "int2", "uint2") or tensor.dtype.startswith(("float8", "float4")):
+        wanted = wanted.astype(np.int8 if "int" in tensor.dtype else np.float32)
     found = tensor.array()
     assert found.shape == wanted.shape
     np.testing.assert_array_equal(found, wanted)

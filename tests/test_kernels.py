@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product as grid
 
 import naive
@@ -12,6 +13,7 @@ from hypothesis import assume, given, strategies as st
 from convcalc.errors import LayerError, ResourceError, ShapeError
 from convcalc.executor.conv import im2col
 from convcalc.executor.kernels import gradient_of, kernel_of
+from convcalc.executor.special import erf
 from convcalc.layers import LAYERS
 from convcalc.layers.conv import PADDING_WORDS, Conv1d, Conv2d, ConvTranspose2d
 from convcalc.layers.parametric import Hardshrink, Threshold
@@ -260,3 +262,18 @@ def test_max_pooling_of_the_notes():
     x = np.array([[1, 2, 5, 6], [3, 4, 7, 8], [9, 1, 0, 7], [2, 3, 4, 5]])
     (y,) = computed(MaxPool2d(2), x[None, None])
     assert y.tolist() == [[[[4, 8], [9, 7]]]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_error_function_is_within_three_roundings(dtype):
+    x = np.concatenate([np.linspace(-7, 7, 40001), 10.0 ** np.arange(-300.0, 1, 7), [0.0, -0.0, np.inf, -np.inf]])
+    with np.errstate(all="ignore"):
+        x = x.astype(dtype)
+    found, wanted = erf(x), np.array([math.erf(value) for value in x])
+    assert found.dtype == dtype
+    with np.errstate(all="ignore"):
+        ulps = np.abs(found - wanted) / np.spacing(np.abs(wanted).astype(dtype)).astype(np.float64)
+    assert ulps.max() <= 3
+    assert np.isnan(erf(np.array([np.nan], dtype)))[0]
+    assert np.signbit(erf(np.array([-0.0], dtype)))[0]
+    assert erf(np.zeros((2, 0, 3), dtype)).shape == (2, 0, 3)

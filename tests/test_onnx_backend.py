@@ -6,6 +6,7 @@ python tests/test_onnx_backend.py        prints the table: op, cases, passed, le
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -17,21 +18,31 @@ from onnx import TensorProto, helper, numpy_helper
 from convcalc.cli import run_command_line
 from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError
 from convcalc.executor.run import compute, prepare, run
+from convcalc.narrow import holder
 from convcalc.onnx_file import OnnxModel, read_onnx
+from convcalc.onnx_wire import DATA_TYPES
 
 NO_ELEMENTS = "of no elements is not defined"
-LEAST_PASSED = 1440
+LEAST_PASSED = 1675
 """Of 1,884 cases with onnx 1.23; fewer are a step back."""
+
+
+def _held(value):
+    """An array in NumPy's own types: what the onnx package's types hold, as the executor holds it."""
+    if isinstance(value, TensorProto):
+        value = numpy_helper.to_array(value)
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.isbuiltin == 2:
+        return value.astype(holder(DATA_TYPES[helper.np_dtype_to_tensor_dtype(value.dtype)][0]))
+    return value
 
 
 def compared(case):
     """None when every output agrees in type and numbers, else why the case is left out. Fails where they differ."""
-    given, wanted = case.data_sets[0]
-    # What other packages add to NumPy's types is not built in.
-    if not all(
-        isinstance(value, np.ndarray | np.generic) and value.dtype.isbuiltin != 2 for value in (*given, *wanted)
-    ):
-        return "sequences, optional tensors, and types that NumPy does not have"
+    given, wanted = ([_held(value) for value in values] for values in case.data_sets[0])
+    if not all(isinstance(value, np.ndarray | np.generic) for value in (*given, *wanted)):
+        return "sequences, optional tensors, and types that are no numbers"
+    if re.search("attention.*_bf16", case.name):
+        return "bfloat16 is rounded at each step inside, and the tolerance is below one rounding"
     try:
         network = onnx_cases.network_of(case)
     except ConvcalcError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import reduce
 from typing import Any
@@ -11,12 +10,14 @@ import numpy as np
 
 from convcalc.errors import UnsupportedOpError
 from convcalc.executor.kernels import Array, Weights, kernel
+from convcalc.executor.special import erf
 from convcalc.layers.elementwise import Clip, Combine, Function, HardSigmoid, Quantize
+from convcalc.narrow import FORMATS, converted, holder, limits
 
 FUNCTIONS: dict[str, Callable[[Array], Any]] = {
     "abs": np.abs, "acos": np.arccos, "acosh": np.arccosh, "asin": np.arcsin, "asinh": np.arcsinh, "atan": np.arctan,
     "atanh": np.arctanh, "bit_not": np.invert, "ceil": np.ceil, "cos": np.cos, "cosh": np.cosh,
-    "erf": np.vectorize(math.erf, otypes=[np.float64]), "exp": np.exp, "floor": np.floor, "isinf": np.isinf,
+    "erf": erf, "exp": np.exp, "floor": np.floor, "isinf": np.isinf,
     "isnan": np.isnan, "log": np.log, "neg": np.negative, "not": np.logical_not, "reciprocal": np.reciprocal,
     "round": np.rint, "sign": np.sign, "sin": np.sin, "sinh": np.sinh, "sqrt": np.sqrt, "tan": np.tan,
 }  # fmt: skip
@@ -80,9 +81,7 @@ def quantize(layer: Quantize, inputs: tuple[Array, ...], weights: Weights) -> tu
     x, scale, *rest = inputs
     scale = _spread(layer, scale, x.shape)
     zero = _spread(layer, rest[0], x.shape) if rest else None
-    if layer.back:
-        return (dequantized(x, scale, zero, np.dtype(layer.dtype)),)
-    return (quantized(x, scale, zero, np.dtype(layer.dtype)),)
+    return (dequantized(x, scale, zero, layer.dtype) if layer.back else quantized(x, scale, zero, layer.dtype),)
 
 
 def _spread(layer: Quantize, numbers: Array, shape: tuple[int, ...]) -> Array:
@@ -96,15 +95,19 @@ def _spread(layer: Quantize, numbers: Array, shape: tuple[int, ...]) -> Array:
     return numbers.reshape(-1, *(1,) * (len(shape) - 1 - axis))
 
 
-def quantized(x: Array, scale: Array, zero: Array | None, dtype: np.dtype[Any]) -> Array:
-    """Floats as whole numbers of a scale: halves to even, and what is too large as the largest."""
-    limits = np.iinfo(dtype)
-    steps = np.rint(x / scale) if zero is None else np.rint(x / scale) + zero.astype(np.float64)
-    found: Array = np.clip(np.nan_to_num(steps), limits.min, limits.max).astype(dtype)
+def quantized(x: Array, scale: Array, zero: Array | None, dtype: str) -> Array:
+    """Floats as numbers of a scale: whole ones with halves to even and what is too large as the largest, or floats."""
+    steps = x / scale
+    if dtype in FORMATS:
+        return converted(steps if zero is None else steps + zero, dtype)
+    steps = np.rint(steps) if zero is None else np.rint(steps) + zero.astype(np.float64)
+    found: Array = np.clip(np.nan_to_num(steps), *limits(dtype)).astype(holder(dtype))
     return found
 
 
-def dequantized(x: Array, scale: Array, zero: Array | None, dtype: np.dtype[Any]) -> Array:
-    """Whole numbers of a scale as floats."""
-    steps = x.astype(np.int64) if zero is None else x.astype(np.int64) - zero.astype(np.int64)
-    return (steps.astype(np.result_type(scale.dtype, np.float32)) * scale).astype(dtype)
+def dequantized(x: Array, scale: Array, zero: Array | None, dtype: str) -> Array:
+    """Numbers of a scale as floats; the differences of whole ones are exact."""
+    wide = x if x.dtype.kind == "f" else x.astype(np.int64)
+    steps = wide if zero is None else wide - zero.astype(wide.dtype)
+    found: Array = converted(steps.astype(np.result_type(scale.dtype, np.float32)) * scale, dtype)
+    return found

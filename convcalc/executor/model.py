@@ -12,6 +12,7 @@ from convcalc.analysis.shapes import Resolved, located
 from convcalc.errors import ShapeError, UnsupportedOpError
 from convcalc.executor.kernels import Array
 from convcalc.layers.base import shape_text
+from convcalc.narrow import FORMATS, converted, holder
 from convcalc.network import Network, Node
 
 _TYPES = frozenset(
@@ -26,15 +27,20 @@ def is_model(network: Network) -> bool:
 
 def typed_inputs(network: Network, arrays: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
     """The inputs in the types that the file gives them."""
-    return {name: np.asarray(array).astype(dtype_of(network, name), copy=False) for name, array in arrays.items()}
+    return {name: _typed(np.asarray(array), network, name) for name, array in arrays.items()}
+
+
+def _typed(array: Array, network: Network, name: str) -> Array:
+    found = array.astype(dtype_of(network, name), copy=False)
+    kind = network.dtypes.get(name, "float32")
+    return converted(found, kind) if kind in FORMATS else found
 
 
 def dtype_of(network: Network, name: str) -> np.dtype[Any]:
-    """NumPy's type of a tensor. Raises `UnsupportedOpError` for one that NumPy does not have."""
-    kind = network.dtypes.get(name, "float32")
-    # What other packages add to NumPy's types has no arithmetic of its own here.
+    """NumPy's type that holds a tensor. Raises `UnsupportedOpError` for what is no number."""
+    kind = holder(network.dtypes.get(name, "float32"))
     if kind not in _TYPES:
-        raise UnsupportedOpError(f"{name} is of type {kind}, which NumPy does not have")
+        raise UnsupportedOpError(f"{name} is of type {kind}, which cannot be computed with")
     return np.dtype(kind)
 
 

@@ -16,6 +16,7 @@ from convcalc.errors import ShapeError, UnsupportedOpError
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient_of, kernel_of
 from convcalc.executor.quantized import conv_integer, matmul_integer, qlinear_conv, qlinear_matmul
 from convcalc.layers.base import Layer
+from convcalc.narrow import holder
 from convcalc.network import Network
 from convcalc.records import replace
 from convcalc.tracing import product
@@ -94,6 +95,16 @@ def _shrink(
     return (np.where(x < -lambd, x + bias, np.where(x > lambd, x - bias, np.zeros_like(x))),)
 
 
+def _bit_cast(
+    layer: Any, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
+) -> tuple[Array, ...]:
+    """The same bits as another type."""
+    (x,) = inputs
+    if holder(layer.dtype) != layer.dtype or x.dtype.itemsize != np.dtype(layer.dtype).itemsize:
+        raise UnsupportedOpError(f"BitCast to {layer.dtype} is not computed: its bits are not held as they are")
+    return (x.view(layer.dtype),)
+
+
 def _trilu(
     layer: Layer, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
 ) -> tuple[Array, ...]:
@@ -168,6 +179,7 @@ NODES: Mapping[str, Compute] = {
     "BitShift": _bit_shift,
     "Hardmax": _hardmax,
     "Shrink": _shrink,
+    "BitCast": _bit_cast,
     "Trilu": _trilu,
     "GroupNormalization": _group_norm,
     "MaxPool": _max_pool,

@@ -54,7 +54,7 @@ def qlinear_conv(
     )
     per_channel = weight_scale.reshape(_column(x.ndim, 1) if weight_scale.ndim else ())
     factor = out_scale / (scale * per_channel).astype(np.float64)
-    return (quantized(found, factor, out_zero, out_zero.dtype),)
+    return (quantized(found, factor, out_zero, str(out_zero.dtype)),)
 
 
 def matmul_integer(
@@ -75,4 +75,4 @@ def qlinear_matmul(
     found = np.rint(np.matmul(_less_zero(a, zero, -2), _less_zero(b, other_zero, -1)))
     rows = scale.reshape(_column(found.ndim, -2)) if scale.ndim == 1 else scale
     factor = out_scale / (rows * other_scale).astype(np.float64)
-    return (quantized(found, factor, out_zero, out_zero.dtype),)
+    return (quantized(found, factor, out_zero, str(out_zero.dtype)),)

@@ -10,6 +10,7 @@ import numpy as np
 from convcalc.errors import ShapeError
 from convcalc.executor.kernels import Array, Weights, kernel
 from convcalc.layers.reduce import Cumulate, Reduce, TopK
+from convcalc.narrow import limits
 
 
 def _log_sum_exp(x: Array, **where: Any) -> Array:
@@ -26,16 +27,29 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+_OF_NOTHING = ("max", "min", "logsumexp")
+"""What ONNX defines of no elements by limits."""
+
+
+def _of_nothing(layer: Reduce, x: Array, axes: tuple[int, ...]) -> Array:
+    """The least that the type has, or of min the largest: what changes nothing when more elements come."""
+    low, high = (-np.inf, np.inf) if x.dtype.kind == "f" else (0, 1) if x.dtype == bool else limits(str(x.dtype))
+    shape = np.sum(x, axis=axes, keepdims=layer.keepdim).shape
+    return np.full(shape, high if layer.function == "min" else low, x.dtype)
+
+
 @kernel(Reduce)
 def reduction(layer: Reduce, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """NumPy's reduction, in the input's type; places are int64."""
     x = inputs[0]
-    if not x.size and layer.function not in ("sum", "prod", "l1", "l2", "sumsquare", "logsum"):
+    if not x.size and layer.function not in ("sum", "prod", "l1", "l2", "sumsquare", "logsum", *_OF_NOTHING):
         raise ShapeError(f"{layer.function} of no elements is not defined")
     axes = tuple(sorted(layer.axes(x.shape)))
     if layer.function.startswith("arg"):
         find = np.argmax if layer.function == "argmax" else np.argmin
         return (np.asarray(find(x, axis=axes[0], keepdims=layer.keepdim)).astype(np.int64),)
+    if not x.size and layer.function in _OF_NOTHING:
+        return (_of_nothing(layer, x, axes),)
     found = FUNCTIONS[layer.function](x, axis=axes, keepdims=layer.keepdim)
     return (np.asarray(found).astype(x.dtype, copy=False),)
 

@@ -24,6 +24,7 @@ from convcalc.executor.plan import need, plan
 from convcalc.executor.threads import threads as using_threads
 from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
+from convcalc.narrow import converted
 from convcalc.network import Input, Network, no_input
 from convcalc.records import dataclass, field, replace
 from convcalc.tracing import product
@@ -243,12 +244,18 @@ def steps(prepared: Prepared, given: Mapping[str, Array], *, joined: bool = Fals
     dtypes = [array.dtype for array in given.values()]
     todo = prepared.steps(joined=joined and can_join(prepared.network, prepared.resolved, dtypes))
     uses = Counter(name for step in todo for name in step.inputs) + Counter(prepared.network.outputs)
+    # These are held as float32, and rounded when they are made.
+    halves = {name for name, kind in prepared.network.dtypes.items() if kind == "bfloat16"}
     for step in todo:
         inputs = tuple(tensors[name] for name in step.inputs)
         if computed[step.items[0].node.name]:
             outputs = with_computed_weights(prepared, step.items[0], inputs, tensors)
         else:
             outputs = _compute_step(step, inputs)
+        if halves:
+            outputs = tuple(
+                converted(x, "bfloat16") if name in halves else x for name, x in zip(step.outputs, outputs, strict=True)
+            )
         tensors.update(zip(step.outputs, outputs, strict=True))
         for name in (*step.inputs, *step.outputs):
             uses[name] -= name in step.inputs

@@ -26,6 +26,7 @@ from convcalc.layers.tensor import (
     Split,
     Tile,
 )
+from convcalc.narrow import converted, holder
 
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
@@ -126,14 +127,14 @@ def tile(layer: Tile, inputs: tuple[Array, ...], weights: Weights) -> tuple[Arra
 
 @kernel(Cast)
 def cast(layer: Cast, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
-    """The numbers in another type; bfloat16 is kept as float32."""
-    return (inputs[0].astype("float32" if layer.dtype == "bfloat16" else layer.dtype),)
+    """The numbers in another type; those that NumPy does not have are held in one that it has."""
+    return (converted(inputs[0], layer.dtype, saturate=layer.saturate, mode=layer.rounding),)
 
 
 @kernel(Fill)
 def fill(layer: Fill, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """The value everywhere."""
-    return (np.full(layer.shape, layer.value, layer.dtype),)
+    return (np.full(layer.shape, layer.value, holder(layer.dtype)),)
 
 
 @kernel(PadAxes)

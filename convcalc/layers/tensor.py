@@ -265,10 +265,19 @@ class Tile(Moved):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Cast(Moved):
-    """The same numbers in another type; no arithmetic is counted."""
+    """The same numbers in another type; no arithmetic is counted.
+
+    What is too large for a float of 8 bits is its largest, or without `saturate` infinite or nan; `rounding` (up, down,
+    nearest) is for powers of two.
+    """
 
     kind = "cast"
     dtype: str
+    saturate: bool = True
+    rounding: str = "up"
+
+    def __post_init__(self) -> None:
+        choice("rounding", self.rounding, ("up", "down", "nearest"))
 
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
         """The input's shape."""
