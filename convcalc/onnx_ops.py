@@ -693,6 +693,15 @@ def _scatter(call: Call) -> Layer:
     return layer
 
 
+def _col2im(call: Call) -> Plan:
+    sizes, kernel = call.values(1, "image_shape"), call.values(2, "block_shape")
+    if len(sizes) != 2:
+        call.refuse(f"over {len(sizes)} axes")
+    pads = _as_pairs(call.integers("pads") or [0] * 4)
+    fields = (call.integers("dilations") or (1, 1), pads, call.integers("strides") or (1, 1))
+    return Plan(_class("fold")(tuple(sizes), tuple(kernel), *fields), (0,))
+
+
 def _expand(call: Call) -> Plan:
     return Plan(_class("expand")(tuple(call.whole(1, "sizes"))), (0,))
 
@@ -983,7 +992,7 @@ OPS: dict[str, Op] = {
     "Unsqueeze": _unsqueeze, "Transpose": _transpose, "Split": _split, "Slice": _slice, "Gather": _gather("gather"),
     "GatherElements": _gather("gatherelements"), "GatherND": _gather_nd, "Scatter": _scatter,
     "ScatterElements": _scatter, "ScatterND": _scatter, "Expand": _expand, "Tile": _tile,
-    "ConstantOfShape": _constant_of_shape, "Pad": _pad, "Resize": _resize, "Upsample": _resize,
+    "ConstantOfShape": _constant_of_shape, "Col2Im": _col2im, "Pad": _pad, "Resize": _resize, "Upsample": _resize,
     "GridSample": _grid_sample, "RoiAlign": _roi_align, "DeformConv": _deform_conv,
     "DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth,
     "ArgMax": _arg("argmax"), "ArgMin": _arg("argmin"), "TopK": _top_k, "CumSum": _cumulate("sum"),

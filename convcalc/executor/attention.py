@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from convcalc.executor.kernels import Array
+from convcalc.executor.threads import share
 from convcalc.layers.matmul import Attention
 
 
@@ -24,8 +25,22 @@ class Scored(NamedTuple):
     stages: tuple[Array, Array, Array, Array]
 
 
-def scored(layer: Attention, inputs: tuple[Array, ...]) -> Scored:
-    """The shares of the values, with what they are made of."""
+class Ready(NamedTuple):
+    """Queries, keys (with the past) and values as (N, heads, length, size), and what is added to the scores, if any."""
+
+    query: Array
+    key: Array
+    value: Array
+    scale: np.floating
+    bias: Array | None
+
+    @property
+    def shared(self) -> int:
+        """How many heads share their keys and values; they stand side by side."""
+        return int(self.query.shape[1] // self.key.shape[1])
+
+
+def _ready(layer: Attention, inputs: tuple[Array, ...]) -> Ready:
     given = dict(zip(layer.given, inputs[3:], strict=True))
     wide = np.result_type(inputs[0].dtype, np.float32)
     query, key, value = (
@@ -36,27 +51,81 @@ def scored(layer: Attention, inputs: tuple[Array, ...]) -> Scored:
         key = np.concatenate([given["past_key"].astype(wide), key], axis=2)
     if "past_value" in given:
         value = np.concatenate([given["past_value"].astype(wide), value], axis=2)
-    batch, heads, length, size = query.shape
-    shared = heads // key.shape[1]
-    scale = wide.type(size**-0.5 if layer.scale is None else layer.scale)
-    # Heads that share their keys and values stand side by side.
-    grouped = query.reshape(batch, key.shape[1], shared * length, size) * scale
-    scores = np.matmul(grouped, key.swapaxes(-1, -2)).reshape(batch, heads, length, key.shape[2])
-    bent = wide.type(layer.softcap) * np.tanh(scores / wide.type(layer.softcap)) if layer.softcap else scores
-    bias = _bias(layer, given, scores.shape, wide)
-    masked = bent if bias is None else bent + bias
-    return Scored(grouped, key, value, scale, (scores, bent, masked, _shares(masked, bias)))
+    scale = wide.type(query.shape[3] ** -0.5 if layer.scale is None else layer.scale)
+    bias = _bias(layer, given, (*query.shape[:3], key.shape[2]), wide)
+    return Ready(query, key, value, scale, bias)
+
+
+def scored(layer: Attention, inputs: tuple[Array, ...]) -> Scored:
+    """The shares of the values, with all that they are made of."""
+    ready = _ready(layer, inputs)
+    batch, heads, length, size = ready.query.shape
+    grouped = ready.query.reshape(batch, -1, ready.shared * length, size) * ready.scale
+    scores = np.matmul(grouped, ready.key.swapaxes(-1, -2)).reshape(batch, heads, length, -1)
+    stages = [scores]
+    for step in _STEPS:
+        stages.append(stages[-1].copy())
+        step(layer, stages[-1], ready.bias)
+    return Scored(grouped, ready.key, ready.value, ready.scale, (stages[0], stages[1], stages[2], stages[3]))
 
 
 def attend(layer: Attention, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The output, and those further ones that the layer gives."""
-    found = scored(layer, inputs)
-    batch, heads, length, keys = found.stages[3].shape
-    shares = found.stages[3].reshape(*found.grouped.shape[:-1], keys)
-    mixed = np.matmul(shares, found.value).reshape(batch, heads, length, -1)
+    """The output, and those further ones that the layer gives; the scores of a few heads at a time."""
+    query, key, value, scale, bias = ready = _ready(layer, inputs)
+    batch, heads, length, size = query.shape
+    groups, keys = key.shape[1:3]
+    shared = ready.shared
+    wanted = np.empty((batch, heads, length, keys), query.dtype) if "scores" in layer.extra else None
+    mixed = np.empty((batch, heads, length, value.shape[3]), query.dtype)
+
+    def work(job: int) -> None:
+        sample, group = divmod(job, groups)
+        mine = (sample, slice(group * shared, (group + 1) * shared))
+        scores = np.matmul(query[mine].reshape(shared * length, size) * scale, key[sample, group].T)
+        by_head = scores.reshape(shared, length, keys)
+        for stage in range(4):
+            if stage:
+                _STEPS[stage - 1](layer, by_head, None if bias is None else bias[mine])
+            if wanted is not None and stage == layer.stage:
+                wanted[mine] = by_head
+        mixed[mine] = np.matmul(scores, value[sample, group]).reshape(shared, length, -1)
+
+    share(work, range(batch * groups))
     output = mixed if inputs[0].ndim == 4 else mixed.swapaxes(1, 2).reshape(batch, length, -1)
-    further = {"key": found.key, "value": found.value, "scores": found.stages[layer.stage]}
-    return tuple(x.astype(inputs[0].dtype, copy=False) for x in (output, *(further[name] for name in layer.extra)))
+    further = {"key": key, "value": value, "scores": wanted}
+    arrays = (output, *(further[name] for name in layer.extra))
+    return tuple(array.astype(inputs[0].dtype, copy=False) for array in arrays if array is not None)
+
+
+# What is done with scores where they stand, (..., length, keys), one after the other.
+
+
+def _bend(layer: Attention, scores: Array, bias: Array | None) -> None:
+    """The soft cap c·tanh(score / c)."""
+    if layer.softcap:
+        scores /= scores.dtype.type(layer.softcap)
+        np.tanh(scores, out=scores)
+        scores *= scores.dtype.type(layer.softcap)
+
+
+def _mask(layer: Attention, scores: Array, bias: Array | None) -> None:
+    """The mask, added."""
+    if bias is not None:
+        scores += bias
+
+
+def _share_out(layer: Attention, scores: Array, bias: Array | None) -> None:
+    """The softmax of each row; zeros for a row that looks nowhere, whatever its scores are."""
+    largest = scores.max(axis=-1, keepdims=True)
+    scores -= np.where(np.isneginf(largest), 0, largest)
+    np.exp(scores, out=scores)
+    total = scores.sum(axis=-1, keepdims=True)
+    scores /= np.where(total == 0, 1, total)
+    if bias is not None:
+        scores[np.isneginf(bias.max(axis=-1))] = 0
+
+
+_STEPS = (_bend, _mask, _share_out)
 
 
 def by_heads(x: Array, heads: int | None) -> Array:
@@ -67,7 +136,7 @@ def by_heads(x: Array, heads: int | None) -> Array:
 def _bias(
     layer: Attention, given: Mapping[str, Array], shape: tuple[int, ...], dtype: np.dtype[np.floating]
 ) -> Array | None:
-    """What is added to the scores: the mask, and -inf where nothing is looked at. None where nothing is added."""
+    """What is added to the scores, of their shape: the mask, and -inf where nothing is looked at. None: nothing is."""
     batch, _, length, keys = shape
     bias: Array | None = None
     mask = given.get("mask")
@@ -77,10 +146,10 @@ def _bias(
         if short:
             bias = np.pad(bias, [(0, 0)] * (bias.ndim - 1) + [(0, short)], constant_values=-np.inf)
     seen = _seen(layer, given, batch, length, keys)
-    if seen is None:
-        return bias
-    hidden = np.where(seen, 0, -np.inf).astype(dtype)
-    return hidden if bias is None else bias + hidden
+    if seen is not None:
+        hidden = np.where(seen, 0, -np.inf).astype(dtype)
+        bias = hidden if bias is None else bias + hidden
+    return None if bias is None else np.broadcast_to(bias, shape)
 
 
 def _seen(layer: Attention, given: Mapping[str, Array], batch: int, length: int, keys: int) -> Array | None:
@@ -104,14 +173,3 @@ def _seen(layer: Attention, given: Mapping[str, Array], batch: int, length: int,
     for each in found:
         seen = each if seen is None else seen & each
     return seen
-
-
-def _shares(scores: Array, bias: Array | None) -> Array:
-    """The softmax of each row; zeros for a row that looks nowhere."""
-    largest = scores.max(axis=-1, keepdims=True)
-    powers = np.exp(scores - np.where(np.isneginf(largest), 0, largest))
-    total = powers.sum(axis=-1, keepdims=True)
-    shares: Array = powers / np.where(total == 0, 1, total)
-    if bias is None:
-        return shares
-    return np.where(np.isneginf(bias.max(axis=-1, keepdims=True)), np.zeros((), shares.dtype), shares)

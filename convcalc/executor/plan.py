@@ -237,6 +237,50 @@ def _upsample(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dty
     return Room(copies * int(product(outputs[0])))
 
 
+def _attention(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """For each thread the scores of heads that share their keys, and what is added to them; a copy of what comes in."""
+    query, key, value = layer.heads(inputs)
+    scores = query[1] // key[1] * query[2] * key[2]
+    # A mask, and what is seen besides, both as far as they are not the same for all.
+    masks = sum(map(product, inputs[3:])) + (query[2] * key[2] * 2 if layer.masked else 0)
+    copies = product(outputs[0]) * (len(inputs[0]) == 3) + (product(key) + product(value)) * bool(layer.past)
+    heads = query[1] // key[1] * product(query[2:])
+    return Room(int(thread_count() * (scores + heads) + masks + copies))
+
+
+def _multihead(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """What is projected, and the attention on it."""
+    three = layer.by_batch(inputs)
+    inner = layer.attention()
+    return Room(2 * sum(map(product, three)) + _attention(inner, three, inner.infer(*three), dtype).passing)
+
+
+def _recurrent(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """What the input adds to the gates of one direction at all steps; the outputs of each direction, then together."""
+    steps = product(inputs[0][:2])
+    return Room(int(steps * layer.gates * layer.hidden_size + product(outputs[0]) + product(inputs[0])))
+
+
+def _stack(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """The worst of its layers, with its weights in ONNX's order, and what the layer before gave."""
+    steps = product(inputs[0][:2])
+    rooms = []
+    for single in layer.levels():
+        came = (*inputs[0][:2], single.input_size)
+        (first, *_) = single.infer(came)
+        weights = sum(map(product, single.parameters().values()))
+        rooms.append(_recurrent(single, (came,), (first,), dtype).passing + 2 * weights + 2 * product(first))
+    return Room(int(max(rooms) + steps))
+
+
+def _samples(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """Neighbours and their weights, the sum and the next part of it; of a convolution these for every tap."""
+    if layer.kind == "deformconv":
+        columns = product((inputs[0][0], layer.in_channels, *layer.kernel_size, *outputs[0][2:]))
+        return Room(int(3 * columns + 12 * product(inputs[1])))
+    return Room(int(3 * product(outputs[0]) + 12 * product(inputs[1])))
+
+
 _KINDS_BY_COPIES = {
     0: ("relu", "tanh", "dropout", "alphadropout", "featurealphadropout", "channelshuffle", "pixelshuffle",
         "pixelunshuffle", "unfold", "crop", "concat", "pad", "constantpad", "zeropad"),
@@ -253,6 +297,11 @@ WORKING: dict[str, Working] = {
     "convt": _conv_transpose,
     **dict.fromkeys(("maxpool", "avgpool", "lppool"), _pool),
     **dict.fromkeys(("upsample", "upsamplingnearest", "upsamplingbilinear"), _upsample),
+    "attention": _attention,
+    "multiheadattention": _multihead,
+    **dict.fromkeys(("lstm", "gru", "rnn"), _recurrent),
+    **dict.fromkeys(("stackedlstm", "stackedgru", "stackedrnn"), _stack),
+    **dict.fromkeys(("gridsample", "deformconv"), _samples),
 }
 """What the kernel of a kind of layer holds; `_other` for the rest."""
 

@@ -102,7 +102,8 @@ def walk(
 ) -> tuple[Array, States]:
     """The state after each step of x, (length, N, input), and the last states. Past a sequence's end outputs are 0."""
     length, batch, _ = x.shape
-    given = x.reshape(length * batch, -1) @ weight.T + bias
+    given = x.reshape(length * batch, -1) @ weight.T
+    given += bias
     given = given.reshape(length, batch, -1)
     outputs = np.zeros((length, batch, states[0].shape[1]), x.dtype)
     for place in range(length):
