@@ -14,6 +14,7 @@ from convcalc.errors import LayerError, ResourceError, ShapeError
 from convcalc.executor.conv import im2col
 from convcalc.executor.kernels import gradient_of, kernel_of
 from convcalc.executor.special import erf
+from convcalc.executor.threads import share, threads
 from convcalc.layers import LAYERS
 from convcalc.layers.conv import PADDING_WORDS, Conv1d, Conv2d, ConvTranspose2d
 from convcalc.layers.parametric import Hardshrink, Threshold
@@ -277,3 +278,12 @@ def test_the_error_function_is_within_three_roundings(dtype):
     assert np.isnan(erf(np.array([np.nan], dtype)))[0]
     assert np.signbit(erf(np.array([-0.0], dtype)))[0]
     assert erf(np.zeros((2, 0, 3), dtype)).shape == (2, 0, 3)
+
+
+def test_tasks_that_share_in_their_turn_do_not_wait_for_one_another():
+    """An activation in the blocks of a convolution may work in blocks of its own."""
+    done = []
+    with threads(2):
+        share(lambda outer: share(lambda inner: done.append((outer, inner)), range(3)), range(8))
+        share(done.append, range(2))
+    assert sorted(map(str, done)) == sorted(map(str, [*[(a, b) for a in range(8) for b in range(3)], 0, 1]))

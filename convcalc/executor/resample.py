@@ -9,6 +9,7 @@ import numpy as np
 
 from convcalc.executor.kernels import Array
 from convcalc.layers.tensor import Resize
+from convcalc.tracing import product
 
 Curve = Callable[[Array], Array]
 """The weight of a neighbour by how far it is away."""
@@ -49,8 +50,39 @@ def taps(
     return np.clip(places, 0, size - 1), shares
 
 
+_TOGETHER = 64
+"""How many output elements of an axis are computed by one matrix."""
+
+
 def weighted(x: Array, axis: int, sources: Array, shares: Array) -> Array:
-    """The sum of each output element's neighbours along an axis, times their weights."""
+    """The sum of each output element's neighbours along an axis, times their weights.
+
+    By matrix products, for some output elements at a time with the input elements from the first to the last that they
+    read: the zeros cost less than picking elements one by one. Zeros times what is not finite would spread, so that
+    such an input is summed by picking.
+    """
+    if x.dtype not in (np.float32, np.float64) or not np.isfinite(x).all():
+        return _picked(x, axis, sources, shares)
+    last = axis == x.ndim - 1
+    lead, rest = x.shape[:axis], x.shape[axis + 1 :]
+    wide = x.reshape(-1, x.shape[axis], *([] if last else [product(rest)]))
+    result = np.empty((len(wide), len(sources), *wide.shape[2:]), x.dtype)
+    for start in range(0, len(sources), _TOGETHER):
+        stop = min(start + _TOGETHER, len(sources))
+        places = sources[start:stop]
+        low, high = int(places.min()), int(places.max()) + 1
+        matrix = np.zeros((stop - start, high - low))
+        np.add.at(matrix, (np.arange(stop - start)[:, None], places - low), shares[start:stop])
+        matrix = matrix.astype(x.dtype)
+        if last:
+            result[:, start:stop] = wide[:, low:high] @ matrix.T
+        else:
+            np.matmul(matrix, wide[:, low:high], out=result[:, start:stop])
+    return result.reshape(*lead, len(sources), *rest)
+
+
+def _picked(x: Array, axis: int, sources: Array, shares: Array) -> Array:
+    """The same neighbour by neighbour. One that weighs nothing is read too, and may make a nan of infinity."""
     column = (-1, *(1,) * (x.ndim - 1 - axis))
     parts = (
         x.take(source, axis=axis) * share.reshape(column).astype(x.dtype)

@@ -24,14 +24,17 @@ def sampled(x: Array, along: Sequence[Taps], which: Array, join: np.ufunc = np.a
 
     `join` is what is done with the weighted neighbours of a place.
     """
-    last = np.moveaxis(x, 1, -1)
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    rows = last.reshape(-1, last.shape[-1])
     total: Array | None = None
     for taps in each_of(*(range(len(places)) for places, _ in along)):
-        weight = np.ones((), x.dtype)
-        for (_, shares), tap in zip(along, taps, strict=True):
+        weight, row = np.ones((), x.dtype), which
+        for (places, shares), tap, size in zip(along, taps, x.shape[2:], strict=True):
             weight = weight * shares[tap].astype(x.dtype)
-        part = last[(which, *(places[tap] for (places, _), tap in zip(along, taps, strict=True)))] * weight[..., None]
-        total = part if total is None else join(total, part)
+            row = row * size + places[tap]
+        part = rows.take(row, axis=0)
+        part *= weight[..., None]
+        total = part if total is None else join(total, part, out=total)
     assert total is not None
     return total
 
