@@ -94,6 +94,19 @@ def test_a_limit_makes_it_fail(call, tmp_path):
     assert "there is no total scale; check has" in call(*checked, "--max", "scale=1", status=2).err
 
 
+def test_an_algorithm_that_cannot_be_had_is_said(call, tmp_path):
+    strided = ["8x32x32", "conv:64,k3,s2", "conv:8,k1,s2"]
+    said = "note: pointwise cannot compute layer 0 (conv) and 1 more; im2col does, as the rule says"
+    assert said in call(*strided, "--algorithm", "pointwise").err
+    assert said in call(*strided, "--check", "pointwise").err
+    np.save(tmp_path / "x.npy", np.ones((3, 8, 32, 32), np.float32))
+    batched = (tmp_path / "x.npy", *strided[1:], "--batch", "2", "-o", tmp_path / "y.npy")
+    assert said in call(*batched, "--algorithm", "pointwise").err
+    assert "no layer is a convolution, which fft could compute" in call("8x8", "relu", "--algorithm", "fft").err
+    assert "cannot compute" not in call(*strided, "--algorithm", "im2col").err
+    assert "winograd4 cannot compute layer 0 (convt)" in call("2x4x4", "convt:2,k2", "--algorithm", "winograd4").err
+
+
 def test_what_cannot_be_checked(call):
     assert "did you mean 'winograd4'" in call(*CHAIN, "--check", "winogrd4", status=2).err
     refused = call("images/", "conv:8,k3", "--check", "direct", status=2).err

@@ -145,10 +145,15 @@ def test_the_worst_layer_is_named_with_its_numbers(monkeypatch):
     plans.need(planned, 1)
 
 
-def test_keeping_every_tensor_takes_more():
+def test_keeping_every_tensor_takes_more(monkeypatch):
     network, resolved = network_of("relu relu relu", (1, 2, 16, 16))
     assert plan(network, resolved, "float32").tensors == 3 * 2048, "the input is held"
     assert plan(network, resolved, "float32", keep=True).tensors == 4 * 2048
+    prepared = prepare("relu relu relu", np.ones((1, 2, 16, 16), np.float32))
+    monkeypatch.setattr(plans, "available_memory", lambda: 4 * 2048 - 2048 - 1)
+    compute(prepared)
+    with pytest.raises(ResourceError, match=r"needs 8\.000 KiB"):
+        compute(prepared, keep=True)
 
 
 def test_too_much_is_refused_before_anything_is_made():

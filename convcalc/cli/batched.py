@@ -34,6 +34,7 @@ def run_batched(
     import numpy as np
 
     from convcalc.analysis.report import Diagnostic
+    from convcalc.cli.run import not_done
     from convcalc.executor.batches import Batches
     from convcalc.executor.report import RunReport
     from convcalc.files import refuse_inputs
@@ -52,7 +53,7 @@ def run_batched(
     batches = Batches(
         noun.program, samples, batch or 1, noun.weights, bias=noun.bias, seed=how["seed"], flip=how["flip"]
     )
-    notes += batches.notes
+    notes += [*batches.notes, *not_done(batches.prepared, how["algorithm"])]
     if not grows:
         with batch_progress(batches.count, 0, quiet=question["quiet"]) as on_samples:
             parts = []

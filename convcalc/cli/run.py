@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from convcalc.executor.batches import Samples
     from convcalc.executor.kernels import Array
     from convcalc.executor.report import RunReport
+    from convcalc.executor.run import Prepared
     from convcalc.expressions import Program
     from convcalc.images import Preparation
 
@@ -252,7 +253,7 @@ def _report(question: Question, noun: Noun, asked: Asked) -> RunReport:
     x, notes = noun.inputs("ones" if asked.as_matrix else "arange" if asked.im2col else "random")
     prepared = prepare(noun.program, x, noun.weights, bias=noun.bias, seed=asked.seed)
     # The windows have nothing of the weights.
-    notes += [] if asked.im2col else prepared.notes
+    notes += [] if asked.im2col else [*prepared.notes, *not_done(prepared, asked.algorithm)]
     prepared = flipped(prepared) if asked.flip else prepared
     others: dict[str, Array] = {}
     same = ""
@@ -423,6 +424,16 @@ def _weights(texts: Sequence[str], seed: int) -> Any:
     return bare[0] if bare else named or None
 
 
+def not_done(prepared: Prepared, algorithm: str | None) -> list[str]:
+    """What is to be said where the algorithm that is forced is not what computes."""
+    from convcalc.executor.plan import not_by
+
+    if algorithm in (None, "auto", "direct"):
+        return []
+    said = not_by(algorithm, prepared.resolved, next(iter(prepared.inputs.values())).dtype)
+    return [said] if said else []
+
+
 def _measured(noun: Noun, asked: Asked) -> Report:
     """The answer to --profile; or to --check, an algorithm by its name or the file of a saved output."""
     from convcalc.analysis.report import Diagnostic
@@ -449,6 +460,10 @@ def _measured(noun: Noun, asked: Asked) -> Report:
     with using_threads(asked.threads), forced(asked.algorithm):
         prepared = prepare(noun.program, x, noun.weights, bias=noun.bias, seed=asked.seed)
         prepared = flipped(prepared) if asked.flip else prepared
+        notes += not_done(prepared, asked.algorithm)
+        if check is not None and saved is None:
+            with forced(check):
+                notes += not_done(prepared, check)
         if check is None:
             found = profile(prepared)
         elif saved is not None:

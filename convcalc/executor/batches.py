@@ -31,6 +31,8 @@ class Samples(Protocol):
 class Batches:
     """A network on samples, `batch` of them at a time. Weights are as for `run`; `notes` say how all was read.
 
+    `prepared` is the network for a whole batch.
+
     Raises `ShapeError` where a sample does not fit the network, `ResourceError` for a batch that memory cannot hold.
     """
 
@@ -53,7 +55,7 @@ class Batches:
         one = prepare(program, samples[0:1][0], weights, bias=bias, seed=seed)
         self.notes = one.notes
         self._one = flipped(one) if flip else one
-        self._full = self._of(self.batch)
+        self.prepared = self._of(self.batch)
 
     def __iter__(self) -> Iterator[Array]:
         return self.outputs()
@@ -62,7 +64,7 @@ class Batches:
         """The outputs of the samples from `start` on, batch by batch, each with its samples along the first axis."""
         for first in range(start, self.count, self.batch):
             last = min(first + self.batch, self.count)
-            prepared = self._full if last - first == self.batch else self._of(last - first)
+            prepared = self.prepared if last - first == self.batch else self._of(last - first)
             name, tensor = next(iter(prepared.inputs.items()))
             x = as_array(self.samples[first:last], "the input").astype(tensor.dtype, copy=False)
             shape = prepared.network.inputs[name].shape

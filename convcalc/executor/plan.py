@@ -181,10 +181,29 @@ def padded_problem(layer: Any, x: Shape, y: Shape) -> tuple[Problem, int]:
 
 
 def algorithm_of(item: Resolved, dtype: np.dtype[Any]) -> str:
-    """By which algorithm a layer is computed: "direct" where there is no choice."""
+    """By which algorithm a layer is computed: "direct" where there is no choice.
+
+    A transposed convolution by phases has one for each, of which this is the first's.
+    """
+    if item.layer.kind == "convt" and by_phases(item.layer, item.inputs[0], [dtype]):  # type: ignore[arg-type]  # is one
+        found = (phase.problem for phase in phases(item.layer, item.inputs[0], item.outputs[0]))  # type: ignore[arg-type]
+        return next((algorithm_of_phase(problem, dtype) for problem in found if problem is not None), "direct")
     if item.layer.kind != "conv":
         return "direct"
     return algorithm_for(padded_problem(item.layer, item.inputs[0], item.outputs[0])[0], [dtype])
+
+
+def not_by(name: str, resolved: Sequence[Resolved], dtype: np.dtype[Any]) -> str:
+    """Which convolutions are computed by another algorithm than this one, which is forced, in words; "" if none is."""
+    able = [item for item in resolved if item.layer.kind in ("conv", "convt")]
+    others = [item for item in able if algorithm_of(item, dtype) != name]
+    if not able:
+        return f"no layer is a convolution, which {name} could compute"
+    if not others:
+        return ""
+    first = others[0]
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    return f"{name} cannot compute layer {label(first.node)}{more}; {algorithm_of(first, dtype)} does, as the rule says"
 
 
 def _conv_transpose(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:

@@ -193,6 +193,10 @@ def compute(
     """
     with using_threads(threads), forced(algorithm):
         ready = flipped(prepared) if flip else prepared
+        if keep and prepared.inputs:
+            arrays = (*prepared.inputs.values(), *prepared.weights.values())
+            dtype = str(next(iter(prepared.inputs.values())).dtype)
+            need(plan(prepared.network, prepared.resolved, dtype, keep=True), sum(array.nbytes for array in arrays))
         return _compute(ready, prepared.inputs if inputs is None else inputs, keep=keep, indices=indices)
 
 
