@@ -270,11 +270,13 @@ def find_kind(word: str) -> tuple[Kind, int | None] | None:
     >>> kind.name, rank
     ('convt', 2)
     """
+    name = word.removeprefix("torch.").removeprefix("nn.").lower()
+    if not name.isidentifier():  # a file, most likely
+        return None
     if not _names:
         for kind in LAYERS.values():
-            for name in kind.names():
-                _names.setdefault(name, kind)
-    name = word.removeprefix("torch.").removeprefix("nn.").lower()
+            for spelling in kind.names():
+                _names.setdefault(spelling, kind)
     found = _names.get(name)
     if found is None:
         return None
