@@ -15,6 +15,7 @@ import numpy as np
 from convcalc.analysis.memory import Tensors
 from convcalc.analysis.shapes import Resolved, label
 from convcalc.errors import ResourceError
+from convcalc.executor import special
 from convcalc.executor.algorithms import algorithm_for
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Block, Problem, rows_read
 from convcalc.executor.columns import grouped_parts, im2col_blocks, pointwise_parts
@@ -343,7 +344,8 @@ def _room(items: Sequence[Resolved], dtype: np.dtype[Any]) -> Room:
     copies = COPIES.get(last.layer.kind, 2) if last.layer.kind != "batchnorm" else 0
     whole = algorithm_of(first, dtype) == "direct"
     activated = outputs if whole else min(outputs, max(tiles, columns, thread_count() * BLOCK_ELEMENTS * 4))
-    return Room(passing + int(copies * activated), tiles, columns, derived)
+    erf = thread_count() * special.WORKING if last.layer.kind == "gelu" else 0
+    return Room(passing + int(copies * activated) + erf, tiles, columns, derived)
 
 
 def _gradients(item: Resolved) -> int:

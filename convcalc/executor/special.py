@@ -14,6 +14,8 @@ _STEP = 1 / 32
 _LAST = 6
 """From here on the error function is 1 in double precision."""
 _BLOCK = 1 << 14
+WORKING = 5 * _BLOCK
+"""The numbers that a thread holds in `erf`: a block, its size, the places, the sum and the next term of it."""
 _TERMS = {np.dtype(np.float32): 5, np.dtype(np.float64): 8}
 """How many terms of a Taylor series a type takes: at most half a step from its place, the next is below rounding."""
 
