@@ -138,22 +138,13 @@ def share(work: Callable[[T], None], tasks: Iterable[T]) -> None:
     """
     listed = list(tasks)
     todo = iter(listed)
-    if getattr(_scratch, "sharing", False):
-        for task in todo:
-            work(task)
-        return
 
     def take() -> None:
         # Each thread has settings of its own for what NumPy warns of.
-        _scratch.sharing = True
-        try:
-            with np.errstate(all="ignore"):
-                for task in todo:
-                    work(task)
-        finally:
-            _scratch.sharing = False
+        with np.errstate(all="ignore"):
+            for task in todo:
+                work(task)
 
-    # Work that is shared inside of shared work finds all threads busy, and is done by the one that is there.
     if len(listed) < 2 or not _state.helpers or not _state.busy.acquire(blocking=False):
         take()
         return
