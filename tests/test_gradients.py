@@ -75,7 +75,6 @@ WITHOUT = {
     "gridsample": "pixels at places that are computed",
     "roialign": "pixels at places that are computed",
     "deformconv": "pixels at places that are computed",
-    **dict.fromkeys(("stackedlstm", "stackedgru", "stackedrnn", "multiheadattention"), "no expression makes it"),
 }
 """What has no gradient, and why."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -213,16 +213,23 @@ def _in_onnx_order(gates: tuple[int, ...], weight: Array) -> Array:
     return np.concatenate([parts[gate] for gate in gates])
 
 
-@kernel(StackedLSTM, StackedGRU, StackedRNN)
-def stacked(
-    layer: StackedLSTM | StackedGRU | StackedRNN, inputs: tuple[Array, ...], weights: Weights
-) -> tuple[Array, ...]:
-    """Layer after layer, each on what the one before gives, its directions side by side."""
-    x = inputs[0].swapaxes(0, 1) if layer.batch_first else inputs[0]
+def _in_torch_order(gates: tuple[int, ...], weight: Array) -> Array:
+    parts = np.split(weight, len(gates))
+    return np.concatenate([parts[gates.index(gate)] for gate in range(len(gates))])
+
+
+Stacked = StackedLSTM | StackedGRU | StackedRNN
+
+
+def _ends(level: int, directions: int) -> list[str]:
+    return [f"_l{level}{direction}" for direction in ("", "_reverse")[:directions]]
+
+
+def levels_of(layer: Stacked, weights: Weights) -> Iterator[dict[str, Array]]:
+    """The weights of each layer as one by itself has them: ONNX's order, directions in one array."""
     gates = _ONNX_ORDER[layer.layer]
-    last: list[tuple[Array, ...]] = []
     for level, single in enumerate(layer.levels()):
-        ends = [f"_l{level}{direction}" for direction in ("", "_reverse")[: single.directions]]
+        ends = _ends(level, single.directions)
         own = {
             name: np.stack([_in_onnx_order(gates, weights[f"{name}{end}"]) for end in ends])
             for name in ("weight_ih", "weight_hh")
@@ -234,12 +241,46 @@ def stacked(
             ])  # fmt: skip
         if layer.proj_size:
             own["projection"] = np.stack([weights[f"weight_hr{end}"] for end in ends])
-        begin = level * single.directions
-        states = tuple(state[begin : begin + single.directions] for state in inputs[1:])
-        one = single if states else replace(single, given=())
+        yield own
+
+
+def by_names(layer: Stacked, level: int, own: Weights) -> dict[str, Array]:
+    """What `levels_of` has of one layer, by PyTorch's names again."""
+    gates = _ONNX_ORDER[layer.layer]
+    found: dict[str, Array] = {}
+    for direction, end in enumerate(_ends(level, layer.levels()[level].directions)):
+        for name in ("weight_ih", "weight_hh"):
+            found[f"{name}{end}"] = _in_torch_order(gates, own[name][direction])
+        if layer.bias:
+            for part, bias in zip(("ih", "hh"), np.split(own["bias"][direction], 2), strict=True):
+                found[f"bias_{part}{end}"] = _in_torch_order(gates, bias)
+        if layer.proj_size:
+            found[f"weight_hr{end}"] = own["projection"][direction]
+    return found
+
+
+def level_of(layer: Stacked, level: int, states: Sequence[Array]) -> tuple[Any, tuple[Array, ...]]:
+    """One layer by itself, and its part of the first states."""
+    single = layer.levels()[level]
+    begin = level * single.directions
+    own = tuple(state[begin : begin + single.directions] for state in states)
+    return (single if own else replace(single, given=())), own
+
+
+def side_by_side(outputs: Array) -> Array:
+    """(length, directions, N, size) as (length, N, directions·size): what the next layer takes."""
+    return outputs.swapaxes(1, 2).reshape(outputs.shape[0], outputs.shape[2], -1)
+
+
+@kernel(StackedLSTM, StackedGRU, StackedRNN)
+def stacked(layer: Stacked, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """Layer after layer, each on what the one before gives, its directions side by side."""
+    x = inputs[0].swapaxes(0, 1) if layer.batch_first else inputs[0]
+    last: list[tuple[Array, ...]] = []
+    for level, own in enumerate(levels_of(layer, weights)):
+        one, states = level_of(layer, level, inputs[1:])
         found, *after = kernel_of(one)(one, (x, *states), own)
         last.append(tuple(after))
-        # (length, directions, N, size): both directions are the next layer's features.
-        x = found.swapaxes(1, 2).reshape(found.shape[0], found.shape[2], -1)
+        x = side_by_side(found)
     ends_of = (np.concatenate(states) for states in zip(*last, strict=True))
     return (x.swapaxes(0, 1) if layer.batch_first else x, *ends_of)

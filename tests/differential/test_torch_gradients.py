@@ -159,6 +159,13 @@ CASES += [
     case(Attention(**HEADS), attention, *KEYS),
     case(Attention(**HEADS, softcap=0.7), lambda *xs: attention(*xs, cap=0.7), *KEYS),
     case(Attention(**HEADS), in_rows, (2, 3, 20), (2, 6, 10), (2, 6, 14)),
+    case(
+        Attention(**HEADS, past=2, given=("past_key", "past_value"), scale=0.3),
+        lambda query, key, value, *past: attention(
+            query * 0.3 * 5**0.5, torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
+        ),
+        *(*KEYS, (2, 2, 2, 5), (2, 2, 2, 7)),
+    ),
 ]
 
 

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402  after torch is known to be there
 
-from convcalc.executor.kernels import kernel_of  # noqa: E402
+from convcalc.executor.kernels import gradient_of, kernel_of  # noqa: E402
 from convcalc.layers.multihead import MultiheadAttention  # noqa: E402
 from convcalc.layers.recurrent import StackedGRU, StackedLSTM, StackedRNN  # noqa: E402
 
@@ -36,6 +36,21 @@ def same(found, wanted):
         np.testing.assert_allclose(one, other.detach().numpy(), rtol=1e-10, atol=1e-12)
 
 
+def same_gradients(module, layer, tensors, wanted, found):
+    """Those of the inputs and of every weight, from random ones of the outputs."""
+    grads = [torch.randn_like(tensor) for tensor in wanted]
+    torch.autograd.backward(wanted, grads)
+    arrays = tuple(tensor.detach().numpy() for tensor in tensors)
+    grads = tuple(grad.numpy() for grad in grads)
+    of_inputs, of_weights = gradient_of(layer)(layer, arrays, found, weights_of(module), grads)
+    for one, tensor in zip(of_inputs, tensors, strict=True):
+        if tensor.requires_grad:
+            np.testing.assert_allclose(one, tensor.grad.numpy(), rtol=1e-8, atol=1e-11)
+    assert set(of_weights) == set(layer.parameters())
+    for name, parameter in module.named_parameters():
+        np.testing.assert_allclose(of_weights[name], parameter.grad.numpy(), rtol=1e-8, atol=1e-11)
+
+
 @pytest.mark.parametrize("seed", range(60))
 def test_stacks_are_pytorchs(seed):
     draw = random.Random(seed)
@@ -53,18 +68,20 @@ def test_stacks_are_pytorchs(seed):
     module = theirs(size, hidden, **fields)
     layer = ours(None, hidden, **fields)
     x = torch.randn(batch, length, size) if fields["batch_first"] else torch.randn(length, batch, size)
+    x.requires_grad_()
     layer = layer.bind(tuple(x.shape))
     assert dict(layer.parameters()) == {name: value.shape for name, value in weights_of(module).items()}
     first = fields["num_layers"] * (1 + fields["bidirectional"])
     sizes = [fields.get("proj_size", 0) or hidden, hidden][: layer.layer.states]
-    states = [torch.randn(first, batch, size) for size in sizes] if draw.random() < 0.5 else []
+    states = [torch.randn(first, batch, size, requires_grad=True) for size in sizes] if draw.random() < 0.5 else []
     given = (tuple(states) if len(states) > 1 else states[0]) if states else None
     out, after = module(x, given)
     wanted = [out, *(after if isinstance(after, tuple) else [after])]
-    arrays = tuple(array.numpy() for array in (x, *states))
+    arrays = tuple(array.detach().numpy() for array in (x, *states))
     found = kernel_of(layer)(layer, arrays, weights_of(module))
     assert [array.shape for array in found] == list(layer.infer(tuple(x.shape)))
     same(found, wanted)
+    same_gradients(module, layer, [x, *states], wanted, found)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -82,7 +99,8 @@ def test_attention_is_pytorchs(seed):
     assert dict(layer.parameters()) == {name: value.shape for name, value in weights_of(module).items()}
 
     def tensor(count):
-        return torch.randn(batch, count, size) if fields["batch_first"] else torch.randn(count, batch, size)
+        lead = (batch, count) if fields["batch_first"] else (count, batch)
+        return torch.randn(*lead, size, requires_grad=True)
 
     alone = draw.random() < 0.3
     three = [tensor(length)] * 3 if alone else [tensor(length), tensor(keys), tensor(keys)]
@@ -94,8 +112,9 @@ def test_attention_is_pytorchs(seed):
             mask[:, 0] = False
     wanted, _ = module(*three, attn_mask=mask)
     given = [three[0]] if alone else [*three, *([] if mask is None else [mask])]
-    found = kernel_of(layer)(layer, tuple(array.numpy() for array in given), weights_of(module))
+    found = kernel_of(layer)(layer, tuple(array.detach().numpy() for array in given), weights_of(module))
     same(found, [wanted])
+    same_gradients(module, layer, given, [wanted], found)
 
 
 @pytest.mark.parametrize(

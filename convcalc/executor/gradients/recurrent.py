@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from convcalc.executor.gradients.tape import Taped, pull
-from convcalc.executor.kernels import Array, Gradients, Weights, gradient
-from convcalc.executor.recurrent import gates_of, step_of, turned
-from convcalc.layers.recurrent import GRU, LSTM, RNN
+from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel_of
+from convcalc.executor.recurrent import by_names, gates_of, level_of, levels_of, side_by_side, step_of, turned
+from convcalc.layers.recurrent import GRU, LSTM, RNN, StackedGRU, StackedLSTM, StackedRNN
 
 
 @gradient(LSTM, GRU, RNN)
@@ -34,13 +34,15 @@ def recurrent_gradient(
         grad_lasts = [grad.swapaxes(0, 1) for grad in grad_lasts]
     found: dict[str, Array] = {name: np.zeros(array.shape, wide) for name, array in weights.items()}
     grad_x = np.zeros_like(x)
-    grad_starts = np.zeros((layer.states, layer.directions, x.shape[1], layer.hidden_size), wide)
+    names = ("initial_h", "initial_c")[: layer.states]
+    sizes = (layer.proj_size or layer.hidden_size, layer.hidden_size)
+    grad_starts = [np.zeros((layer.directions, x.shape[1], size), wide) for size in sizes[: layer.states]]
     for direction in range(layer.directions):
         starts = []
-        for name in ("initial_h", "initial_c")[: layer.states]:
+        for name, grad_start in zip(names, grad_starts, strict=True):
             start = given.get(name)
             if start is None:
-                start = np.zeros((layer.directions, x.shape[1], layer.hidden_size), wide)
+                start = np.zeros_like(grad_start)
             elif layer.batch_first:
                 start = start.swapaxes(0, 1)
             starts.append(start[direction].astype(wide, copy=False))
@@ -57,15 +59,19 @@ def recurrent_gradient(
             lengths,
         )
         grad_x += turned(came, lengths) if back else came
-        grad_starts[:, direction] = first
+        for grad_start, grad in zip(grad_starts, first, strict=True):
+            grad_start[direction] = grad
         for name, array in learned.items():
             found[name][direction] = array
     results: dict[str, Array | None] = {"sequence_lens": None}
-    results |= zip(("initial_h", "initial_c"), grad_starts, strict=False)
+    results |= zip(names, grad_starts, strict=True)
     if layer.batch_first:
         grad_x = grad_x.swapaxes(0, 1)
         results = {name: array if array is None else array.swapaxes(0, 1) for name, array in results.items()}
     return (grad_x, *(results[name] for name in layer.given)), found
+
+
+_MORE: dict[str, Any] = {"peephole": None, "projection": None}
 
 
 def _one_direction(
@@ -80,16 +86,17 @@ def _one_direction(
 ) -> tuple[Array, list[Array], dict[str, Array]]:
     """The gradients of x, (length, N, input), of the first states, and of this direction's weights."""
     weight, own, bias, own_bias = _weights(layer, weights, direction, x.dtype)
-    peephole = weights["peephole"][direction] if getattr(layer, "peepholes", False) else None
+    more = {name: weights[name][direction] for name in ("peephole", "projection") if name in weights}
     into = x @ weight.T + bias
-    step = step_of(layer, gates_of(layer, own, own_bias, direction), peephole)
+    step = step_of(layer, gates_of(layer, own, own_bias, direction), **_MORE | more)
     states = [tuple(starts)]
     for place in range(len(x)):
         new = step(into[place], states[-1])
         on = None if lengths is None else (place < lengths)[:, None]
         states.append(new if on is None else tuple(np.where(on, a, b) for a, b in zip(new, states[-1], strict=True)))
-    leaves = [Taped(array) for array in (own, own_bias, *([] if peephole is None else [peephole]))]
-    taped: Any = step_of(layer, gates_of(layer, leaves[0], leaves[1], direction), leaves[2] if leaves[2:] else None)
+    leaves = [Taped(array) for array in (own, own_bias, *more.values())]
+    spares: Any = dict(zip(more, leaves[2:], strict=True))
+    taped: Any = step_of(layer, gates_of(layer, leaves[0], leaves[1], direction), **_MORE | spares)
     learned = [np.zeros_like(leaf.value) for leaf in leaves]
     grad_into = np.zeros_like(into)
     grad_states = list(grad_lasts)
@@ -111,8 +118,7 @@ def _one_direction(
     found = {"weight_ih": rows.T @ x.reshape(-1, x.shape[2]), "weight_hh": learned[0]}
     if layer.bias:
         found["bias"] = np.concatenate([rows.sum(axis=0), learned[1]])
-    if peephole is not None:
-        found["peephole"] = learned[2]
+    found |= zip(more, learned[2:], strict=True)
     return grad_into @ weight, grad_states, found
 
 
@@ -121,3 +127,35 @@ def _weights(layer: Any, weights: Weights, direction: int, dtype: np.dtype[Any])
     weight, own = weights["weight_ih"][direction], weights["weight_hh"][direction]
     bias, own_bias = np.split(weights["bias"][direction], 2) if layer.bias else np.zeros((2, len(weight)), dtype)
     return weight, own, bias, own_bias
+
+
+@gradient(StackedLSTM, StackedGRU, StackedRNN)
+def stacked_gradient(
+    layer: StackedLSTM | StackedGRU | StackedRNN,
+    inputs: tuple[Array, ...],
+    outputs: tuple[Array, ...],
+    weights: Weights,
+    grads: tuple[Array, ...],
+) -> Gradients:
+    """Layer by layer from the last, each from what came into it."""
+    x = inputs[0].swapaxes(0, 1) if layer.batch_first else inputs[0]
+    steps = []
+    for level, own in enumerate(levels_of(layer, weights)):
+        one, states = level_of(layer, level, inputs[1:])
+        found = kernel_of(one)(one, (x, *states), own)
+        steps.append((one, (x, *states), own, found))
+        x = side_by_side(found[0])
+    grad = grads[0].swapaxes(0, 1) if layer.batch_first else grads[0]
+    learned: dict[str, Array] = {}
+    of_states: list[tuple[Array | None, ...]] = []
+    for level, (one, came, own, found) in reversed(list(enumerate(steps))):
+        length, batch, _ = grad.shape
+        begin = level * one.directions
+        lasts = tuple(last[begin : begin + one.directions] for last in grads[1:])
+        apart = grad.reshape(length, batch, one.directions, -1).swapaxes(1, 2)
+        (of_x, *of), own_learned = recurrent_gradient(one, came, found, own, (apart, *lasts))
+        learned |= by_names(layer, level, own_learned)
+        of_states.insert(0, tuple(of))
+        grad = np.asarray(of_x)
+    starts = (np.concatenate(states) for states in zip(*of_states, strict=True))
+    return (grad.swapaxes(0, 1) if layer.batch_first else grad, *starts), learned
