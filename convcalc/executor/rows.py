@@ -31,7 +31,7 @@ from convcalc.executor.blocks import (
     view_of,
 )
 from convcalc.executor.columns import Part
-from convcalc.executor.kernels import Array
+from convcalc.executor.kernels import Array, parts_of
 from convcalc.executor.threads import Calls, scratch, share_calls, thread_count
 from convcalc.tracing import ceil_div, per_axis, product
 
@@ -47,8 +47,12 @@ def fits_rows(problem: Problem) -> bool:
 
 
 def band_of(problem: Problem) -> int:
-    """How many output rows a product gives: more than one where there is one output channel to a group."""
-    return min(BAND, problem.output[2]) if problem.output[1] == problem.groups else 1
+    """How many output rows a product gives: more than one where there is one output channel to a group.
+
+    Not where sums are made in parts: parts of a band would hold all the terms of some rows.
+    """
+    banded = problem.output[1] == problem.groups and parts_of(problem.depth) == 1
+    return min(BAND, problem.output[2]) if banded else 1
 
 
 def row_weights(problem: Problem, weight: Array) -> Array:
