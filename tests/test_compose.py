@@ -360,8 +360,8 @@ def test_non_linear_layers_stop_the_merge_and_are_named():
 def test_where_the_one_layer_is_exact():
     assert "exact everywhere" in notes(of("conv:k3,p1 conv:k3"))
     assert "exact everywhere" in notes(of("conv:k1,nobias conv:k3,p1"))
-    assert "1 before and 1 after" in notes(of("conv:k3,p1 conv:k3,p1"))
-    assert "1 before and 1 after" in notes(of("conv:k1 conv:k3,p1"))
+    assert "1 row at the top, 1 row at the bottom" in notes(of("conv:k3,p1 conv:k3,p1"))
+    assert "1 row at the top, 1 row at the bottom" in notes(of("conv:k1 conv:k3,p1"))
 
 
 # --- merged weights -------------------------------------------------------------------------------------------------
@@ -441,7 +441,7 @@ def test_the_border_is_not_larger_than_it_must_be():
     one = parse_text(f"1x9 {report.totals['merged']}").network()
     differs = ~np.isclose(run(network, x, weights).output, run(one, x, dict(report.arrays)).output)[0]
     assert differs.tolist() == [True, True, False, False, False, False, False, True, True]
-    assert "2 before and 2 after (length)" in notes(report)
+    assert "2 elements at the start, 2 elements at the end" in notes(report)
 
 
 def test_merged_weights_by_hand():

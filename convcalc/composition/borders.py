@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from convcalc import formulas as F
 from convcalc.analysis.fields import Window
-from convcalc.layers.base import Pairs
+from convcalc.layers.base import Pairs, axis_name
 
 if TYPE_CHECKING:
     from convcalc.composition.geometry import Link
@@ -125,3 +125,28 @@ def _through(border: Pairs, windows: Sequence[Window]) -> Pairs:
         ]  # fmt: skip
         pairs.append((max(pair[0], 0), max(pair[1], 0)))
     return tuple(pairs)
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
+
+_ENDS = {
+    "length": ("element", "elements", "at the start", "at the end"),
+    "width": ("column", "columns", "on the left", "on the right"),
+    "height": ("row", "rows", "at the top", "at the bottom"),
+    "depth": ("slice", "slices", "at the front", "at the back"),
+}
+
+
+def border_words(border: Pairs) -> str:
+    """The border in rows and columns.
+
+    >>> border_words(((1, 1), (2, 0)))
+    '1 row at the top, 1 row at the bottom, 2 columns on the left'
+    """
+    words = []
+    for axis, pair in enumerate(border):
+        one, many, *ends = _ENDS.get(axis_name(len(border), axis), ("element", "elements", "before", "after"))
+        words += [
+            f"{count} {one if count == 1 else many} {end}" for count, end in zip(pair, ends, strict=True) if count
+        ]
+    return ", ".join(words)

@@ -14,7 +14,7 @@ from convcalc import formulas as F
 from convcalc.analysis.fields import WINDOWS, Window, members
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
 from convcalc.analysis.shapes import View, base_row, diagnose, label, need_layers
-from convcalc.composition.borders import border_of
+from convcalc.composition.borders import border_of, border_words
 from convcalc.composition.geometry import START, Composed, Link, links_of, source_of
 from convcalc.composition.merging import Made, Merger, plain, stops_of, total, weights_of
 from convcalc.composition.parameters import doubts, informed, named, own_arrays
@@ -38,8 +38,8 @@ _COLUMNS = (
     Column("dilation", "Dilation", "sizes", wide=True),
     Column("receptive_field", "Field", "sizes"),
     Column("jump", "Jump", "sizes", wide=True),
-    Column("weights", "Weights", wide=True),
-    Column("macs", "MACs", wide=True),
+    Column("weights", "Weights"),
+    Column("macs", "MACs"),
 )
 
 
@@ -98,6 +98,7 @@ def compose(
         totals["merged_params"] = total([weights_of(each.node.layer, bias=True) for each in made])
         totals["merged_weights"] = total([each.weights for each in made])
         totals["merged_macs"] = total([each.macs for each in made])
+        totals["merging"] = _verdict(totals["macs"], totals["merged_macs"])
         border = border_of(made, links, network.outputs[0])
         if border is not None:
             totals["border"] = border or ((0, 0),) * len(end)
@@ -294,13 +295,14 @@ def _merge_notes(made: Sequence[Made], merger: Merger) -> Iterator[str]:
         if not each.merges:
             continue
         yield (
-            f"{each.names} merge into {each.expression}: {each.weights} weights against {each.was[0]}, {each.macs} MACs"
-            f" against {each.was[1]}: {_verdict(each)}"
+            f"{each.names} merge into {each.expression}: {_number(each.weights)} weights against"
+            f" {_number(each.was[0])}{_pairs(each)}, {_number(each.macs)} MACs against {_number(each.was[1])}:"
+            f" merging {_verdict(each.was[1], each.macs)}"
         )
         if any(map(any, each.border)):
             yield (
                 f"the merged layer is exact inside; at the border, outputs may differ, at most"
-                f" {border_text(each.border)}, because padding stands between the layers"
+                f" {border_words(each.border)}, because padding stands between the layers"
             )
             yield from _exact_notes(each)
         else:
@@ -321,16 +323,7 @@ def _whole_border(made: Sequence[Made], border: Pairs | None) -> Iterator[str]:
     if border is None:
         yield "through the layers after it the border reaches every output"
     else:
-        yield f"at the end of all layers, outputs may differ, at most {border_text(border)}"
-
-
-def border_text(border: Sequence[tuple[int, int]]) -> str:
-    """How many outputs at which end of which axis."""
-    return ", ".join(
-        f"{before} before and {after} after ({axis_name(len(border), axis)})"
-        for axis, (before, after) in enumerate(border)
-        if before or after
-    )
+        yield f"at the end of all layers, outputs may differ, at most {border_words(border)}"
 
 
 PADS: dict[int, type[Any]] = {1: Pad1d, 2: Pad2d, 3: Pad3d}
@@ -359,11 +352,26 @@ def padded_first(each: Made) -> list[str]:
             for conv, padding in zip(convs, pads, strict=True) if isinstance(conv, Conv)]  # fmt: skip
 
 
-def _verdict(each: Made) -> str:
-    was, now = each.was[1], each.macs
-    assert isinstance(was, int | float)
-    assert isinstance(now, int | float)
-    return "merging loses" if now > was else "merging saves" if now < was else "merging costs the same"
+def _verdict(was: Value, now: Value) -> str:
+    if not (isinstance(was, int | float) and isinstance(now, int | float)):
+        return "costs what is not known"
+    return "loses" if now > was else "saves" if now < was else "costs the same"
+
+
+def _number(value: Value) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _pairs(each: Made) -> str:
+    """The weights for each pair of a channel that comes in and one that goes out, where every layer has as many."""
+    convs = [item.layer for item in each.merged]
+    ends = {conv.bound for conv in (*convs, each.node.layer) if isinstance(conv, Conv)}
+    inputs, outputs, groups = next(iter(ends), (1, 1, 1))
+    pairs = inputs * outputs // groups
+    if len(ends) != 1 or not all(isinstance(conv, Conv) for conv in convs) or pairs == 1:
+        return ""
+    now, was = (int(value) // pairs for value in (each.weights, each.was[0]) if isinstance(value, int | float))
+    return f" ({now} against {was} for each pair of channels)"
 
 
 def _merged_arrays(made: Sequence[Made], given: Mapping[str, Array]) -> dict[str, Array]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
-from convcalc.analysis.shapes import View, located
+from convcalc.analysis.shapes import located
 from convcalc.composition.compose import compose
 from convcalc.composition.factoring import halves, two_kernels
 from convcalc.composition.geometry import links_of
@@ -108,18 +108,14 @@ def split(
     rows = []
     for count in sorted({*_ranks(most), chosen}):
         layers = method.layers(conv, count)
-        values: dict[str, Value] = {"rank": count, "error": at(count)[1]}
+        values: dict[str, Value] = {"split": " ".join(map(expression_of, layers)), "rank": count, "error": at(count)[1]}
         values |= _costs(network, layers)
         values["saved"] = _saved(whole["params"], values["params"])
         values["macs_saved"] = _saved(whole["macs"], values["macs"])
-        text = " ".join(map(expression_of, layers))
-        view = View(network, [link.item])
-        rows.append(
-            Row(f"{'> ' if count == chosen else ''}rank {count}", "split", text,
-                tuple(map(view, link.item.inputs)), tuple(map(view, link.item.outputs)), values)
-        )  # fmt: skip
+        # The layers of each rank are long, and alike but for the rank: a table has room for the curve without them.
+        rows.append(Row(f"{'> ' if count == chosen else ''}rank {count}", "split", "", (), (), values))
     row = next(row for row in rows if row.values["rank"] == chosen)
-    totals: dict[str, Value] = {"split": row.layer, **row.values}
+    totals: dict[str, Value] = dict(row.values)
     totals |= {f"whole_{key}": whole[key] for key in ("params", "macs")}
     stages = at(chosen)[0]
     arrays = {f"{index}.weight": stage for index, stage in enumerate(stages)}
@@ -129,7 +125,7 @@ def split(
     if verify:
         notes.append(_proved(network, conv, weight, arrays, method.layers(conv, chosen), seed))
     diagnostics = tuple(Diagnostic("note", note) for note in notes)
-    return Report("compose", _COLUMNS, tuple(rows), totals, row.layer, diagnostics, arrays if given else {})
+    return Report("compose", _COLUMNS, tuple(rows), totals, row.values["split"], diagnostics, arrays if given else {})
 
 
 def _need_window(conv: Conv, way: str, node: Node) -> None:
@@ -262,8 +258,8 @@ def _words(
     exact = found <= EXACT
     yield (
         f"{method.text}, {'exactly' if exact else f'with an error of {found:.3g}'} at rank {totals['rank']}:"
-        f" {totals['params']} parameters against {totals['whole_params']}, {totals['macs']} MACs against"
-        f" {totals['whole_macs']}"
+        f" {totals['params']:,} parameters against {totals['whole_params']:,}, {totals['macs']:,} MACs against"
+        f" {totals['whole_macs']:,}"
     )
     now, whole = totals["params"], totals["whole_params"]
     assert isinstance(now, int | float)

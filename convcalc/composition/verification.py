@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convcalc.analysis.report import Diagnostic, Value
-from convcalc.composition.borders import border_of
+from convcalc.composition.borders import border_of, border_words
 from convcalc.composition.geometry import Link, source_of
 from convcalc.composition.merging import Made
 from convcalc.composition.parameters import own_arrays
 from convcalc.executor.run import Prepared, prepare, run, steps
-from convcalc.layers.base import Pairs, Shape, axis_name
+from convcalc.layers.base import Pairs, Shape
 from convcalc.network import Input, Network
 from convcalc.onnx_file import read_onnx
 from convcalc.records import replace
@@ -199,26 +199,3 @@ def _inside(array: Array, border: Pairs) -> Array:
         slice(before, max(size - after, before)) for (before, after), size in zip(border, array.shape[2:], strict=True)
     )
     return array[:, :, *places]
-
-
-_ENDS = {
-    "length": ("element", "elements", "at the start", "at the end"),
-    "width": ("column", "columns", "on the left", "on the right"),
-    "height": ("row", "rows", "at the top", "at the bottom"),
-    "depth": ("slice", "slices", "at the front", "at the back"),
-}
-
-
-def border_words(border: Pairs) -> str:
-    """The border in rows and columns.
-
-    >>> border_words(((1, 1), (2, 0)))
-    '1 row at the top, 1 row at the bottom, 2 columns on the left'
-    """
-    words = []
-    for axis, pair in enumerate(border):
-        one, many, *ends = _ENDS.get(axis_name(len(border), axis), ("element", "elements", "before", "after"))
-        words += [
-            f"{count} {one if count == 1 else many} {end}" for count, end in zip(pair, ends, strict=True) if count
-        ]
-    return ", ".join(words)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from convcalc.analysis.report import Report, Row
 from convcalc.render.terminal import Console, Segment, Segments, Style, Text, cell_len
-from convcalc.render.text import people_rows, summary_lines
+from convcalc.render.text import merged_rows, people_rows, summary_lines
 from convcalc.render.units import share_text
 
 _STYLES = {0: "dim", 1: "cyan", 2: "dim", 3: "green"}
@@ -24,16 +24,22 @@ _SPACE = " " * _GAP
 def print_table(report: Report, console: Console) -> None:
     """Print the table, as wide as the terminal allows, then what the totals say that no column shows."""
     titles, rows, totals = people_rows(report)
+    merged = merged_rows(report)
     titles = [title.replace(" ", "\n") for title in titles]
     wanted = {index for index, column in enumerate(report.columns, 4) if not column.wide}
     for longest in _BARS if any(column.unit == "share" for column in report.columns) else _BARS[:1]:
         rows = [_with_bars(report, item, row, longest) for item, row in zip(report.rows, rows, strict=True)]
-        lines = [*zip(*(_two_lines(title) for title in titles), strict=True), *rows, *([totals] if totals else [])]
+        lines = [
+            *zip(*(_two_lines(title) for title in titles), strict=True),
+            *rows,
+            *([totals] if totals else []),
+            *merged,
+        ]
         widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
         shown = _columns_that_fit(report, widths, console.width)
         if wanted <= set(shown):
             break
-    console.print(Segments(_segments(report, rows, titles, totals, shown, widths)), end="")
+    console.print(Segments(_segments(report, rows, titles, [totals, *merged], shown, widths)), end="")
     hidden = _hidden(report, rows, shown)
     if hidden:
         columns = "1 column does" if hidden == 1 else f"{hidden} columns do"
@@ -47,7 +53,7 @@ def _segments(
     report: Report,
     rows: Sequence[Sequence[str]],
     titles: Sequence[str],
-    totals: Sequence[str],
+    below: Sequence[Sequence[str]],
     shown: Sequence[int],
     widths: Sequence[int],
 ) -> list[Segment]:
@@ -81,9 +87,10 @@ def _segments(
     found.append(across)
     for item, row in zip(report.rows, rows, strict=True):
         add(row, [style + bold for style in styles] if item.header else styles)
-    if totals:
+    if any(below):
         found.append(Segment("\n"))
-        add(totals, titled)
+    for cells in filter(None, below):
+        add(cells, titled)
     return found
 
 
@@ -94,6 +101,8 @@ def _hidden(report: Report, rows: Sequence[Sequence[str]], shown: Sequence[int])
         hidden -= {_INPUT, _INPUT + 1}
     if all(row.inputs == before.outputs for before, row in pairwise(report.rows)):
         hidden.discard(_INPUT)
+    if not any(row.inputs for row in report.rows):
+        hidden -= {_INPUT, _INPUT + 1}
     return len(hidden)
 
 
@@ -131,11 +140,12 @@ def _columns_that_fit(report: Report, widths: list[int], width: int) -> list[int
     last column at the end.
     """
     wide = [index for index, column in enumerate(report.columns, 4) if column.wide]
-    # Without an input there are no shapes to show.
+    # Without an input there are no shapes to show, and the curve of a split shows no layers.
+    shapes = any(row.inputs for row in report.rows)
     shown = [
         index
         for index in range(len(widths))
-        if index not in (_INPUT, _INPUT + 1) or any(row.inputs for row in report.rows)
+        if (shapes or index not in (_INPUT, _INPUT + 1)) and (widths[index] or index != _LAYER)
     ]
 
     def excess() -> int:

@@ -54,6 +54,11 @@ def people_rows(report: Report) -> tuple[list[str], list[list[str]], list[str]]:
     return titles, rows, totals
 
 
+def merged_rows(report: Report) -> list[list[str]]:
+    """The layers that can take the place of those of the rows, in units for people."""
+    return [[_MERGED, *row_head(row)[1:], *row_values(report, row)] for row in report.merged]
+
+
 def total_text(report: Report, key: str, unit: str) -> str:
     """A total for people, marked where it is only a part."""
     value = report.totals[key]
@@ -103,7 +108,7 @@ def csv(report: Report) -> Iterator[str]:
 def plain(report: Report) -> Iterator[str]:
     """Aligned columns, no lines, no colour; what is about the totals follows."""
     titles, rows, totals = people_rows(report)
-    lines = [titles, *rows, *([totals] if totals else [])]
+    lines = [titles, *rows, *([totals] if totals else []), *merged_rows(report)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(titles))]
     for line in lines:
         cells = [
@@ -119,7 +124,7 @@ def markdown(report: Report) -> Iterator[str]:
     """A Markdown table; what is about the totals follows as a list."""
     titles, rows, totals = people_rows(report)
     marks = ["---"] * 4 + ["---:"] * len(report.columns)
-    for line in [titles, marks, *rows, *([totals] if totals else [])]:
+    for line in [titles, marks, *rows, *([totals] if totals else []), *merged_rows(report)]:
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
     summary = summary_lines(report)
     if summary:
@@ -144,7 +149,9 @@ _SUMMARY = {
     "matmul_gflops": ("this machine's matrix product, GFLOP/s", "number"),
     "planned_peak": ("planned peak, all included", "bytes"),
     "measured_peak": ("measured peak", "bytes"),
+    "split": ("split", "text"),
     "merged": ("merged", "text"),
+    "merging": ("merging", "text"),
     "merged_weights": ("its weights", "count"),
     "merged_macs": ("its MACs", "count"),
     "difference_inside": ("largest difference inside", "number"),
