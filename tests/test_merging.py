@@ -287,6 +287,8 @@ def test_verify_measures_the_border():
         ("2x9x9 conv:2,k3,p1 conv:2,k3,p1 relu convt:2,k3,s2,p1,op1", ((2, 3), (2, 3))),
         ("2x9x9 @x conv:2,k3,p1 conv:2,k3,p1 relu add:@x", ((1, 1), (1, 1))),
         ("2x9x9 conv:2,k3,p1 conv:2,k1 relu conv:2,k3,p1 conv:2,k1", ((0, 0), (0, 0))),
+        ("2x9x9 conv:2,k3,p1+0 conv:2,k3,p1+0 relu conv:2,k3,p2,padding_mode=circular", ((3, 2), (3, 2))),
+        ("2x9x9 conv:2,k3,p1+0 conv:2,k3,p1+0 relu circularpad2d:1", ((2, 1), (2, 1))),
         ("2x9x9 conv:2,k3,p1 conv:2,k3,p1 relu flatten linear:3", None),
         ("2x9x9 conv:2,k3,p1 conv:2,k3,p1 layernorm:9", None),
     ],

@@ -74,7 +74,7 @@ def border_of(made: Sequence[Made], links: Sequence[Link], output: str) -> Pairs
         found = _wider([borders.get(name, ()) for name in each.node.inputs])
         if found:
             windows = _windows_of(each, by_name)
-            found = None if windows is None else _through(found, windows)
+            found = None if windows is None else _through(found, windows, wraps=_wraps(each))
         found = _wider([found, each.border])
         borders.update(dict.fromkeys(each.node.outputs, found))
         if output == each.output:
@@ -113,12 +113,22 @@ _WHOLE = ("instancenorm", "groupnorm", "layernorm", "softmax", "logsoftmax", "lo
 """Kinds whose outputs hang on more than their windows."""
 
 
-def _through(border: Pairs, windows: Sequence[Window]) -> Pairs:
+def _wraps(made: Made) -> bool:
+    """Whether a layer pads one end with what is at the other."""
+    layer = made.node.layer
+    return "circular" in (
+        layer.kind.removesuffix("pad"),
+        getattr(layer, "padding_mode", ""),
+        getattr(layer, "mode", ""),
+    )
+
+
+def _through(border: Pairs, windows: Sequence[Window], *, wraps: bool) -> Pairs:
     pairs = []
     for ends, window in zip(border, windows, strict=True):
         extent = F.kernel_extent(window.kernel_size, window.dilation)
         pair = [
-            0 if not end
+            0 if not end and not (wraps and any(ends))
             else (end - 1) * window.stride + extent - pad if window.transposed
             else F.border_after(end, pad, window.stride)
             for end, pad in zip(ends, (window.before, window.after), strict=True)
