@@ -101,8 +101,6 @@ def _hidden(report: Report, rows: Sequence[Sequence[str]], shown: Sequence[int])
         hidden -= {_INPUT, _INPUT + 1}
     if all(row.inputs == before.outputs for before, row in pairwise(report.rows)):
         hidden.discard(_INPUT)
-    if not any(row.inputs for row in report.rows):
-        hidden -= {_INPUT, _INPUT + 1}
     return len(hidden)
 
 
