@@ -12,7 +12,7 @@ _convcalc() {
     if [[ $before != *[[:space:]]* ]]; then
         values='shape flops memory summary compose run help -h --help --version'
     elif [[ $verb == help ]]; then
-        values='shape flops memory summary compose run expressions kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat'
+        values='shape flops memory summary compose run expressions kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat'
     elif [[ $cur == -* ]]; then
         case $verb in
             shape) values='--explain --receptive-field --to --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --batch --assume-sequential --lines --layer --sort --top --format -q --quiet --get --max --strict -o --output -h --help' ;;
@@ -24,7 +24,7 @@ _convcalc() {
         esac
     else
         case $prev in
-            --kind) values='conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat' ;;
+            --kind) values='conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat' ;;
             --padding-mode) values='zeros reflect replicate circular' ;;
             --format) values='table plain tsv csv json jsonl markdown' ;;
             --convention) values='exact macs 2mac torch fvcore thop ptflops' ;;
@@ -47,7 +47,7 @@ _convcalc() {
                     word=${cur##*[,:]}
                     _convcalc_prefixed "${cur%"$word"}" "$(_convcalc_arguments "${cur%%:*}")"
                 else
-                    values='conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat from: repeat: end'
+                    values='conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat from: repeat: end'
                     _convcalc_files "$cur"
                 fi ;;
         esac
@@ -119,6 +119,8 @@ _convcalc_arguments() {
         threshold|Threshold) echo 'threshold= value= inplace= name= inplace' ;;
         hardshrink|Hardshrink|softshrink|Softshrink) echo 'lambd= name=' ;;
         softplus|Softplus) echo 'beta= threshold= name=' ;;
+        scale|Scale) echo 'factor= name=' ;;
+        shift|Shift) echo 'amount= name=' ;;
         gelu|GELU) echo 'approximate= name= tanh' ;;
         prelu|PReLU) echo 'num_parameters= init= name=' ;;
         glu|GLU|softmax|Softmax|softmin|Softmin|logsoftmax|LogSoftmax|concat|cat|Concat) echo 'dim= name=' ;;

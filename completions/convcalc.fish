@@ -12,7 +12,7 @@ end
 function __convcalc_words --description 'Layers, wiring, and what follows a colon, a comma, an = or an @'
     set -l word (commandline -ct)
     if not string match -q '*:*' -- $word
-        printf '%s\n' conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat from: repeat: end
+        printf '%s\n' conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat from: repeat: end
         return
     end
     if string match -qr '^from:|:.*@' -- $word
@@ -129,6 +129,10 @@ function __convcalc_words --description 'Layers, wiring, and what follows a colo
             printf "$start%s\n" lambd= name=
         case softplus Softplus
             printf "$start%s\n" beta= threshold= name=
+        case scale Scale
+            printf "$start%s\n" factor= name=
+        case shift Shift
+            printf "$start%s\n" amount= name=
         case gelu GELU
             printf "$start%s\n" approximate= name= tanh
         case prelu PReLU
@@ -148,12 +152,12 @@ complete -c convcalc -n __convcalc_no_verb -a summary -d 'All of it in one table
 complete -c convcalc -n __convcalc_no_verb -a compose -d 'A chain as one layer, and its weights merged'
 complete -c convcalc -n __convcalc_no_verb -a run -d 'The numbers: layers on real arrays'
 complete -c convcalc -n __convcalc_no_verb -a help -d 'The options of a verb, every kind of layer, or what one takes'
-complete -c convcalc -n '__convcalc_verb help' -f -a 'shape flops memory summary compose run expressions kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat'
+complete -c convcalc -n '__convcalc_verb help' -f -a 'shape flops memory summary compose run expressions kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat'
 complete -c convcalc -n 'not __convcalc_no_verb; and not __convcalc_verb help' -a '(__convcalc_words)'
 complete -c convcalc -n '__convcalc_verb shape flops compose' -l explain -d 'Print each formula, with and without the numbers'
 complete -c convcalc -n '__convcalc_verb shape' -l receptive-field -d 'Add what each output reads of the input: field, jump, offset, tile overlap'
 complete -c convcalc -n '__convcalc_verb shape' -l to -x -d 'Find the layers that give these sizes; what you give of one stays'
-complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -l kind -x -a 'conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat' -d 'The kind of layer; conv if none is named'
+complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -l kind -x -a 'conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat' -d 'The kind of layer; conv if none is named'
 complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -s k -l kernel-size -x -d 'Kernel: 3, or 3x5'
 complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -s s -l stride -x -d 'Stride: 2, or 2x1'
 complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -s p -l padding -x -d 'Padding: 1, 1x0, before+after 1+2, same, full, '

@@ -129,6 +129,8 @@ if TYPE_CHECKING:
         LeakyReLU as LeakyReLU,
         PReLU as PReLU,
         RReLU as RReLU,
+        Scale as Scale,
+        Shift as Shift,
         Softplus as Softplus,
         Softshrink as Softshrink,
         Threshold as Threshold,

@@ -574,6 +574,26 @@ def softplus(x: float, beta: float, threshold: float) -> float:
     return where(beta * x > threshold, x, log1p(exp(beta * x)) / beta)
 
 
+@formula("output", "the definition")
+def scaled(x: float, factor: float) -> float:
+    """A constant scale.
+
+    >>> scaled(3.0, 0.5)
+    1.5
+    """
+    return x * factor
+
+
+@formula("output", "the definition")
+def shifted(x: float, amount: float) -> float:
+    """A constant shift.
+
+    >>> shifted(3.0, -0.5)
+    2.5
+    """
+    return x + amount
+
+
 @formula("output", "PyTorch, Softsign")
 def softsign(x: float) -> float:
     """Softsign.

@@ -209,6 +209,8 @@ CASES = (
     Case("Hardsigmoid", "4x5x6", "Hardsigmoid()", "4x5x6", 0, 0, 480),
     Case("Hardshrink", "4x5x6", "Hardshrink()", "4x5x6", 0, 0, 240),
     Case("Softshrink", "4x5x6", "Softshrink()", "4x5x6", 0, 0, 600),
+    Case("constant scale", "4x5x6", "scale:0.5", "4x5x6", 0, 0, 120, "by hand"),
+    Case("constant shift", "4x5x6", "shift:-0.5", "4x5x6", 0, 0, 120, "by hand"),
     Case("Softplus", "4x5x6", "Softplus()", "4x5x6", 0, 0, 720),
     Case("Softsign", "4x5x6", "Softsign()", "4x5x6", 0, 0, 360),
     Case("GELU nearly", "4x5x6", "GELU('tanh')", "4x5x6", 0, 0, 1080),

@@ -141,6 +141,8 @@ EXPRESSIONS = {
     "hardshrink": ["hardshrink:1"],
     "softshrink": ["softshrink:0.1"],
     "softplus": ["softplus:2,t10"],
+    "scale": ["scale:0.5", "scale:factor=-2"],
+    "shift": ["shift:-0.5", "shift:amount=2"],
     "gelu": ["gelu", "gelu:tanh", "gelu:approximate=none", "gelu:approximate=tanh"],
     "prelu": ["prelu", "prelu:8,init=0.1"],
     "glu": ["glu", "glu:1"],

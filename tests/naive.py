@@ -523,6 +523,8 @@ FUNCTIONS = {
     "logsigmoid": lambda x: smaller(x, 0) - call(call(-call(x))),
     "silu": lambda x: x / (1 + call(-x)),
     "mish": lambda x: x * call(call(call(x))),
+    "scale": lambda x: x * 2,
+    "shift": lambda x: x + 2,
     "softplus": lambda x: choose(1.0 * x > 20, x, call(call(1.0 * x)) / 1.0),
     "softsign": lambda x: x / (1 + call(x)),
     "tanh": call,
@@ -548,6 +550,10 @@ def elementwise_backward(layer, x, y, weight=None):
     """The slope takes as much as the function, and there is one multiplication by it; ReLU's is chosen, not made."""
 
     def of_input():
+        if layer.kind == "shift":
+            return [y[index] for index in x.indices]
+        if layer.kind == "scale":
+            return [y[index] * 2 for index in x.indices]
         if layer.kind == "relu":
             return [choose(x[index] > 0, y[index], Counting(0)) for index in x.indices]
         return [y[index] * function_of(layer)(x[index]) for index in x.indices]

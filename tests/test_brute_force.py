@@ -147,6 +147,8 @@ def of_features(draw, kind):
 ARGUMENTS = {
     "threshold": {"threshold": 1, "value": 2},
     "prelu": {"num_parameters": 1},
+    "scale": {"factor": 2.0},
+    "shift": {"amount": 2.0},
     "glu": {"dim": 1},
 }
 WORDS = {"gelu": {"approximate": ["none", "tanh"]}, "relu": {"inplace": [False, True]}}

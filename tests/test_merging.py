@@ -135,6 +135,9 @@ def test_products_of_branches_are_not_linear():
         ("4x6x6 conv:6,k3,p1 convt:3,k2,s2,nobias", None),
         ("4x6x6 conv:6,k3,p1,nobias convt:3,k2,s2", "convt2d:3,i4,k6,s2,p2"),
         ("4x6x6 upsample:2 conv:3,k3,p1", "convt2d:3,i4,k4,s2,p1"),
+        ("4x6x6 shift:-0.5 scale:4 conv:3,k3 scale:0.1 shift:2", "conv2d:3,i4,k3"),
+        ("4x6x6 scale:-2 conv:3,k3,p1,nobias", "conv2d:3,i4,k3,p1,nobias"),
+        ("20 scale:2 linear:10 shift:1 linear:5,nobias", "linear:5,i20"),
         ("4x8x8 conv:3,k3,p1 adaptiveavgpool:4", "conv2d:3,i4,k4,s2,p1"),
         ("4x8x8 conv:3,k3,p1 globalavgpool", "conv2d:3,i4,k10,s8,p1"),
         ("3x6x6 conv:4,k3,p1 flatten linear:5", "flatten linear:5,i108"),
@@ -175,7 +178,13 @@ def rows(draw, rank, channels, most=3):
         if kind in ("batchnorm", "dropout"):
             words.append("batchnorm" if kind == "batchnorm" else kind)
         elif kind == "relu":
-            words.append(draw(st.sampled_from(["relu", "batchnorm", f"maxpool{rank}d:2,s1", f"maxpool{rank}d:2"])))
+            words.append(
+                draw(
+                    st.sampled_from(
+                        ["relu", "batchnorm", "scale:-0.5", "shift:2", f"maxpool{rank}d:2,s1", f"maxpool{rank}d:2"]
+                    )
+                )
+            )
         elif kind == "upsample":
             words.append(draw(st.sampled_from(["upsample:2", "adaptiveavgpool:2", "batchnorm"])))
         elif kind == "zeropad":

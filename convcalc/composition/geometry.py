@@ -252,7 +252,8 @@ def links_of(network: Network) -> list[Link]:
 def _step(item: Resolved, here: Sequence[Composed]) -> tuple[Sequence[Window | Reach] | None, Sequence[Composed]]:
     rank = len(here)
     before, after = (item.inputs[0], item.outputs[0]) if item.inputs else (None, None)
-    axes = axes_of(item.layer, rank, before, after)
+    # Features have no axes to begin with.
+    axes = None if before is not None and len(before) == 2 else axes_of(item.layer, rank, before, after)
     if axes is None:
         return None, here
     sizes = (None,) * rank if after is None else after[2:]

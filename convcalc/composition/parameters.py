@@ -94,6 +94,14 @@ def constant_weights(operation: str, constant: Constant | None, channels: int, f
     return ones, values
 
 
+def number_weights(number: float, operation: str, channels: int, given: Given) -> Kernel:
+    """What a constant scale or shift multiplies each channel by, and what it adds."""
+    import numpy as np
+
+    values = np.full(channels, float(number))
+    return (values, None) if operation == "scale" else (np.ones(channels), values)
+
+
 def product_weights(layer: Any, matrix: Constant, rest: Sequence[Constant], features: int, given: Given) -> Kernel:
     """The matrix (features out, features in) that a product with a constant is, and what it adds."""
     import numpy as np

@@ -17,6 +17,7 @@ from convcalc.composition.parameters import (
     constant_weights,
     linear_weights,
     norm_parameters,
+    number_weights,
     own_weights,
     product_weights,
 )
@@ -188,6 +189,8 @@ def affine_of(item: Resolved, channels: int, rank: int, constants: Mapping[str, 
     operation = getattr(layer, "function", layer.kind)
     if operation == "neg":
         return Affine(channels, False, partial(constant_weights, "neg", None, channels, False))
+    if operation in ("scale", "shift"):
+        return Affine(channels, operation == "shift", partial(number_weights, layer.arguments[0], operation, channels))
     constant = _by_channel(item, channels, rank, constants)
     first = item.node.inputs[0] in constants
     if operation not in ("add", "mul", "sub", "div") or constant is None or (operation == "div" and first):

@@ -20,6 +20,8 @@ SLOPES.update({
     L.Hardtanh: lambda layer, x, y: (x > layer.min_val) & (x < layer.max_val),
     L.Threshold: lambda layer, x, y: ~(x <= layer.threshold),
     L.Hardshrink: lambda layer, x, y: ~(abs(x) <= layer.lambd),
+    L.Scale: lambda layer, x, y: layer.factor,
+    L.Shift: lambda layer, x, y: 1,
     L.Softplus: lambda layer, x, y: np.where(layer.beta * x > layer.threshold, 1, F.sigmoid(layer.beta * x)),
     L.GELU: lambda layer, x, y: _gelu_slope(layer, x),
 })  # fmt: skip

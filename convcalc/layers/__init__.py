@@ -197,6 +197,8 @@ LAYERS: dict[str, Kind] = {
         Kind("hardshrink", "Hardshrink", "parametric", "lambd"),
         Kind("softshrink", "Softshrink", "parametric", "lambd"),
         Kind("softplus", "Softplus", "parametric", "beta", {"b": "beta", "t": "threshold"}),
+        Kind("scale", "Scale", "parametric", "factor"),
+        Kind("shift", "Shift", "parametric", "amount"),
         Kind("gelu", "GELU", "parametric", flags={"tanh": ("approximate", "tanh")}),
         Kind("prelu", "PReLU", "parametric", "num_parameters", {"c": "num_parameters"}),
         Kind("glu", "GLU", "parametric", "dim", {"d": "dim"}),

@@ -189,6 +189,62 @@ class Softplus(_Parametric):
         return self.beta, self.threshold
 
 
+class _Constant(_Parametric):
+    """Arithmetic with one number, whose slope is a number: nothing is kept, and the slope is not computed again."""
+
+    keeps = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in vars(self).items():
+            if not isfinite(value):
+                raise refused(name, value, "finite")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scale(_Constant):
+    """factor·x, a constant scale: `scale:0.5`.
+
+    >>> Scale(0.5).cost([(1, 10)], [(1, 10)]).multiplications
+    10
+    """
+
+    kind = "scale"
+    formula = F.scaled
+    factor: float
+
+    @property
+    def arguments(self) -> tuple[float, ...]:
+        """factor."""
+        return (self.factor,)
+
+    def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
+        """One multiplication an element, by the factor."""
+        return {"input": self.cost(inputs, outputs)}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Shift(_Constant):
+    """x + amount, a constant shift: `shift:-0.5`.
+
+    >>> Shift(-0.5).cost([(1, 10)], [(1, 10)]).additions
+    10
+    """
+
+    kind = "shift"
+    formula = F.shifted
+    amount: float
+
+    @property
+    def arguments(self) -> tuple[float, ...]:
+        """amount."""
+        return (self.amount,)
+
+    def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
+        """The gradient itself."""
+        return {"input": Cost()}
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class GELU(Elementwise):
     """x times the normal distribution's Φ(x), exactly or ("tanh") nearly. Fields as PyTorch's GELU."""
