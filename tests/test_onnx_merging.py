@@ -102,7 +102,9 @@ def test_batch_norm_is_folded_and_names_stay(tmp_path):
     made, report = merged(build.model([x]), tmp_path)
     assert ops(made) == ["Conv"]
     assert (made.graph.node[0].name, made.graph.node[0].output[0]) == ("Conv_0", x)
-    assert [row.name for row in report.rows] == ["Conv_0 (conv), BatchNormalization_1 (batchnorm)"]
+    assert [row.name for row in report.rows] == ["Conv_0"]
+    assert report.rows[0].values["merges"] == "Conv_0 (conv), BatchNormalization_1 (batchnorm)"
+    assert report.rows[0].values["count"] == 2
 
 
 def test_what_is_not_touched_is_kept_byte_for_byte(tmp_path):

@@ -30,7 +30,7 @@ from convcalc.composition.onnx_writing import (
 from convcalc.composition.pieces import VIEWS
 from convcalc.errors import ConvcalcError, ShapeError
 from convcalc.files import write_whole
-from convcalc.network import Network
+from convcalc.network import Network, Node
 from convcalc.onnx_wire import Graph, Model, read_model
 from convcalc.tracing import product
 
@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 _COLUMNS = (
-    Column("was_params", "Params before"),
+    Column("count", "Layers merged", total=False),
+    Column("was_params", "Params before", wide=True),
     Column("params", "Params"),
-    Column("was_macs", "MACs before"),
+    Column("was_macs", "MACs before", wide=True),
     Column("macs", "MACs"),
 )
 _WEIGHTED = ("BatchNormalization", "Conv", "ConvTranspose", "Gemm")
@@ -232,7 +233,7 @@ class _File:
         arrays = {} if own in known else self._arrays(each, dtype)
         if arrays and "bias" not in arrays and layer.kind == "linear":
             arrays["bias"] = np.zeros(layer.bound[1], dtype)
-        first = next((item.node for item in each.merged if item.node.weights), each.merged[0].node)
+        first = _first(each)
         wire = self.graph.nodes[self.places[first.outputs[0]]]
         start = f"{first.weights.get('weight', first.name)}_merged"
         tensors = {names.new(start if key == "weight" else f"{start}_{key}"): array for key, array in arrays.items()}
@@ -281,6 +282,11 @@ class _File:
         return given
 
 
+def _first(each: Made) -> Node:
+    """The layer whose name a merged one has: the first with weights."""
+    return next((item.node for item in each.merged if item.node.weights), each.merged[0].node)
+
+
 def _signature(each: Made) -> tuple[Any, ...]:
     """What the weights of a merged layer are made of: those of one signature are the same."""
     takes = [(item.node.op, *sorted(item.node.weights.items()), *item.node.inputs[1:]) for item in each.merged]
@@ -326,12 +332,14 @@ def _report(
     for each in makers:
         shapes = merger.shapes
         values: dict[str, Value] = {
+            "merges": each.names,
+            "count": len(each.merged),
             "was_params": total([weights_of(item.layer, bias=True) for item in each.merged]),
             "params": weights_of(each.node.layer, bias=True),
             "was_macs": each.was[1],
             "macs": each.macs,
         }
-        rows.append(Row(each.names, each.node.layer.kind, each.expression, (view(shapes[each.takes]),),
+        rows.append(Row(_first(each).name, each.node.layer.kind, each.expression, (view(shapes[each.takes]),),
                         (view(shapes[each.output]),), values))  # fmt: skip
     kept = [each.kept for each in made if each.kept is not None]
     merged = [row.values for row in rows]
@@ -349,6 +357,9 @@ def _report(
     said += (
         f" {sum(len(each.merged) for each in made if each.merges)}: {len(resolved)} layers before, {len(made)} after"
     )
+    before, after = totals["was_macs"], totals["macs"]
+    if isinstance(before, int) and isinstance(after, int):
+        said += f"; {before:,} MACs before, {after:,} after"
     said = said if rows else "nothing merges without changing an output or costing more"
     diagnostics = [Diagnostic("note", said), *notes]
     diagnostics += [Diagnostic("warning", text) for text in network.warnings]
