@@ -239,7 +239,7 @@ main()
 """convcalc, to which somebody presses Ctrl-C after 80 samples."""
 
 
-def test_ctrl_c_says_how_to_go_on_and_resume_does(tmp_path):
+def test_ctrl_c_says_how_to_go_on_and_resume_does(interruptible, tmp_path):
     x = np.random.default_rng(0).normal(size=(300, 8, 16, 16)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     words = ["run", str(tmp_path / "x.npy"), "conv:8,k3,p1", "relu", "conv:8,k3,p1", "-o", str(tmp_path / "y.npy")]

@@ -917,7 +917,7 @@ def test_an_output_that_cannot_show_a_sign():
 
 
 @pytest.mark.parametrize("arguments", [["shape", "-"], ["shape", "--lines"]])
-def test_ctrl_c_ends_it_quietly(arguments):
+def test_ctrl_c_ends_it_quietly(interruptible, arguments):
     command = [sys.executable, "-m", "convcalc", *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         if "--lines" in arguments:  # its first answer says that it has started

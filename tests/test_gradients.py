@@ -31,6 +31,8 @@ EXAMPLES = {
     "lppool": "lppool:norm_type=2,kernel_size=2 lppool:norm_type=4,kernel_size=3,s2,ceil",
     "adaptivemaxpool": "adaptivemaxpool:2x3",
     "adaptiveavgpool": "adaptiveavgpool:4x3",
+    "scale": "scale:0.5",
+    "shift": "shift:-0.5",
     "globalavgpool": "globalavgpool",
     "globalmaxpool": "globalmaxpool",
     "fractionalmaxpool": "fractionalmaxpool:2,output_size=3x2",
