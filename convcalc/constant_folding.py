@@ -389,6 +389,7 @@ FOLDERS: dict[str, Folder] = {
     "Abs": _elementwise(abs), "Min": _elementwise(lambda *row: min(row)), "Max": _elementwise(lambda *row: max(row)),
     "Sum": _elementwise(lambda *row: sum(row)), "Floor": _elementwise(math.floor), "Ceil": _elementwise(math.ceil),
     "Round": _elementwise(round), "Sqrt": _elementwise(math.sqrt), "Reciprocal": _elementwise(lambda x: 1 / x),
+    "Relu": _elementwise(lambda x: max(x, 0)),
     "Sign": _elementwise(lambda x: (x > 0) - (x < 0)), "Exp": _elementwise(math.exp), "Log": _elementwise(math.log),
     "Equal": _elementwise(operator.eq, "bool"), "Less": _elementwise(operator.lt, "bool"),
     "Greater": _elementwise(operator.gt, "bool"), "LessOrEqual": _elementwise(operator.le, "bool"),

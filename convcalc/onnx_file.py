@@ -50,6 +50,8 @@ OLDEST, NEWEST = 7, 28
 """The versions of ONNX's ops that are known."""
 MOST_NODES = 1 << 17
 """How many nodes functions may grow to: those that call one another twice each would never end."""
+MOST_TURNS = 1 << 10
+"""How many turns of a loop are written down."""
 MOST_FOLDED = 1 << 20
 """How many elements are evaluated in all: shapes are small, and a file must not keep us busy for ever."""
 
@@ -135,6 +137,19 @@ class _Scope:
         return None
 
 
+class _Turns:
+    """A loop: its name, its body and the scope around that, and how many turns were taken."""
+
+    __slots__ = ("around", "body", "count", "name", "where")
+
+    def __init__(self, name: str, body: Graph, around: _Scope, where: str) -> None:
+        self.name = name
+        self.body = body
+        self.around = around
+        self.where = where
+        self.count = 0
+
+
 class _Reader:
     """The state of the walk: every tensor's shape and type, and the values of those that are known."""
 
@@ -160,6 +175,8 @@ class _Reader:
         self.calls: list[tuple[str, str, str]] = []
         self.depth = 0
         self.left_out: list[tuple[str, str, bool]] = []
+        self.sequences: dict[str, list[str]] = {}
+        self.written: dict[int, str] = {}
         self.taken: set[str] | None = None
         self.inside = False
         self.opset = self._opset(model)
@@ -206,9 +223,11 @@ class _Reader:
             found = scope.find(info.name)
             if found is None:
                 raise self.wrong(f"nothing makes the output {info.name}")
-            if found in self.tensors or found in self.smalls:
-                self._constant(found, scale=False)
-            outputs.append(found)
+            # A sequence goes out as the tensors that it holds.
+            for tensor in self.sequences.get(found, [found]):
+                if tensor in self.tensors or tensor in self.smalls:
+                    self._constant(tensor, scale=False)
+                outputs.append(tensor)
         self._forget_unlearned()
         dtypes = {name: dtype for name, dtype in self.dtypes.items() if dtype != "float32"}
         return Network(
@@ -334,7 +353,10 @@ class _Reader:
         attributes = self._attributes(node, scope)
         try:
             if domain == "" and (
-                self._evaluated(node, scope, inputs, attributes) or self._branch(node, scope, inputs, attributes, where)
+                self._evaluated(node, scope, inputs, attributes)
+                or self._branch(node, scope, inputs, attributes, where)
+                or self._repeated(node, scope, name, inputs, attributes, where)
+                or self._listed(node, scope, name, inputs, attributes)
             ):
                 return
             if any(tensor and tensor not in self.shapes for tensor in inputs):
@@ -450,7 +472,11 @@ class _Reader:
         name = self._define(scope, self._peek(node), "tensor")
         value = attributes.get("value")
         if isinstance(value, Tensor):
-            self._tensor(name, value)
+            # The Constant of a function or loop's body is one, however often that stands in the network.
+            whole = self.written.setdefault(id(value), name)
+            if whole == name:
+                self._tensor(name, value)
+            scope.names[self._peek(node)] = whole
             return True
         for key, dtype in (("value_int", "int64"), ("value_float", "float32")):
             if key in attributes:
@@ -543,6 +569,229 @@ class _Reader:
         inner.infos = {info.name: info for info in (*graph.value_infos, *graph.outputs)}
         self._initializers(inner, graph)
         return inner
+
+    # --- loops and sequences ---
+
+    def _repeated(
+        self,
+        node: WireNode,
+        scope: _Scope,
+        name: str,
+        inputs: Sequence[str],
+        attributes: dict[str, Any],
+        where: str,
+    ) -> bool:
+        """Whether this is a Loop or Scan; then its body takes its place, once for each turn.
+
+        Raises `UnsupportedOpError` where how often it runs is known only when the model does, or is too often.
+        """
+        if node.op_type not in ("Loop", "Scan", "SequenceMap"):
+            return False
+        body = attributes.get("body")
+        if not isinstance(body, Graph):
+            raise ModelFileError(f"{where}: its body is missing")
+        start, said = len(self.nodes), len(self.warnings)
+        turns = _Turns(name, body, self._inside(f"{name}/", scope, body), where)
+        try:
+            if node.op_type == "Loop":
+                results = self._loop(turns, inputs)
+            elif node.op_type == "Scan":
+                results = self._scan(turns, inputs, attributes)
+            else:
+                results = self._mapped(turns, inputs)
+        except UnsupportedOpError:
+            del self.nodes[start:], self.warnings[said:]
+            raise
+        for result, output in zip(results, node.outputs, strict=False):
+            if output:
+                self._define(scope, output, "tensor")
+                scope.names[output] = result
+        return True
+
+    def _turn(self, turns: _Turns, given: Sequence[str]) -> list[str]:
+        """Take the body's nodes once, on these tensors; what comes out."""
+        if turns.count == MOST_TURNS:
+            raise UnsupportedOpError(f"it takes more than {MOST_TURNS} turns")
+        inner = _Scope(f"{turns.name}/{turns.count}/", turns.around.opset, turns.around)
+        inner.attributes = turns.around.attributes
+        inner.names = {info.name: tensor for info, tensor in zip(turns.body.inputs, given, strict=False) if tensor}
+        self._walk(turns.body.nodes, inner, turns.where)
+        turns.count += 1
+        found = [inner.find(info.name) for info in turns.body.outputs]
+        missing = next((info.name for info, name in zip(turns.body.outputs, found, strict=True) if name is None), None)
+        if missing is not None:
+            raise ModelFileError(f"{turns.where}: nothing makes its output {missing}")
+        return [name for name in found if name is not None]
+
+    def _loop(self, turns: _Turns, inputs: Sequence[str]) -> list[str]:
+        """The last states of a Loop, and what its turns gave, stacked."""
+        most = self._number(inputs[0], "how often it runs") if inputs and inputs[0] else None
+        goes_on = bool(self._number(inputs[1], "whether it runs")) if inputs[1:2] != [""] and inputs[1:] else True
+        states = list(inputs[2:])
+        given: list[list[str]] = []
+        while goes_on and (most is None or turns.count < most):
+            begun = f"{turns.name}/{turns.count}"
+            self._note(f"{begun}.turn", Small((), [turns.count], "int64"))
+            self._note(f"{begun}.on", Small((), [True], "bool"))
+            found = self._turn(turns, [f"{begun}.turn", f"{begun}.on", *states])
+            goes_on = bool(self._number(found[0], "whether it runs on"))
+            states = found[1 : 1 + len(states)]
+            given.append(found[1 + len(states) :])
+        return states + self._stacked(turns, given, [0] * len(turns.body.outputs))
+
+    def _scan(self, turns: _Turns, inputs: Sequence[str], attributes: Mapping[str, Any]) -> list[str]:
+        """The last states of a Scan, and what its turns gave, stacked."""
+        count = attributes.get("num_scan_inputs", 0)
+        if turns.around.opset < 9 or not isinstance(count, int) or not 0 < count <= len(inputs):
+            raise UnsupportedOpError("Scan of this form is not known")
+        states, rows = list(inputs[:-count]), inputs[-count:]
+        axes = attributes.get("scan_input_axes") or [0] * count
+        backwards = attributes.get("scan_input_directions") or [0] * count
+        length = self._shape_of(rows[0])[axes[0]]
+        given: list[list[str]] = []
+        for turn in range(length):
+            parts = [
+                self._made(turns, "Gather", [row, self._place(turns, length - 1 - turn if back else turn)], axis=axis)
+                for row, axis, back in zip(rows, axes, backwards, strict=True)
+            ]
+            found = self._turn(turns, [*states, *parts])
+            states = found[: len(states)]
+            given.append(found[len(states) :])
+        outputs = len(turns.body.outputs) - len(states)
+        turned = attributes.get("scan_output_directions") or [0] * outputs
+        for place in range(outputs) if given else ():
+            if turned[place]:
+                column = [found[place] for found in reversed(given)]
+                for found, tensor in zip(given, column, strict=True):
+                    found[place] = tensor
+        return states + self._stacked(turns, given, attributes.get("scan_output_axes") or [0] * outputs)
+
+    def _mapped(self, turns: _Turns, inputs: Sequence[str]) -> list[str]:
+        """The sequences that a SequenceMap gives: its body on each tensor of the first, and of others beside it."""
+        rows = self._elements(inputs[0])
+        given = [
+            self._turn(turns, [self.sequences[name][turn] if name in self.sequences else name for name in inputs])
+            for turn in range(len(rows))
+        ]
+        return [
+            self._sequence(f"{turns.name}.{place}", [found[place] for found in given])
+            for place in range(len(turns.body.outputs))
+        ]
+
+    def _listed(
+        self, node: WireNode, scope: _Scope, name: str, inputs: Sequence[str], attributes: Mapping[str, Any]
+    ) -> bool:
+        """Whether this is an op on sequences of tensors; they are names only, and no layers."""
+        op = node.op_type
+        if op in ("Optional", "OptionalGetElement") and inputs[:1] and inputs[0]:
+            result = inputs[0]
+        elif op == "OptionalHasElement":
+            result = f"{name}.has"
+            self._note(result, Small((), [bool(inputs and inputs[0])], "bool"))
+        elif op == "Identity" and inputs[:1] and inputs[0] in self.sequences:
+            result = inputs[0]
+        elif op in ("SequenceEmpty", "SequenceConstruct"):
+            result = self._sequence(name, list(inputs))
+        elif op in ("SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength", "ConcatFromSequence"):
+            result = self._from_sequence(op, name, inputs, attributes)
+        elif op == "SplitToSequence":
+            result = self._sequence(name, self._split_parts(name, inputs, attributes))
+        else:
+            return False
+        scope.names[self._output(node, scope, 0)] = result
+        return True
+
+    def _from_sequence(self, op: str, name: str, inputs: Sequence[str], attributes: Mapping[str, Any]) -> str:
+        elements = list(self._elements(inputs[0]))
+        if op == "SequenceLength":
+            self._note(f"{name}.length", Small((), [len(elements)], "int64"))
+            return f"{name}.length"
+        if op == "ConcatFromSequence":
+            axis = attributes.get("axis", 0)
+            if attributes.get("new_axis"):
+                return self._stack(name, elements, axis)
+            return self._made(name, "Concat", elements, axis=axis)
+        at = 2 if op == "SequenceInsert" else 1
+        last = len(elements) if op == "SequenceInsert" else -1
+        place = self._number(inputs[at], "its place in the sequence") if inputs[at:] and inputs[at] else last
+        if op == "SequenceInsert":
+            elements.insert(place, inputs[1])
+        elif op == "SequenceAt":
+            return elements[place]
+        else:
+            del elements[place]
+        return self._sequence(name, elements)
+
+    def _split_parts(self, name: str, inputs: Sequence[str], attributes: Mapping[str, Any]) -> list[str]:
+        """The parts of a SplitToSequence: of given sizes, of one size but for the last, or of 1 each."""
+        shape = self._shape_of(inputs[0])
+        axis = attributes.get("axis", 0)
+        given = self._small(inputs[1]) if inputs[1:] and inputs[1] else Small((), [1], "int64")
+        if given is None:
+            raise UnsupportedOpError("its sizes are known only when the model runs")
+        size = shape[axis]
+        sizes = given.items
+        if not given.shape:
+            sizes = [min(given.items[0], size - start) for start in range(0, size, given.items[0])]
+        self._note(f"{name}.sizes", Small((len(sizes),), sizes, "int64"))
+        parts = self._made_several(name, "Split", [inputs[0], f"{name}.sizes"], len(sizes), axis=axis)
+        if len(inputs) > 1 or attributes.get("keepdims", 1):
+            return parts
+        return [self._made(name, "Squeeze", [part, self._place(name, axis, rank=1)]) for part in parts]
+
+    def _sequence(self, name: str, elements: list[str]) -> str:
+        """Note a sequence under a name of its own."""
+        whole = f"{name}.sequence"
+        self.sequences[whole] = elements
+        return whole
+
+    def _elements(self, name: str) -> list[str]:
+        if name not in self.sequences:
+            raise UnsupportedOpError("which sequence comes into it is not known")
+        return self.sequences[name]
+
+    def _shape_of(self, name: str) -> Shape:
+        if name not in self.shapes:
+            raise UnsupportedOpError("what comes into it is not known")
+        return self.shapes[name]
+
+    def _number(self, name: str, what: str) -> int:
+        small = self._small(name)
+        if small is None or len(small.items) != 1:
+            raise UnsupportedOpError(f"{what} is known only when the model runs")
+        return int(small.items[0])
+
+    def _place(self, turns: _Turns | str, number: int, *, rank: int = 0) -> str:
+        """A whole number as a tensor."""
+        name = f"{turns if isinstance(turns, str) else turns.name}.{number}.{rank}"
+        self._note(name, Small((1,) * rank, [number], "int64"))
+        return name
+
+    def _stacked(self, turns: _Turns, given: Sequence[Sequence[str]], axes: Sequence[int]) -> list[str]:
+        """What each turn gave, along a new axis."""
+        if not given and len(turns.body.outputs) > len(turns.body.inputs) - 1:
+            raise UnsupportedOpError("it takes no turn, so what its turns give is not known")
+        return [self._stack(turns.name, list(column), axis) for column, axis in zip(zip(*given), axes)]  # noqa: B905
+
+    def _stack(self, name: str, tensors: Sequence[str], axis: int) -> str:
+        place = self._place(name, axis, rank=1)
+        return self._made(name, "Concat", [self._made(name, "Unsqueeze", [each, place]) for each in tensors], axis=axis)
+
+    def _made(self, place: _Turns | str, op: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """The output of a node that is in no file, but what one in it stands for."""
+        return self._made_several(place, op, inputs, 1, **attributes)[0]
+
+    def _made_several(
+        self, place: _Turns | str, op: str, inputs: Sequence[str], count: int, **attributes: Any
+    ) -> list[str]:
+        from convcalc.onnx_functions import MadeNode
+
+        inner = _Scope(f"{place if isinstance(place, str) else place.name}/", NEWEST)
+        names = [f"in{number}" for number in range(len(inputs))]
+        inner.names = dict(zip(names, inputs, strict=True))
+        outputs = [f"{op}_{self.read}.{number}" for number in range(count)]
+        self._node(MadeNode(op, names, outputs, attributes), inner)
+        return [inner.names[output] for output in outputs]
 
     def _undecided(
         self, node: WireNode, scope: _Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str

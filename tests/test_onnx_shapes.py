@@ -26,7 +26,7 @@ from convcalc.layers.base import Cost
 from convcalc.nouns import LayerOptions, read_network
 from convcalc.onnx_file import read_onnx
 
-AGREED = 1509
+AGREED = 1731
 """How many of the operator cases of onnx 1.23 agree; `python tests/onnx_cases.py` says why the others are left out."""
 
 
@@ -744,19 +744,110 @@ def test_an_if_that_the_model_decides_owns_both_branches(sizes, shape) -> None:
     ]
 
 
-def test_a_loop_may_own_more_than_is_known() -> None:
-    ints, bools = TensorProto.INT64, TensorProto.BOOL
-    body = helper.make_graph(
-        [helper.make_node("Add", ["v", "w"], ["vo"]), helper.make_node("Identity", ["ci"], ["co"])],
+def info(name, kind, shape=()):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def results(network):
+    """The shape of each output."""
+    made = [pair for item in resolve(network) for pair in zip(item.node.outputs, item.outputs, strict=True)]
+    return [dict(made)[name] for name in network.outputs]
+
+
+def loop_body(ends="ci"):
+    """Each turn adds a weight to the state, multiplies by another, and gives the state."""
+    nodes = [
+        op("Constant", "", "s", value=initializer("s", 3)),
+        op("Add", "v w", "sum"),
+        op("Mul", "sum s", "vo"),
+        op("Identity", "vo", "given"),
+        op("Identity", ends, "co"),
+    ]
+    given = [info("i", TensorProto.INT64), info("ci", TensorProto.BOOL), info("v", TensorProto.FLOAT, [1, 3])]
+    return helper.make_graph(
+        nodes,
         "body",
-        [helper.make_tensor_value_info(*each) for each in (("i", ints, []), ("ci", bools, []), ("v", 1, [1, 3]))],
-        [helper.make_tensor_value_info(*each) for each in (("co", bools, []), ("vo", 1, [1, 3]))],
+        given,
+        [info("co", TensorProto.BOOL), info("vo", TensorProto.FLOAT), info("given", TensorProto.FLOAT)],
         [initializer("w", 3)],
     )
-    node = helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)
-    report = costs(read(model([node], {"x": [1, 3]}, {"y": [1, 3]}, [helper.make_tensor("n", ints, [], [3])])))
-    assert report.rows[0].values["params"] is None
+
+
+def test_a_loop_of_known_turns_is_its_body_so_often():
+    count = helper.make_tensor("n", TensorProto.INT64, [], [4])
+    node = helper.make_node("Loop", ["n", "", "x"], ["y", "z"], body=loop_body())
+    network = read(model([node], {"x": [1, 3]}, {"y": None, "z": None}, [count]))
+    found = {row.name: row for row in costs(network).rows}
+    assert costs(network).totals["params"] == 6  # what stands in the body is one, however often it runs
+    assert costs(network).totals["flops"] == 4 * 6
+    assert list(found)[:2] == ["Loop_0/0/Add_2", "Loop_0/0/Mul_3"]
+    assert results(network) == [(1, 3), (4, 1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("count", "ends", "reason"),
+    [(None, "ci", "how often it runs is known only when the model runs"),
+     (2000, "ci", "it takes more than 1024 turns"),
+     (9, "more", "whether it runs on is known only when the model runs")],
+)  # fmt: skip
+def test_a_loop_whose_turns_cannot_be_counted_may_own_more_than_is_known(count, ends, reason):
+    node = helper.make_node("Loop", ["n", "", "x"], ["y", "z"], name="loop", body=loop_body(ends))
+    made = model([node], {"x": [1, 3], "more": []}, {"y": [1, 3], "z": [9, 1, 3]})
+    made.graph.input[1].type.tensor_type.elem_type = TensorProto.BOOL
+    if count is None:
+        made.graph.input.append(info("n", TensorProto.INT64))
+    else:
+        made.graph.initializer.append(helper.make_tensor("n", TensorProto.INT64, [], [count]))
+    report = costs(read(made))
+    assert [(row.name, row.values["params"]) for row in report.rows] == [("loop", None)]
+    assert report.rows[0].outputs == ((1, 3), (9, 1, 3))
     assert report.status == "partial"
+    assert [item.message for item in report.diagnostics] == [f"loop: {reason}; what it costs is left out of the totals"]
+
+
+def test_a_scan_of_a_weight_over_an_axis():
+    """A plain recurrent layer: the last state, and all outputs from the last to the first."""
+    nodes = [op("MatMul", "h w", "a"), op("Add", "a part", "b"), op("Tanh", "b", "ho"), op("Identity", "ho", "o")]
+    body = helper.make_graph(
+        nodes,
+        "body",
+        [info("h", TensorProto.FLOAT, [2, 8]), info("part", TensorProto.FLOAT, [2, 8])],
+        [info("ho", TensorProto.FLOAT), info("o", TensorProto.FLOAT)],
+    )
+    scan = op("Scan", "h0 x", "last all", body=body, num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1],
+              scan_output_directions=[1])  # fmt: skip
+    made = model([scan], {"h0": [2, 8], "x": [2, 5, 8]}, {"last": None, "all": None}, [initializer("w", 8, 8)])
+    network = read(made)
+    assert (costs(network).totals["params"], costs(network).totals["macs"]) == (64, 5 * 2 * 64)
+    assert results(network) == [(2, 8), (2, 5, 8)]
+
+
+def test_sequences_are_names_of_tensors():
+    nodes = [
+        op("SplitToSequence", "x sizes", "parts", axis=1),
+        op("Constant", "", "one", value_int=1),
+        op("SequenceAt", "parts one", "second"),
+        op("Relu", "second", "r"),
+        op("SequenceInsert", "parts r", "more"),
+        op("SequenceErase", "more one", "fewer"),
+        op("SequenceLength", "fewer", "count"),
+        op("ConcatFromSequence", "fewer", "y", axis=1),
+    ]
+    network = read(model(nodes, {"x": [2, 7]}, {"y": None, "count": None}, [integers("sizes", [3, 2, 2])]))
+    assert [node.op for node in network.nodes] == ["Split", "Relu", "Concat"]
+    assert shapes(network).answer == (2, 7)
+    assert network.constants[network.outputs[1]].value == [3]
+
+
+def test_optional_tensors_are_there_or_not():
+    nodes = [
+        op("Optional", "x", "o"),
+        op("OptionalHasElement", "o", "has"),
+        op("OptionalGetElement", "o", "e"),
+        op("If", "has", "y", then_branch=branch("then", op("Relu", "e", "out")),
+           else_branch=branch("else", op("Neg", "x", "out"))),
+    ]  # fmt: skip
+    assert [node.op for node in read(chain(*nodes, inputs={"x": [4]}, opset=18)).nodes] == ["Relu"]
 
 
 def test_a_file_is_known_by_what_it_begins_with(tmp_path) -> None:
