@@ -941,6 +941,11 @@ class _Reader:
     ) -> None:
         """Add the layer, or the layers in a row, that a node is."""
         places = [place for place, tensor in enumerate(inputs) if tensor] if plan.data is None else plan.data
+        least = plan.layer.inputs[0]
+        if len(places) < least:
+            raise ModelFileError(
+                f"{self.file}: node {name} ({node.op_type}): it takes {least} inputs, but {len(places)} are given"
+            )
         data = [inputs[place] for place in places]
         # A weight that is computed comes in like any other tensor.
         weights = {key: inputs[place] for key, place in plan.weights.items() if place < len(inputs) and inputs[place]}

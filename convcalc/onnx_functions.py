@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from convcalc.constant_folding import MOST_ELEMENTS
 from convcalc.errors import ModelFileError
-from convcalc.layers.base import Shape
+from convcalc.layers.base import Shape, shape_text
 from convcalc.onnx_ops import Call
 from convcalc.onnx_wire import DATA_TYPES, Attribute, Node
 
@@ -342,10 +343,17 @@ def _center_crop_pad(call: Call) -> Body:
     return body.gives(body("Pad", x, body.ints(*pads)))
 
 
+def _fits(sizes: Shape) -> bool:
+    """Whether the places along each axis are few enough to be written down."""
+    return all(0 < size <= MOST_ELEMENTS for size in sizes)
+
+
 def _affine_grid(call: Call) -> Body:
     """For each output place, from -1 to 1 along each axis, the place that the matrix sends it to."""
     body = Body(call)
-    sizes: Shape = tuple(call.values(1, "size")[2:])
+    sizes: Shape = tuple(call.whole(1, "size")[2:])
+    if not _fits(sizes):
+        call.refuse(f"of {shape_text(sizes)} places")
     rank = len(sizes)
     corners = bool(call.integer("align_corners"))
     # The matrix has a row and a column for x first, which is the last axis.

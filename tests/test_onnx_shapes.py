@@ -355,6 +355,10 @@ def test_after_an_unknown_shape_parameters_are_still_counted():
         ([op("Relu", "x"), op("Relu", "x")], "m.onnx: tensor y is made twice"),
         ([op("Relu", "x", "z")], "m.onnx: nothing makes the output y"),
         ([op("Conv", "x")], "m.onnx: node Conv_0 (Conv): input 2 is missing"),
+        (
+            [op("QuantizeLinear", "x")],
+            "m.onnx: node QuantizeLinear_0 (QuantizeLinear): it takes 2 inputs, but 1 are given",
+        ),
         ([helper.make_node("If", [""], ["y"])], "m.onnx: node If_0 (If): input 1 is missing"),
         ([op("Flatten", "x", axis=9)], "layer Flatten_0 (Flatten): axis is 9, but the input 1x3x8x8 has 4 axes"),
         ([op("Flatten", "x", axis="a")], "m.onnx: node Flatten_0 (Flatten): attribute axis is no whole number"),
@@ -401,6 +405,13 @@ def test_sizes_in_a_file_that_is_not_there_stop_only_what_needs_them():
     assert report.rows[1].outputs == ((3, 5),)
     assert (report.totals["params"], report.totals["macs"], report.status) == (10, 30, "partial")
     assert any("needs the values of size, whose file is not there" in item.message for item in report.diagnostics)
+
+
+def test_a_grid_that_would_fill_the_memory():
+    told = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1 << 40, 2, 2])]
+    size = integers("size", [1, 1, 1 << 40, 2])
+    made = chain(op("AffineGrid", "x size", "y"), inputs={"x": [1, 2, 3]}, weights=[size], opset=20, value_infos=told)
+    assert costs(read(made)).status == "partial"
 
 
 def test_axes_that_are_no_whole_numbers():
