@@ -439,7 +439,7 @@ def quantised(draw: Draw, opset: int) -> Case:
 
 MAKERS: list[Callable[[Draw, int], Case]] = [
     conv, transposed, pool, pool, reduction, squeeze, unsqueeze, slicing, split, concat, transpose, reshape, flatten,
-    expand, tile, pad, broadcast, where, product_of, gemm, gather, gather_nd, scatter_nd, chosen, einsum,
+    expand, tile, pad, broadcast, where, product_of, gemm, gather, gather_nd, scatter_nd, chosen, one_hot, einsum,
     resize, resize, blocks, recurrent, normalised, activation, quantised,
 ]  # fmt: skip
 
