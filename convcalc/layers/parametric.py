@@ -211,7 +211,7 @@ class Scale(_Constant):
 
     kind = "scale"
     formula = F.scaled
-    factor: float
+    factor: float = 1.0
 
     @property
     def arguments(self) -> tuple[float, ...]:
@@ -233,7 +233,7 @@ class Shift(_Constant):
 
     kind = "shift"
     formula = F.shifted
-    amount: float
+    amount: float = 0.0
 
     @property
     def arguments(self) -> tuple[float, ...]:
