@@ -77,6 +77,15 @@ def test_bare_answers(run, arguments, wanted):
     assert bare(run, *arguments) == wanted
 
 
+@pytest.mark.parametrize(("given", "wanted"), [("8x8", "3x8x8"), ("224", "3x1x224")])
+def test_an_array_has_the_channels_that_the_first_layer_takes(run, given, wanted):
+    out, err = run(given, "Conv2d(3, 8, 3)", status=1)
+    assert out == ""
+    assert err == (
+        f"error: the input is one array of {given}, and the first layer takes 3 channels; give an array of {wanted}\n"
+    )
+
+
 def test_the_help_names_every_kernel():
     words = set(re.findall(r"[a-z][a-z0-9-]+", HELP))
     assert {*NAMED, *MADE} <= words

@@ -165,7 +165,15 @@ def prepare(
         program = network if isinstance(network, Program) else _program(network)
         x = as_array(input, "the input")
         network, given, drop_channels = _settle(program, x, weights, bias)
-        arrays = {"input": x.reshape(network.inputs["input"].shape)}
+        shape = network.inputs["input"].shape
+        if x.size != product(shape):  # the first layer says of how many channels sizes alone are
+            raise ShapeError(
+                f"the input is one array of {shape_text(x.shape)}, and the first layer takes {shape[1]} channels;"
+                f" give an array of {shape_text(shape[1:])}",
+                field="in_channels",
+                value=shape[1],
+            )
+        arrays = {"input": x.reshape(shape)}
     resolved = resolve(network)
     notes += (f"layer {item.layer}: {item.message}" for item in unsaid(resolved, other_values))
     dtype = _float_type(arrays.values())
