@@ -23,6 +23,7 @@ from convcalc.tracing import (
     minimum,
     product,
     square_root,
+    summation,
     tanh,
     where,
 )
@@ -249,6 +250,56 @@ def composed_padding(padding: int, jump: int, next_padding: int) -> int:
     7
     """
     return padding + jump * next_padding
+
+
+@formula("extent", "neighbours in the second layer's kernel stand dilation·jump elements apart")
+def composed_extent(extent: int, kernel_size: int, jump: int, dilation: int) -> int:
+    """The elements that the kernel of two layers as one spans, after a first one of `extent`.
+
+    >>> composed_extent(3, 3, 1, 1), composed_extent(3, 3, 2, 1)
+    (5, 7)
+    """
+    return extent + (kernel_size - 1) * dilation * jump
+
+
+@formula("kernel_size", "kernel_extent, solved for the kernel")
+def composed_kernel_size(extent: int, dilation: int) -> int:
+    """The elements of a kernel of this extent that stand dilation apart.
+
+    >>> composed_kernel_size(5, 1), composed_kernel_size(9, 2)
+    (5, 5)
+    """
+    return (extent - 1) // dilation + 1
+
+
+@formula("sum", "the layers one after the other")
+def layers_together(counts: Sequence[int]) -> int:
+    """The weights, or the MACs, of several layers.
+
+    >>> layers_together((576, 8, 576))
+    1160
+    """
+    return summation(counts)
+
+
+@formula("error", "the Frobenius norm of what is missing, as a part of the kernel's")
+def relative_error(distance: float, norm: float) -> float:
+    """How far a split kernel is from the one that was split: ‖W − W'‖ / ‖W‖.
+
+    >>> relative_error(1.0, 4.0)
+    0.25
+    """
+    return distance / norm
+
+
+@formula("saved %", "the definition")
+def saved_percent(whole: int, now: int) -> float:
+    """What a split saves, in percent; negative where it costs more.
+
+    >>> saved_percent(100, 75)
+    25.0
+    """
+    return 100 * (1 - now / whole)
 
 
 @formula("extent", "stride − 1 zeros stand between the outputs of the first before the second spreads them")

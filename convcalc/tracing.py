@@ -303,6 +303,18 @@ def product(numbers: Sequence[Any]) -> Any:
     return result
 
 
+def summation(numbers: Sequence[Any]) -> Any:
+    """The sum of all, 0 of none.
+
+    >>> summation((2, 3, 4)), summation(())
+    (9, 0)
+    """
+    if isinstance(numbers, TracedTuple):
+        text = " + ".join(number.numbers for number in numbers) or "0"
+        return Traced(sum(number.value for number in numbers), f"Σ{numbers.name}", text, _SUM)
+    return sum(numbers)
+
+
 # --- what a formula is ----------------------------------------------------------------------------------------------
 
 

@@ -46,7 +46,7 @@ class Row:
     `values` are by column key; `reasons` say why a value is 0 or unknown; `steps` are the formulas that were used.
     `level` is how many modules it is inside of, where rows are nested; a `header` is a module above the rows of what is
     in it, whose values are theirs added up. `source` is the layer, or the text of what is none. `layers` is how many
-    layers a row adds up, 0 if it is a layer's own.
+    layers a row adds up, 0 if it is a layer's own. `algebra` says in symbols how its weights are made, a line each.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Row:
     level: int = 0
     header: bool = False
     layers: int = 0
+    algebra: tuple[str, ...] = ()
 
     @property
     def layer(self) -> str:

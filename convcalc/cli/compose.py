@@ -88,7 +88,8 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         if split is not None:
             from convcalc.composition.splitting import split as split_layer
 
-            report = split_layer(network, split, given, rank=rank, error=error, verify=verify, seed=seed)
+            report = split_layer(network, split, given, rank=rank, error=error, explain=explain, verify=verify,
+                                 seed=seed)  # fmt: skip
         else:
             report = compose(network, given, explain=explain, verify=verify, seed=seed)
         if written is not None:

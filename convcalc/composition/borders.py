@@ -147,6 +147,15 @@ _ENDS = {
 }
 
 
+def end_names(rank: int) -> list[str]:
+    """What the ends of the axes are called, two of each.
+
+    >>> end_names(2)
+    ['top', 'bottom', 'left', 'right']
+    """
+    return [end.split()[-1] for axis in range(rank) for end in _ENDS[axis_name(rank, axis)][2:]]
+
+
 def border_words(border: Pairs) -> str:
     """The border in rows and columns.
 

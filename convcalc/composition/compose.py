@@ -59,6 +59,8 @@ def compose(
     how many outputs at the `border` may differ from the layers', at most. Branches that are added or whose channels are
     joined merge too.
 
+    With `explain` the rows have the formulas that were used, and the merged ones the algebra of their weights too.
+
     `weights` are by "name.parameter" ("0.weight"), or in the order of the layers that have any; a weight without
     a bias has none. Then `arrays` holds the merged network's, in float64, named in the same way. `verify` runs both on
     random numbers of this seed, with random weights where none are given, and puts the largest difference inside and
@@ -82,11 +84,12 @@ def compose(
         replace(
             base_row(link.item, view),
             values={**_row_values(link), "weights": weights_of(link.item.layer), "macs": cost},
-            steps=(*link.steps, *_fold_steps(link, given or {})) if explain else (),
+            steps=(steps := (*link.steps, *_fold_steps(link, given or {})) if explain else ()),
+            algebra=_unchanged(link) if explain and not steps else (),
         )
         for link, cost in zip(links, macs, strict=True)
     ]
-    merged = tuple(_merged_row(each, merger, view) for each in made if each.merges)
+    merged = tuple(_merged_row(each, merger, view, given, explain=explain) for each in made if each.merges)
     totals: dict[str, Value] = {}
     diagnostics = [*diagnose(network, [link.item for link in links] if network.inputs else [])]
     diagnostics += [Diagnostic("note", note) for note in (*_geometry(totals, end), *_ended(links))]
@@ -158,7 +161,7 @@ def _row_values(link: Link) -> dict[str, Value]:
     return (_window_values(windows) if windowed else {}) | _reach_values(link.after)
 
 
-def _merged_row(each: Made, merger: Merger, view: View) -> Row:
+def _merged_row(each: Made, merger: Merger, view: View, given: Mapping[str, Array] | None, *, explain: bool) -> Row:
     """A merged layer; its name is those of the layers that it stands for."""
     layer: Any = each.node.layer
     values: dict[str, Value] = {}
@@ -171,7 +174,13 @@ def _merged_row(each: Made, merger: Merger, view: View) -> Row:
     ends: list[tuple[Shape, ...]] = [
         (view(shape),) if (shape := merger.shapes.get(name)) else () for name in (each.takes, each.output)
     ]
-    return Row(each.names, layer.kind, layer, ends[0], ends[1], values)
+    row = Row(each.names, layer.kind, layer, ends[0], ends[1], values)
+    if not explain:
+        return row
+    from convcalc.composition.algebra import Explained
+
+    told = Explained(each, merger, given)
+    return replace(row, steps=tuple(told.steps), algebra=tuple(told.lines))
 
 
 def _window_values(windows: Sequence[Window]) -> dict[str, Value]:
@@ -206,12 +215,19 @@ def _fold_steps(link: Link, given: Mapping[str, Array]) -> Sequence[Step]:
         return other if values is None else float(f"{values.reshape(-1)[0]:.{_DIGITS}g}")
 
     layer: Any = link.item.layer
+    if first("running_var", 1) + layer.eps <= 0:
+        return ()  # what merges the weights refuses it
     with recording() as steps:
         scale = F.norm_scale(first("weight", 1), first("running_var", 1), layer.eps)
         F.norm_shift(first("bias", 0), first("running_mean", 0), float(f"{scale:.{_DIGITS}g}"))
     for step in steps:
         step.axis = "channel 0"
     return steps
+
+
+def _unchanged(link: Link) -> tuple[str, ...]:
+    """What to say of a layer that no formula was needed for."""
+    return ("geometry unchanged",) if link.axes is not None and link.before == link.after else ()
 
 
 def _macs(link: Link, merger: Merger) -> Value:

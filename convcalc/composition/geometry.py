@@ -51,7 +51,7 @@ class Composed:
         if self.taps is None:
             return None
         dilation = gcd(*members((0, self.taps))) or 1
-        kernel = (self.extent - 1) // dilation + 1
+        kernel = F.composed_kernel_size(self.extent, dilation)
         return Window(kernel, self.stride, self.before, self.after, dilation, self.transposed)
 
     @property

@@ -100,10 +100,11 @@ def in_a_row(
     if any(window.transposed for window in windows):
         inner = with_holes(inner, [window.stride for window in windows])
         strides = [1] * len(windows)
-    steps = [window.dilation * stride for window, stride in zip(windows, strides, strict=True)]
+    dilations = [window.dilation for window in windows]
+    steps = [dilation * stride for dilation, stride in zip(dilations, strides, strict=True)]
     sizes, kernel = inner.shape[2:], outer.shape[2:]
     outputs = outer.shape[0]
-    extents = [size + (count - 1) * step for size, count, step in zip(sizes, kernel, steps, strict=True)]
+    extents = per_axis(F.composed_extent, sizes, kernel, strides, dilations)
     rows = then.groups == then.channels[0] == outputs  # each channel is scaled by itself
     columns = first.groups == first.channels[0] == len(inner)
     inner = in_groups(inner, first.groups, groups) if rows or not columns else inner

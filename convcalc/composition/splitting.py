@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convcalc import formulas as F
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
 from convcalc.analysis.shapes import located
 from convcalc.composition.compose import compose
@@ -24,7 +25,7 @@ from convcalc.expressions import expression_of
 from convcalc.layers.base import shape_text
 from convcalc.layers.conv import Conv
 from convcalc.network import Network, Node
-from convcalc.tracing import product
+from convcalc.tracing import Step, product, recording
 
 if TYPE_CHECKING:
     from convcalc.composition.parameters import GivenWeights
@@ -54,12 +55,15 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Way:
-    """A way to split: what it makes of a group's kernel, the largest rank there is, and the layers of a rank."""
+    """A way to split: what it makes of a group's kernel, the largest rank there is, the layers of a rank, and how
+    the kernel is made of theirs in symbols.
+    """
 
     text: str
     most: Callable[[Conv], int]
     factors: Callable[[Array, Conv, int], Factors]
     layers: Callable[[Conv, int], list[Conv]]
+    algebra: str
 
 
 def split(
@@ -69,6 +73,7 @@ def split(
     *,
     rank: int | None = None,
     error: float | None = None,
+    explain: bool = False,
     verify: bool = False,
     seed: int = 0,
 ) -> Report:
@@ -76,7 +81,7 @@ def split(
 
     The error is that of the kernel, ‖W − W'‖ / ‖W‖. `rank` or the largest `error` that is allowed choose the split
     that the totals and `arrays` are of; without them it is the first that is exact. Without weights the kernel is
-    random. Raises `UnsupportedOpError` for anything but one convolution.
+    random. With `explain` the rows have their formulas. Raises `UnsupportedOpError` for anything but one convolution.
     """
     if way not in WAYS:
         raise ExpressionError(f"--split is {way}, but must be one of {', '.join(WAYS)}", value=way)
@@ -113,7 +118,9 @@ def split(
         values["saved"] = _saved(whole["params"], values["params"])
         values["macs_saved"] = _saved(whole["macs"], values["macs"])
         # The layers of each rank are long, and alike but for the rank: a table has room for the curve without them.
-        rows.append(Row(f"{'> ' if count == chosen else ''}rank {count}", "split", "", (), (), values))
+        told = _steps(weight, layers, values, whole) if explain else ()
+        rows.append(Row(f"{'> ' if count == chosen else ''}rank {count}", "split", "", (), (), values, steps=told,
+                        algebra=(method.algebra,) if explain else ()))  # fmt: skip
     row = next(row for row in rows if row.values["rank"] == chosen)
     totals: dict[str, Value] = dict(row.values)
     totals |= {f"whole_{key}": whole[key] for key in ("params", "macs")}
@@ -195,7 +202,32 @@ def _chained(network: Network, layers: Sequence[Conv]) -> Network:
 def _saved(whole: Value, now: Value) -> Value:
     assert isinstance(whole, int | float)
     assert isinstance(now, int | float)
-    return 100 * (1 - now / whole)
+    return F.saved_percent(whole, now)  # type: ignore[arg-type]  # counts of layers are whole
+
+
+_DIGITS = 6
+"""Of numbers in explanations."""
+
+
+def _steps(
+    weight: Array, layers: Sequence[Conv], values: Mapping[str, Value], whole: Mapping[str, Value]
+) -> tuple[Step, ...]:
+    """The formulas of a row, in numbers that are short enough to read."""
+
+    def short(number: float) -> float:
+        return float(f"{number:.{_DIGITS}g}")
+
+    norm = float(np.linalg.norm(weight))
+    error: Any = values["error"]
+    with recording() as steps:
+        F.relative_error(short(error * norm), short(norm))
+        F.layers_together(tuple(sum(map(product, layer.parameters().values())) for layer in layers))
+        for key in ("params", "macs"):
+            _saved(whole[key], values[key])
+    for step, name in zip(steps, ("", "params", "params", "MACs"), strict=True):
+        step.axis = name
+        step.value = short(step.value) if isinstance(step.value, float) else step.value
+    return tuple(steps)
 
 
 def _error(weight: Array, network: Network, conv: Conv, layers: Sequence[Conv], stages: Sequence[Array]) -> float:
@@ -205,7 +237,7 @@ def _error(weight: Array, network: Network, conv: Conv, layers: Sequence[Conv], 
     merged = made.arrays["0.weight"]
     groups = conv.bound[2]
     full = merged if merged.shape == weight.shape else _same_groups(merged, weight.shape, groups)
-    return float(np.linalg.norm(full - weight) / np.linalg.norm(weight))
+    return F.relative_error(float(np.linalg.norm(full - weight)), float(np.linalg.norm(weight)))
 
 
 def _same_groups(merged: Array, shape: tuple[int, ...], groups: int) -> Array:
@@ -432,9 +464,33 @@ def _most_two(conv: Conv) -> int:
 
 
 WAYS: dict[str, Way] = {
-    "rank": Way("a column and a row", _most_rank, _rank_factors, _rank_layers),
-    "two": Way("two smaller kernels", _most_two, _two_factors, _two_layers),
-    "depthwise": Way("depthwise and pointwise", _most_depthwise, _depthwise_factors, _depthwise_layers),
-    "tucker": Way("1x1, the kernel, 1x1", _most_tucker, _tucker_factors, _tucker_layers),
+    "rank": Way(
+        "a column and a row",
+        _most_rank,
+        _rank_factors,
+        _rank_layers,
+        "W[o,i,y,x] ≈ Σ_r row[o,r,x]·column[r,i,y], r up to the rank",
+    ),
+    "two": Way(
+        "two smaller kernels",
+        _most_two,
+        _two_factors,
+        _two_layers,
+        "W[o,i,t] ≈ Σ_m Σ_(u + v = t) second[o,m,v]·first[m,i,u], m up to the rank",
+    ),
+    "depthwise": Way(
+        "depthwise and pointwise",
+        _most_depthwise,
+        _depthwise_factors,
+        _depthwise_layers,
+        "W[o,i,t] ≈ Σ_r pointwise[o,i,r]·depthwise[i,r,t], r up to the rank",
+    ),
+    "tucker": Way(
+        "1x1, the kernel, 1x1",
+        _most_tucker,
+        _tucker_factors,
+        _tucker_layers,
+        "W[o,i,t] ≈ Σ_p Σ_q last[o,p]·core[p,q,t]·first[q,i], p and q up to the rank",
+    ),
 }
 """The ways to split a convolution."""

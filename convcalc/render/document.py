@@ -40,6 +40,8 @@ def _layer(row: Row) -> dict[str, Any]:
     layer |= row.values
     if row.reasons:
         layer["reasons"] = dict(row.reasons)
+    if row.algebra:
+        layer["algebra"] = list(row.algebra)
     if row.steps:
         layer["steps"] = [_step(step) for step in row.steps]
     return layer

@@ -24,12 +24,13 @@ _GRADIENT = re.compile(r"backward_(.+)_macs")
 
 
 def explanation(report: Report) -> Iterator[str]:
-    """The lines of all layers' explanations."""
-    for index, row in enumerate(report.rows):
+    """The lines of all layers' explanations, then those of the layers that they merge into."""
+    for index, row in enumerate((*report.rows, *report.merged)):
         if index:
             yield ""
         shapes = " → ".join(shapes_text(shapes, people=True) for shapes in (row.inputs, row.outputs))
-        name = printable(f"{row.name}  {row.layer}")
+        between = "  " if index < len(report.rows) else " merge into "
+        name = printable(f"{row.name}{between}{row.layer}".rstrip())
         yield f"{name}  {shapes}" if row.inputs else name
         yield from _row_lines(row)
 
@@ -57,8 +58,11 @@ def markdown_explanation(report: Report) -> Iterator[str]:
 
 def _row_lines(row: Row) -> Iterator[str]:
     reason = row.reasons.get("output") or row.reasons.get("flops")
-    if reason or not row.steps:
-        yield f"  {'rule' if row.outputs else 'unknown'}: {reason}" if reason else "  no formula"
+    if reason:
+        yield f"  {'rule' if row.outputs else 'unknown'}: {reason}"
+    elif not row.steps and not row.algebra:
+        yield "  no formula"
+    yield from (f"  {line}" for line in row.algebra)
     yield from _step_lines(row)
     if row.values.get("flops") and all(step.formula.result != "FLOPs" for step in row.steps):
         yield f"  FLOPs = {row.values['flops']}"
