@@ -21,7 +21,7 @@ brackets only. `3/5/7` and `32..512..32` are kept for design spaces.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any
@@ -272,14 +272,16 @@ class LayerText:
             raise
         except TypeError:
             # Which field is missing is the constructor's to know; which are there is checked before.
-            missing = [name for name in required_fields(cls) if name not in self.fields]
-            if not missing:
-                raise
-            raise ExpressionError(
-                f"{self.kind.name} needs {missing[0]}; write {example_of(self.kind, missing[0])}",
-                span=self.span,
-                field=missing[0],
-            ) from None
+            self.refuse_missing(cls)
+            raise
+
+    def refuse_missing(self, cls: type[Layer], but: Container[str] = ()) -> None:
+        """Raise `ExpressionError` when a field that the layer needs is not written, other than those."""
+        for name in required_fields(cls):
+            if name not in self.fields and name not in but:
+                raise ExpressionError(
+                    f"{self.kind.name} needs {name}; write {example_of(self.kind, name)}", span=self.span, field=name
+                ) from None
 
 
 def field_names(cls: type[Layer]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from convcalc.analysis.shapes import shapes
 from convcalc.cli import run_command_line
 from convcalc.errors import ConvcalcError, ExpressionError, ShapeError
 from convcalc.expressions import parse_text
+from convcalc.layers import LAYERS
 
 QUESTIONS = (
     ("224 conv", (112,), "conv2d:k3,s2,p1"),
@@ -89,3 +90,11 @@ def test_on_the_command_line(arguments, answer, capsys):
 def test_options_that_do_not_go_together(arguments, capsys):
     assert run_command_line(["shape", "224", "--to", "112", *arguments]) in (1, 2)
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_every_kind_is_answered_or_refused_in_a_sentence(kind, capsys):
+    status = run_command_line(["shape", "2x8x8", kind, "--to", "4", "-q"])
+    out, err = capsys.readouterr()
+    assert (status == 0) == bool(out)
+    assert (status != 0) == err.startswith("error: ")

@@ -11,6 +11,7 @@ from convcalc.analysis.report import Column, Diagnostic, Report
 from convcalc.analysis.shapes import View, base_row, resolve
 from convcalc.errors import ConvcalcError, ExpressionError, ShapeError
 from convcalc.expressions import Program, field_names
+from convcalc.layers import Kind
 from convcalc.layers.base import Layer, Shape, shape_text, spatial, text_of
 from convcalc.network import Network, Node, tensor_names
 from convcalc.records import replace
@@ -37,7 +38,7 @@ def inverse(program: Program, sizes: tuple[int, ...], shape: tuple[int, ...] | N
 
     Raises `ShapeError` when there is none.
     """
-    if len(program.layers) != 1 or not program.layers[0].kind.ranked:
+    if len(program.layers) != 1 or not _slides(program.layers[0].kind):
         raise ExpressionError("--to finds one layer with windows; write one, such as conv:k3, or none for any conv")
     (text,) = program.layers
     numbers = program.given if shape is None else shape
@@ -46,6 +47,7 @@ def inverse(program: Program, sizes: tuple[int, ...], shape: tuple[int, ...] | N
     rank, given = program.read_input(numbers)
     wanted = spatial(rank, "to", sizes)
     cls = text.kind.layer_class(text.implied_rank or rank)
+    text.refuse_missing(cls, _TRIED)
     found = sorted(_found(cls, text.fields, given.shape, wanted), key=lambda layer: _unusual(layer, given.shape))
     if not found:
         fixed = ", ".join(f"{name} {text_of(value)}" for name, value in text.fields.items() if name in _TRIED)
@@ -67,6 +69,14 @@ def inverse(program: Program, sizes: tuple[int, ...], shape: tuple[int, ...] | N
     rest = f"; the {_SHOWN} most usual are shown" if len(found) > _SHOWN else ""
     notes = (Diagnostic("note", f"{count} {shape_text(wanted)}{rest}"),)
     return Report("shape", _COLUMNS, tuple(rows), {}, rows[0].layer, notes)
+
+
+def _slides(kind: Kind) -> bool:
+    """Whether layers of this kind slide a window over one tensor."""
+    if not kind.ranked:
+        return False
+    cls = kind.layer_class(2)
+    return cls.inputs == (1, 1) and {"kernel_size", "stride"} <= set(field_names(cls))
 
 
 def _found(cls: type[Layer], fixed: Mapping[str, Any], shape: Shape, wanted: tuple[int, ...]) -> Iterator[Layer]:
