@@ -156,7 +156,8 @@ def _costs(problem: Problem) -> dict[str, float]:
     for name, tile in (("winograd2", 2), ("winograd4", 4)):
         if ALGORITHMS[name].fits(problem):
             costs[name] = _winograd_cost(problem, tile)
-    if problem.groups == 1 and ALGORITHMS["fft"].fits(problem) and spectrum_elements(problem) <= 1 << 26:
+    several = product(problem.kernel_size) > 1 and problem.groups == 1
+    if several and ALGORITHMS["fft"].fits(problem) and spectrum_elements(problem) <= 1 << 26:
         costs["fft"] = fft_macs(problem)
     return costs
 

@@ -9,7 +9,7 @@ import numpy as np
 from convcalc.executor.blocks import Activation, Problem, finish, slab
 from convcalc.executor.kernels import Array
 from convcalc.executor.threads import Calls, perform, share
-from convcalc.tracing import product
+from convcalc.tracing import ceil_div, product
 
 _TRANSFORM_COST = 40.0
 """What a transform takes for each number and each doubling of its length, in multiply-adds of a matrix product."""
@@ -29,14 +29,16 @@ def _good_length(size: int) -> int:
     >>> _good_length(97), _good_length(64)
     (100, 64)
     """
-    while True:
-        rest = size
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return size
-        size += 1
+    best = 1 << (size - 1).bit_length()
+    fives = 1
+    while fives < best:
+        odd = fives
+        while odd < best:
+            # The least power of two that is enough beside these factors.
+            best = min(best, odd << (ceil_div(size, odd) - 1).bit_length())
+            odd *= 3
+        fives *= 5
+    return best
 
 
 def spectrum_elements(problem: Problem) -> int:
