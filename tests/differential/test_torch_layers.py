@@ -472,6 +472,8 @@ FUNCTIONS = {
     "Mul": lambda: chained(torch.mul),
     "Concat": lambda dim: lambda *tensors: torch.cat(tensors, dim),
     "Crop": lambda: crop,
+    "Scale": lambda factor: lambda x: factor * x,
+    "Shift": lambda amount: lambda x: x + amount,
     "Reshape": lambda shape, batch: lambda x: x.reshape(shape),
     "Permute": lambda dims: lambda x: x.permute(dims),
     "GlobalAvgPool": lambda: lambda x: x.mean(tuple(range(2, x.dim())), keepdim=True),
@@ -544,6 +546,8 @@ DRAWN = {
     "Add": draw_joined,
     "Mul": draw_joined,
     "Concat": draw_concat,
+    "Scale": lambda draw, rank: ({"factor": draw.int(-3, 3)}, [draw.any_shape()]),
+    "Shift": lambda draw, rank: ({"amount": draw.int(-3, 3)}, [draw.any_shape()]),
 }
 NAMES = {
     f"{stem}{rank}d" if rank else stem: (drawn, rank)
