@@ -155,6 +155,12 @@ def check(arguments, monkeypatch):
         assert document["error"]["message"]
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """In a folder of its own: a word that slips into -o names a file."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def bounded():
     """No more address space than a question may need."""
