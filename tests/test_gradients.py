@@ -8,77 +8,25 @@ from pkgutil import iter_modules
 
 import numpy as np
 import pytest
-from onnx import helper
+from gradient_cases import CASES, EXAMPLES, NAMES, WITHOUT, Drawn, numbers
+from onnx import helper, numpy_helper
 from onnx_models import initializer, integers, model
 
 import convcalc.layers
 from convcalc.analysis.shapes import resolve
 from convcalc.errors import UnsupportedOpError
 from convcalc.executor.fit import fit
+from convcalc.executor.gradients import onnx_nodes
 from convcalc.executor.kernels import gradient_of, kernel_of
+from convcalc.executor.onnx_nodes import NODES, computing, differentiating
 from convcalc.executor.run import prepare
 from convcalc.expressions import parse_text
-from convcalc.layers import LAYERS
+from convcalc.layers import FILE_LAYERS, LAYERS
 from convcalc.layers.base import Layer
+from convcalc.layers.unpool import MaxUnpool1d
+from convcalc.layers.variants import LayerNormStatistics
+from convcalc.network import Input, Network, Node
 from convcalc.onnx_file import read_onnx
-
-EXAMPLES = {
-    "conv": "conv:4,k3x2,s2x1,p1+2,g2 conv:4,k3,padding_mode=circular,p2,nobias conv:8,k2,d2,g4",
-    "convt": "convt:6,k3,s2,p1,op1,g2 convt:2,k2x3,nobias,d2",
-    "linear": "linear:3 linear:2,nobias",
-    "maxpool": "maxpool:3,s2,p1 maxpool:2,d2",
-    "avgpool": "avgpool:3,s2,p1,ceil avgpool:2,count_include_pad=false,p1",
-    "lppool": "lppool:norm_type=2,kernel_size=2 lppool:norm_type=4,kernel_size=3,s2,ceil",
-    "adaptivemaxpool": "adaptivemaxpool:2x3",
-    "adaptiveavgpool": "adaptiveavgpool:4x3",
-    "scale": "scale:0.5",
-    "shift": "shift:-0.5",
-    "globalavgpool": "globalavgpool",
-    "globalmaxpool": "globalmaxpool",
-    "fractionalmaxpool": "fractionalmaxpool:2,output_size=3x2",
-    "maxunpool": "zeropad:0x1x0x0 maxpool:2,indices @p maxunpool:2,@p.1",
-    "flatten": "flatten",
-    "unflatten": "unflatten:dim=1,unflattened_size=2x2",
-    "reshape": "reshape:shape=12x10",
-    "permute": "permute:0x2x3x1",
-    "identity": "identity",
-    "channelshuffle": "channelshuffle:2",
-    "pixelshuffle": "pixelshuffle:2",
-    "pixelunshuffle": "pad:0x0+1 pixelunshuffle:2",
-    "unfold": "unfold:2x3,p1,s2",
-    "fold": "unfold:2,p1,s1 fold:6x5,k2,p1",
-    "upsample": "upsample:2 upsample:size=7x4,mode=bilinear upsample:size=4x7,mode=bicubic upsample:size=3x4,mode=area",
-    "upsamplingnearest": "upsamplingnearest:2",
-    "upsamplingbilinear": "upsamplingbilinear:2",
-    "pad": "pad:1+2x0,reflect pad:-1+2x0,v-1.5",
-    "constantpad": "constantpad:1,v2",
-    "zeropad": "zeropad:1x2x0x1",
-    "reflectionpad": "reflectionpad:2",
-    "replicationpad": "replicationpad:2",
-    "circularpad": "circularpad:1",
-    "crop": "@a conv:k3 @b from:@a crop:@b",
-    "batchnorm": "batchnorm batchnorm:notrack",
-    "syncbatchnorm": "syncbatchnorm:4",
-    "instancenorm": "instancenorm:4,affine instancenorm:4,track",
-    "groupnorm": "groupnorm:2",
-    "layernorm": "layernorm layernorm:6x5,nobias",
-    "rmsnorm": "rmsnorm",
-    "localresponsenorm": "lrn:3,alpha=0.5",
-    "threshold": "threshold:threshold=0.1,value=-1",
-    "glu": "glu:1",
-    "add": "@a sigmoid add:@a",
-    "mul": "@a sigmoid mul:@a",
-    "concat": "@a sigmoid concat:@a",
-}
-"""Layers of the kinds that take more than their name; what they stand after is there for their input."""
-WITHOUT = {
-    "unknown": "its numbers are not known",
-    "quantize": "it rounds",
-    "gridsample": "pixels at places that are computed",
-    "roialign": "pixels at places that are computed",
-    "deformconv": "pixels at places that are computed",
-}
-"""What has no gradient, and why."""
 
 
 def classes():
@@ -105,10 +53,13 @@ def test_every_layer_has_a_gradient_or_a_reason():
 
 def test_every_kind_has_an_example():
     assert set(EXAMPLES) <= set(LAYERS)
+    tested = {each.layer.kind for each in CASES}
+    assert tested <= set(FILE_LAYERS)
+    assert tested | set(WITHOUT) >= set(FILE_LAYERS)
 
 
 def layers_of(kind):
-    """The layers of this kind in its example, with the arrays that come into each."""
+    """The layers of this kind in its example, with the arrays that come into each and its weights."""
     stream = np.random.default_rng(1)
     arrays = {"input": stream.normal(size=(2, 4, 6, 5))}
     for item in resolve(parse_text(EXAMPLES.get(kind, kind)).network((2, 4, 6, 5))):
@@ -118,31 +69,149 @@ def layers_of(kind):
         outputs = kernel_of(item.layer)(item.layer, inputs, weights)
         arrays.update(zip(item.node.outputs, outputs, strict=True))
         if item.layer.kind == kind:
-            yield item.layer, inputs, weights, outputs
+            yield Drawn(item.layer, inputs, weights)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in LAYERS if kind not in WITHOUT])
 def test_the_gradient_is_the_slope(kind):
     found = list(layers_of(kind))
     assert found
-    for layer, inputs, weights, outputs in found:
-        stream = np.random.default_rng(0)
-        grads = tuple(stream.normal(size=y.shape) if y.dtype.kind == "f" else np.zeros(y.shape) for y in outputs)
-        grad_inputs, grad_weights = gradient_of(layer)(layer, inputs, outputs, weights, grads)
-        assert set(grad_weights) == set(layer.parameters())
-        checked = [pair for pair in zip(inputs, grad_inputs, strict=True) if pair[1] is not None]
-        assert checked
-        for array, gradient in [*checked, *((weights[name], grad_weights[name]) for name in grad_weights)]:
-            assert gradient.shape == array.shape
-            for index in stream.choice(array.size, min(array.size, 12), replace=False):
-                place = np.unravel_index(index, array.shape)
-                before, sums = array[place], []
-                for step in (1e-6, -1e-6):
-                    array[place] = before + step
-                    moved = kernel_of(layer)(layer, inputs, weights)
-                    sums.append(sum((y * g).sum() for y, g in zip(moved, grads, strict=True)))
-                array[place] = before
-                assert gradient[place] == pytest.approx((sums[0] - sums[1]) / 2e-6, rel=1e-5, abs=1e-6)
+    for drawn in found:
+        gradients_are_slopes(drawn)
+
+
+def smooth(index):
+    """Whether a case has a slope that steps of a millionth can tell.
+
+    Chosen numbers lie on corners, whose sides have slopes of their own; statistics are in single precision.
+    """
+    case = CASES[index]
+    return not isinstance(case.inputs[0], np.ndarray) and case.layer.kind != "layernormstatistics"
+
+
+@pytest.mark.parametrize("index", [index for index in range(len(CASES)) if smooth(index)], ids=NAMES.__getitem__)
+def test_the_gradient_is_the_slope_in_layers_of_files(index):
+    gradients_are_slopes(numbers(index))
+
+
+def gradients_are_slopes(drawn):
+    """The gradients of a layer are what its outputs, weighted at random, change by with each number."""
+    layer, inputs, weights = drawn
+    inputs = tuple(array.copy() for array in inputs)
+    outputs = kernel_of(layer)(layer, inputs, weights)
+    stream = np.random.default_rng(0)
+    grads = tuple(stream.normal(size=y.shape) if y.dtype.kind == "f" else np.zeros(y.shape) for y in outputs)
+    grad_inputs, grad_weights = gradient_of(layer)(layer, inputs, outputs, weights, grads)
+    assert set(grad_weights) == set(layer.parameters())
+    checked = [pair for pair in zip(inputs, grad_inputs, strict=True) if pair[1] is not None]
+    assert checked
+    pairs = [*checked, *((weights[name], grad_weights[name]) for name in grad_weights)]
+    are_slopes(pairs, lambda: kernel_of(layer)(layer, inputs, weights), grads, stream)
+
+
+def are_slopes(pairs, outputs, grads, stream):
+    """Of each array, a dozen places drawn at random: by how much the weighted outputs change with each number."""
+    for array, gradient in pairs:
+        assert gradient.shape == array.shape
+        for index in stream.choice(array.size, min(array.size, 12), replace=False):
+            place = np.unravel_index(index, array.shape)
+            before, sums = array[place], []
+            for step in (1e-6, -1e-6):
+                array[place] = before + step
+                sums.append(sum((y * g).sum() for y, g in zip(outputs(), grads, strict=True)))
+            array[place] = before
+            assert gradient[place] == pytest.approx((sums[0] - sums[1]) / 2e-6, rel=1e-5, abs=1e-6)
+
+
+SHAPE = (2, 4, 3)
+NODE_CASES = [
+    ("CumSum", {"reverse": 1, "exclusive": 1}, ["whole"], 14),
+    ("CumSum", {"exclusive": 1}, ["whole"], 14),
+    ("CumProd", {"reverse": 1}, ["whole"], 26),
+    ("CumProd", {"exclusive": 1}, ["whole"], 26),
+    ("Mod", {"fmod": 1}, ["spread"], 13),
+    ("Shrink", {"bias": 0.3, "lambd": 0.2}, [], 9),
+    ("Trilu", {"upper": 0}, ["whole"], 14),
+    ("GroupNormalization", {"num_groups": 2}, ["groups", "groups"], 18),
+    ("GroupNormalization", {"num_groups": 2}, ["channels", "channels"], 21),
+    ("MaxPool", {"kernel_shape": [2], "storage_order": 1}, [], 12),
+    ("Hardmax", {}, [], 13),
+]  # fmt: skip
+"""A node, its attributes, what comes in beside x, and the opset; `GIVEN` says what those are."""
+GIVEN = {
+    "whole": np.array(1),
+    "spread": np.random.default_rng(3).uniform(0.4, 0.7, (4, 1)),
+    "groups": np.random.default_rng(4).uniform(0.5, 1.5, 2),
+    "channels": np.random.default_rng(4).uniform(0.5, 1.5, 4),
+}
+
+
+def node_of(op, attributes, names, opset, shape=SHAPE):
+    """The resolved node of a model, whose second and later inputs are constants."""
+    kinds = {"f": np.float32, "i": np.int64}
+    weights = [
+        numpy_helper.from_array(GIVEN[name].astype(kinds[GIVEN[name].dtype.kind]), f"{name}{place}")
+        for place, name in enumerate(names)
+    ]
+    node = helper.make_node(op, ["x", *(weight.name for weight in weights)], ["y"], **attributes)
+    text = model([node], {"x": shape}, {"y": None}, weights, opset=opset).SerializeToString()
+    (item,) = resolve(read_onnx(text, "m"))
+    return item
+
+
+@pytest.mark.parametrize(("op", "attributes", "names", "opset"), NODE_CASES)
+def test_the_gradient_is_the_slope_of_nodes_that_are_computed_otherwise(op, attributes, names, opset):
+    item = node_of(op, attributes, names, opset)
+    stream = np.random.default_rng(0)
+    taken = len(item.node.inputs)
+    inputs = (stream.normal(size=SHAPE), *(GIVEN[name].copy() for name in names))[:taken]
+    weights = {name: stream.uniform(0.5, 1.5, 4) for name in item.layer.parameters()}
+    outputs = computing(item)(inputs, weights)
+    grads = tuple(stream.normal(size=y.shape) for y in outputs)
+    found, learned = differentiating(item)(inputs, outputs, weights, grads)
+    assert set(learned) == set(item.layer.parameters())
+    pairs = [*zip(inputs, found, strict=True), *((weights[name], learned[name]) for name in learned)]
+    assert all(gradient is None for array, gradient in pairs if array.dtype.kind != "f")
+    floats = [(x, np.zeros_like(x) if gradient is None else gradient) for x, gradient in pairs if x.dtype.kind == "f"]
+    are_slopes(floats, lambda: computing(item)(inputs, weights), grads, stream)
+
+
+def test_every_node_that_is_computed_otherwise_has_a_gradient_or_a_reason():
+    assert {*onnx_nodes.NODES, *onnx_nodes.WITHOUT} == set(NODES)
+    whole = {"ArgMax", "ArgMin", "IsInf", "BitShift"}  # what they give are no floats
+    assert {op for op, *_ in NODE_CASES} == set(onnx_nodes.NODES) - whole - {"MaxUnpool"}  # it has the test below
+
+
+def test_unpooling_into_a_smaller_output_leaves_gradients_out():
+    layer = MaxUnpool1d(2, output_size=(5,))
+    node = Node("u", layer, ("x", "i"), ("y",), op="MaxUnpool")
+    values, places = np.array([[[3.0, 4.0, 5.0]]]), np.array([[[1, 2, 5]]])
+    (item,) = resolve(Network(inputs={"x": Input((1, 1, 3)), "i": Input((1, 1, 3))}, nodes=(node,), outputs=("y",)))
+    (y,) = computing(item)((values, places), {})
+    np.testing.assert_array_equal(y, [[[0, 3, 4, 0, 0]]])
+    (found, none), _ = differentiating(item)((values, places), (y,), {}, (np.array([[[1.0, 2.0, 3.0, 4.0, 6.0]]]),))
+    np.testing.assert_array_equal(found, [[[2, 3, 0]]])
+    assert none is None
+
+
+def test_statistics_of_layer_norm_hand_their_gradients_back():
+    """In single precision, from the formula in double precision."""
+    layer = LayerNormStatistics((4,)).bind((3, 4))
+    stream = np.random.default_rng(0)
+    x, weights = stream.normal(size=(3, 4)), {"weight": np.ones(4), "bias": np.zeros(4)}
+    outputs = kernel_of(layer)(layer, (x,), weights)
+    grads = tuple(stream.normal(size=y.shape) for y in outputs)
+
+    def weighted(x):
+        mean, variance = x.mean(1, keepdims=True), x.var(1, keepdims=True)
+        inverse = 1 / np.sqrt(variance + 1e-5)
+        return sum((y * g).sum() for y, g in zip(((x - mean) * inverse, mean, inverse), grads, strict=True))
+
+    (found,), _ = gradient_of(layer)(layer, (x,), outputs, weights, grads)
+    for place in np.ndindex(x.shape):
+        step = np.zeros_like(x)
+        step[place] = 1e-6
+        assert found[place] == pytest.approx((weighted(x + step) - weighted(x - step)) / 2e-6, rel=1e-5, abs=1e-6)
 
 
 def test_a_model_of_operators_is_fitted(tmp_path):

@@ -206,8 +206,15 @@ def differentiating(item: Resolved) -> Callable[[Any, Any, Weights, Any], Gradie
     Calling it raises `UnsupportedOpError` if nothing does.
     """
     layer, node = item.layer, item.node
-    if node.op in NODES and node.op != "MaxPool":
-        raise UnsupportedOpError(f"{node.op} has no gradient here, so that nothing before it can be fitted")
+    if node.op in NODES:
+        from convcalc.executor.gradients.onnx_nodes import NODES as GRADIENTS, WITHOUT
+
+        if node.op in WITHOUT:
+            raise UnsupportedOpError(f"{node.op} {WITHOUT[node.op]} and has no gradient here, so that nothing before it"
+                                     " can be fitted")  # fmt: skip
+        return lambda inputs, outputs, weights, grads: GRADIENTS[node.op](
+            layer, node.attributes, inputs, outputs, weights, grads
+        )
     return lambda inputs, outputs, weights, grads: gradient_of(layer)(layer, inputs, outputs, weights, grads)
 
 

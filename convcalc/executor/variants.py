@@ -10,6 +10,9 @@ from convcalc.executor.sliding import reduce_windows
 from convcalc.layers.norm import LayerNorm
 from convcalc.layers.variants import BatchNormTraining, DropoutMask, LayerNormStatistics, WindowPool
 
+MOMENTUM = 0.1
+"""What running statistics take of the batch's where a layer does not say."""
+
 
 @kernel(LayerNormStatistics)
 def layer_norm_statistics(layer: LayerNormStatistics, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
@@ -38,7 +41,7 @@ def batch_norm_training(layer: BatchNormTraining, inputs: tuple[Array, ...], wei
     column = (-1, *(1,) * (x.ndim - 2))
     scale = weights["weight"] / np.sqrt(variance + layer.eps)
     y = (wide - mean.reshape(column)) * scale.reshape(column) + weights["bias"].reshape(column)
-    share = layer.momentum if layer.momentum is not None else 0.1
+    share = MOMENTUM if layer.momentum is None else layer.momentum
     running = (
         (weights[name] * (1 - share) + now * share).astype(weights[name].dtype)
         for name, now in (("running_mean", mean), ("running_var", variance))

@@ -11,10 +11,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from convcalc.errors import ConvcalcError, ShapeError  # noqa: E402  after torch is known to be there
+from convcalc.analysis.shapes import resolve  # noqa: E402  after torch is known to be there
+from convcalc.errors import ConvcalcError, ShapeError  # noqa: E402
 from convcalc.executor.kernels import gradient_of, kernel_of  # noqa: E402
 from convcalc.executor.run import run  # noqa: E402
-from convcalc.layers import find_kind  # noqa: E402
+from convcalc.expressions import parse_text  # noqa: E402
+from convcalc.layers import LAYERS, find_kind  # noqa: E402
 from convcalc.layers.base import Layer  # noqa: E402
 
 pytestmark = [
@@ -419,3 +421,75 @@ def test_joins(name: str) -> None:
     for mine, tensor in zip(grads, tensors, strict=True):
         assert mine is not None
         np.testing.assert_allclose(mine, tensor.grad.numpy())
+
+
+def folded(x: Any) -> Any:
+    """Unfolded and folded again: every element as often as windows see it."""
+    return torch.nn.functional.fold(torch.nn.functional.unfold(x, 2, padding=1), (6, 5), 2, padding=1)
+
+
+def padded(x: Any) -> Any:
+    """Rows reflected, then cut off in front and set behind."""
+    pad = torch.nn.functional.pad
+    return pad(pad(x, (0, 0, 1, 2), "reflect"), (0, 0, -1, 2), value=-1.5)
+
+
+FUNCTIONS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "globalavgpool": ("globalavgpool", lambda x: x.mean((2, 3), keepdim=True)),
+    "globalmaxpool": ("globalmaxpool", lambda x: x.amax((2, 3), keepdim=True)),
+    "fold": ("unfold:2,p1 fold:6x5,k2,p1", folded),
+    "reshape": ("reshape:shape=12x10", lambda x: x.reshape(2, 12, 10)),
+    "permute": ("permute:0x2x3x1", lambda x: x.permute(0, 2, 3, 1)),
+    "pad": ("pad:1+2x0,reflect pad:-1+2x0,v-1.5", padded),
+    "crop": ("@a maxpool:2,s1 @b from:@a crop:@b", lambda x: x[:, :, :5, :4]),
+    "syncbatchnorm": ("syncbatchnorm:4", lambda x: x / (1 + 1e-5) ** 0.5),
+    "scale": ("scale:0.5", lambda x: 0.5 * x),
+    "shift": ("shift:-0.5", lambda x: x - 0.5),
+}  # fmt: skip
+"""Expressions of kinds that are functions in PyTorch, or whose module wants more than a processor."""
+BY_THEMSELVES = {
+    **dict.fromkeys(("add", "mul", "concat"), "test_joins"),
+    "maxunpool": "test_max_unpooling",
+    "fractionalmaxpool": "test_fractional_max_pooling_with_the_middle_of_what_can_be_drawn",
+}
+"""Kinds that have a test of their own here."""
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+def test_functions_forward_and_backward(kind: str) -> None:
+    text, theirs = FUNCTIONS[kind]
+    stream = np.random.default_rng(0)
+    array = stream.normal(size=(2, 4, 6, 5))
+    x = torch.tensor(array, requires_grad=True)
+    arrays = {"input": array}
+    items = resolve(parse_text(text).network(array.shape))
+    assert kind in {item.layer.kind for item in items}
+    done = []
+    for item in items:
+        inputs = tuple(arrays[name] for name in item.node.inputs)
+        sizes = {**item.layer.parameters(), **item.layer.buffers()}
+        weights = {name: np.full(size, name in ("weight", "running_var"), float) for name, size in sizes.items()}
+        outputs = kernel_of(item.layer)(item.layer, inputs, weights)
+        done.append((item, inputs, outputs, weights))
+        arrays.update(zip(item.node.outputs, outputs, strict=True))
+    wanted = theirs(x)
+    last = items[-1].node.outputs[0]
+    np.testing.assert_allclose(arrays[last], wanted.detach().numpy(), rtol=1e-12)
+    grad = torch.randn_like(wanted)
+    wanted.backward(grad)
+    grads = {last: grad.numpy()}
+    for item, inputs, outputs, weights in reversed(done):
+        given = tuple(grads.get(name, np.zeros_like(y)) for name, y in zip(item.node.outputs, outputs, strict=True))
+        found, _ = gradient_of(item.layer)(item.layer, inputs, outputs, weights, given)
+        for name, of in zip(item.node.inputs, found, strict=True):
+            if of is not None:
+                grads[name] = grads[name] + of if name in grads else of
+    np.testing.assert_allclose(grads["input"], x.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_every_kind_is_compared() -> None:
+    """So that a new kind without a comparison of its gradient fails."""
+    found = [find_kind(f"{name}2d" if name in RANKED else name) for name in (*RANKED, *UNRANKED)]
+    compared = {kind.name for kind, _ in filter(None, found)} | set(FUNCTIONS) | set(BY_THEMSELVES)
+    assert set(BY_THEMSELVES.values()) <= set(globals())
+    assert set(LAYERS) - compared == {"unknown"} & set(LAYERS)

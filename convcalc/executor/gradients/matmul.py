@@ -76,23 +76,34 @@ def einsum_gradient(
 def attention_gradient(
     layer: Attention, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
 ) -> Gradients:
-    """Through the shares, the softcap and the scores; a mask has none. What else goes out hands on no gradient."""
+    """Through the shares, the softcap and the scores, and what else goes out; a mask of numbers has a gradient too."""
     found = scored(layer, inputs)
     scores, bent, _, shares = found.stages
     groups = found.grouped.shape[:-1]
+    further = dict(zip(layer.extra, (grad.astype(shares.dtype, copy=False) for grad in grads[1:]), strict=True))
+
+    def at_stage(stage: int) -> Array | float:
+        """The gradient of the scores as they are after so many steps, if they go out so."""
+        return further.get("scores", 0.0) if layer.stage == stage else 0.0
+
     grad = by_heads(grads[0].astype(shares.dtype, copy=False), layer.q_heads).reshape(*groups, -1)
-    of_value = np.matmul(shares.reshape(*groups, -1).swapaxes(-1, -2), grad)
-    of_shares = np.matmul(grad, found.value.swapaxes(-1, -2)).reshape(shares.shape)
-    of_scores = shares * (of_shares - (of_shares * shares).sum(axis=-1, keepdims=True))
+    of_value = np.matmul(shares.reshape(*groups, -1).swapaxes(-1, -2), grad) + further.get("value", 0.0)
+    of_shares = np.matmul(grad, found.value.swapaxes(-1, -2)).reshape(shares.shape) + at_stage(3)
+    of_masked = shares * (of_shares - (of_shares * shares).sum(axis=-1, keepdims=True)) + at_stage(2)
+    of_scores = of_masked + at_stage(1)
     if layer.softcap:
         of_scores = of_scores * (1 - (bent / layer.softcap) ** 2)
-    rows = of_scores.reshape(*groups, -1)
+    rows = (of_scores + at_stage(0)).reshape(*groups, -1)
     of_query = (np.matmul(rows, found.key) * found.scale).reshape(*scores.shape[:3], -1)
-    of_key = np.matmul(rows.swapaxes(-1, -2), found.grouped)
+    of_key = np.matmul(rows.swapaxes(-1, -2), found.grouped) + further.get("key", 0.0)
     results: dict[str, Array] = {}
     for name, of in (("past_key", of_key), ("past_value", of_value)):
         if name in layer.given:
             results[name] = of[:, :, : inputs[3 + layer.given.index(name)].shape[2]]
+    if "mask" in layer.given:
+        mask = inputs[3 + layer.given.index("mask")]
+        if mask.dtype.kind == "f":
+            results["mask"] = unbroadcast(of_masked[..., : mask.shape[-1]], mask.shape)
     of_inputs = (of_query, *(of[:, :, -_length(x) :] for x, of in zip(inputs[1:], (of_key, of_value), strict=False)))
     together = tuple(
         of if x.ndim == 4 else of.swapaxes(1, 2).reshape(x.shape) for x, of in zip(inputs, of_inputs, strict=False)

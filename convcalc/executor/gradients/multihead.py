@@ -26,8 +26,8 @@ def multihead_gradient(
     flat = grad.reshape(-1, size)
     learned = {"out_proj.weight": flat.T @ mixed.reshape(-1, size)}
     of_mixed = (flat @ weights["out_proj.weight"]).reshape(mixed.shape)
-    of_three = attention_gradient(attention, (*projections, *masks), (mixed,), {}, (of_mixed,))[0][:3]
-    of_rows = [np.asarray(of).reshape(-1, size) for of in of_three]
+    of_all, _ = attention_gradient(attention, (*projections, *masks), (mixed,), {}, (of_mixed,))
+    of_rows = [np.asarray(of).reshape(-1, size) for of in of_all[:3]]
     learned["in_proj_weight"] = np.concatenate(
         [of.T @ x.reshape(-1, size) for of, x in zip(of_rows, three, strict=True)]
     )
@@ -37,4 +37,4 @@ def multihead_gradient(
     back = [(of @ weight).reshape(x.shape) for of, weight, x in zip(of_rows, rows, three, strict=True)]
     turned = [of if layer.batch_first else of.swapaxes(0, 1) for of in back]
     found = (sum(turned[1:], turned[0]),) if len(inputs) == 1 else tuple(turned)
-    return (*found, *(None,) * (len(inputs) - len(found))), learned
+    return (*found, *of_all[3:]), learned

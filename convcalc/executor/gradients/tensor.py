@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from convcalc.errors import UnsupportedOpError
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel_of
 from convcalc.layers import tensor as L
 from convcalc.layers.base import Layer
@@ -55,13 +54,35 @@ def pad_axes_gradient(
 def scatter_gradient(
     layer: L.Scatter, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
 ) -> Gradients:
-    """What was replaced has none; what was added to goes on, and the updates have what stands in their places."""
+    """What was replaced has none; what was added to goes on, and the updates have what stands in their places.
+
+    Of products each has that of all others in its place; of equal maxima or minima each has its part.
+    """
+    x, places, updates = inputs
     if layer.reduction == "none":
         return moved_back(layer, inputs, grads, (0, 2)), {}
-    if layer.reduction != "add":
-        raise UnsupportedOpError(f"scatter with {layer.reduction} has no gradient here")
     reader = L.GatherND() if layer.dim is None else L.GatherElements(layer.dim)
-    return (grads[0], None, *kernel_of(reader)(reader, (grads[0], inputs[1]), {})), {}
+
+    def read(array: Array) -> Array:
+        return kernel_of(reader)(reader, (array, places), {})[0]
+
+    def joined(reduction: str, start: Array, values: Array) -> Array:
+        return kernel_of(layer)(replace(layer, reduction=reduction), (start, places, values), {})[0]
+
+    (y,), (grad,) = outputs, grads
+    if layer.reduction == "add":
+        return (grad, None, read(grad)), {}
+    if layer.reduction == "mul":
+        zeros = joined("add", (x == 0).astype(np.int64), (updates == 0).astype(np.int64))
+        product = joined("mul", np.where(x == 0, 1, x), np.where(updates == 0, 1, updates))
+
+        def others(values: Array, zeros: Array, product: Array) -> Array:
+            return np.where(zeros == (values == 0), product / np.where(values == 0, 1, values), 0)
+
+        return (grad * others(x, zeros, product), None, read(grad) * others(updates, read(zeros), read(product))), {}
+    of_x, of_updates = (x == y).astype(grad.dtype), (updates == read(y)).astype(grad.dtype)
+    share = grad / joined("add", of_x, of_updates)
+    return (share * of_x, None, read(share) * of_updates), {}
 
 
 @gradient(L.Cast)

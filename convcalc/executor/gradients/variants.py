@@ -8,6 +8,7 @@ import numpy as np
 
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient, gradient_of
 from convcalc.executor.pool import spread_windows, window_counts
+from convcalc.executor.variants import MOMENTUM
 from convcalc.layers.norm import BatchNorm, LayerNorm
 from convcalc.layers.variants import BatchNormTraining, DropoutMask, LayerNormStatistics, WindowPool
 
@@ -16,8 +17,12 @@ from convcalc.layers.variants import BatchNormTraining, DropoutMask, LayerNormSt
 def layer_norm_statistics_gradient(
     layer: Any, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
 ) -> Gradients:
-    """`LayerNorm`'s; the statistics are told, and nothing is learned through them."""
-    return gradient_of(LayerNorm)(layer, inputs, outputs[:1], weights, grads[:1])
+    """`LayerNorm`'s; and that of the mean, and of the inverse deviation s, -s³·(x - mean) for each of n elements."""
+    (of_x,), learned = gradient_of(LayerNorm)(layer, inputs, outputs[:1], weights, grads[:1])
+    (x,), (_, mean, inverse) = inputs, outputs
+    count = x.size // mean.size
+    of_x = of_x + (grads[1] - grads[2] * inverse**3 * (x - mean)) / count
+    return (of_x.astype(x.dtype),), learned
 
 
 @gradient(DropoutMask)
@@ -40,9 +45,15 @@ def batch_norm_training_gradient(
     weights: Weights,
     grads: tuple[Array, ...],
 ) -> Gradients:
-    """`BatchNorm`'s through the statistics of the batch."""
+    """`BatchNorm`'s through the statistics of the batch; the running ones take their share of those."""
     learned = {name: weights[name] for name in ("weight", "bias")}
-    return gradient_of(BatchNorm)(layer, inputs, outputs[:1], learned, grads[:1])
+    (of_x,), found = gradient_of(BatchNorm)(layer, inputs, outputs[:1], learned, grads[:1])
+    (x,) = inputs
+    axes, column = (0, *range(2, x.ndim)), (-1, *(1,) * (x.ndim - 2))
+    share = MOMENTUM if layer.momentum is None else layer.momentum
+    of_mean, of_variance = (grad.reshape(column) * (share * x.shape[1] / x.size) for grad in grads[1:])
+    of_x = of_x + of_mean + 2 * of_variance * (x - x.mean(axis=axes, keepdims=True))
+    return (of_x.astype(x.dtype),), found
 
 
 @gradient(WindowPool)
