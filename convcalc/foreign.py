@@ -40,6 +40,9 @@ _KERAS_MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
 _TORCH_FOLDERS = ("data", "data.pkl", "version", "byteorder", "code", "constants.pkl")
 _PYTHON = re.compile(rb"^(import \w|from [\w.]+ import |class \w+[:(]|def \w+\()", re.MULTILINE)
 
+_TRACED = re.compile(rb"\s*\w+\(\s*^  \(.*?^\)\s*^def forward\(", re.MULTILINE | re.DOTALL)
+"""What torch.fx prints: a module, and below it the code of its forward."""
+
 
 def refuse_foreign(start: bytes, name: str) -> None:
     """Raise `ModelFileError` for a file of another program, told by its first `LONGEST_START` bytes.
@@ -54,7 +57,7 @@ def refuse_foreign(start: bytes, name: str) -> None:
         if start.startswith(piece, place):
             what = program
             break
-    if not what and _PYTHON.search(start):
+    if not what and _PYTHON.search(start) and not _TRACED.match(start):
         what = "Python code, which is not run; convcalc reads what print(model) prints"
     if what:
         raise ModelFileError(f"{name} is {what}")

@@ -158,7 +158,10 @@ _MOST_NAMES = 20
 def no_such_layer(option: str, name: str, names: Sequence[str]) -> ExpressionError:
     """The error for an option that asks for a layer which is not there."""
     more = ", ..." if len(names) > _MOST_NAMES else ""
-    meant = did_you_mean(name, names) or f"; there are {', '.join(names[:_MOST_NAMES])}{more}"
+    have = (
+        f"the layers are {', '.join(names[:_MOST_NAMES])}{more}" if len(names) > 1 else f"the only layer is {names[0]}"
+    )
+    meant = did_you_mean(name, names) or f"; {have}"
     return ExpressionError(f"{option} {name}: there is no such layer{meant}", value=name)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
-from convcalc.errors import LayerError, ShapeError
+from convcalc.errors import LayerError, ResourceError, ShapeError
 from convcalc.executor.algorithms import ALGORITHMS, SMALL, algorithm_for, choose, forced
 from convcalc.executor.blocks import Block, Problem, blocks
 from convcalc.executor.kernels import LayerWeights, aligned, derived, kernel_of, parts_of
@@ -265,6 +265,22 @@ def test_every_task_is_done_once_and_errors_come_back():
             share(lambda n: need_memory(1, "") if n != 7 else fail(), range(20))
     assert thread_count() == 1
     assert sorted(done) == list(range(100))
+
+
+def test_more_threads_than_the_system_starts_are_refused(monkeypatch):
+    start, started = threading.Thread.start, []
+
+    def few(thread):
+        if len(started) == 3:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", few)
+    with pytest.raises(ResourceError, match="no more than 4 threads"), threads(10):
+        pass
+    assert thread_count() == 1
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_work_that_is_shared_inside_of_shared_work_is_done():

@@ -91,6 +91,11 @@ def test_a_limit_makes_it_fail(call, tmp_path):
     call(*checked, "--max", "scaled=0,unequal=0")
     np.save(tmp_path / "y.npy", np.load(tmp_path / "y.npy") * 1.5)
     assert "error: scaled is 0.3333, above 0.1" in call(*checked, "--max", "scaled=0.1", status=1).err
+    assert "error: scaled is 0.3333, above 1e-05" in call(*checked, "--max", "scaled=1e-5", status=1).err
+    np.save(tmp_path / "y.npy", np.full((32, 22, 22), np.inf))
+    assert "error: scaled is inf, above 0.1" in call(*checked, "--max", "scaled=0.1", status=1).err
+    profiled = call(*CHAIN, "--profile", "--max", "planned_peak=1KiB", status=1).err
+    assert profiled.endswith("MiB, above 1.000 KiB\n")
     assert "there is no total scale; check has" in call(*checked, "--max", "scale=1", status=2).err
 
 

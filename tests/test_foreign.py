@@ -57,6 +57,8 @@ FILES = [
     ("net.py", b"# a net\nimport torch\n", "Python code, which is not run; convcalc reads what print(model) prints"),
     ("net.py", b'"""A net."""\n\nfrom torch import nn\n',
      "Python code, which is not run; convcalc reads what print(model) prints"),
+    ("net.py", b"def forward(self, x):\n    return x\n",
+     "Python code, which is not run; convcalc reads what print(model) prints"),
     ("net.txt", b"class Net(nn.Module):\n", "Python code, which is not run; convcalc reads what print(model) prints"),
     ("net.json", b'{\n "layers": []}', "JSON; write the layers down as text, such as conv:64,k3 relu"),
 ]  # fmt: skip
@@ -82,6 +84,16 @@ def test_what_no_program_writes_but_this_one(tmp_path, capsys):
         path.write_text(text)
         run_command_line(["shape", str(path)])
         assert "Python" not in capsys.readouterr().err
+
+
+def test_what_torch_fx_prints_of_a_small_model_is_read(tmp_path, capsys):
+    path = tmp_path / "net.txt"
+    path.write_text(
+        "Net(\n  (conv): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))\n)\n\n\n\ndef forward(self, x):\n"
+        "    conv = self.conv(x);  x = None\n    return conv\n"
+    )
+    assert run_command_line(["shape", "3x8x8", str(path), "-q"]) == 0
+    assert capsys.readouterr().out == "8x6x6\n"
 
 
 def test_only_the_start_is_read(tmp_path, capsys):

@@ -218,7 +218,7 @@ def test_nan_and_infinity_are_texts_in_json_and_words_elsewhere(run):
         ((X, "-w", K, "-w", K), 2, "several weights are given; name each"),
         ((X, "relu", "--as-matrix", "--im2col"), 2, "--as-matrix and --im2col ask for different answers"),
         ((X, "relu", "--as-matrix"), 1, "relu is not linear, so it has no matrix"),
-        ((X, "relu", "--layer", "1"), 2, "there is no such layer; there are 0"),
+        ((X, "relu", "--layer", "1"), 2, "there is no such layer; the only layer is 0"),
         ((X, "-w", K, "--format", "tabel"), 2, "did you mean 'table'?"),
         ((X, "-w", K, "--get", "outptu"), 2, "did you mean 'output'?"),
         ((X, "-w", K, "-o", "y.bmp.npz/x.npy"), 1, "cannot be written"),

@@ -74,7 +74,7 @@ def vars_of(record):
         (["shape", "--sort", "macs"], "--sort macs: shape has no such column"),
         (["flops", "--sort", "mac"], "--sort mac: flops has no such column; there is params, macs, flops,"
                                      " multiplications, additions; did you mean 'macs'?"),
-        (["flops", "--layer", "c"], "--layer c: there is no such layer; there are a.stem, a.act, b, 3, 4"),
+        (["flops", "--layer", "c"], "--layer c: there is no such layer; the layers are a.stem, a.act, b, 3, 4"),
         (["flops", "--layer", "stem"], "--layer stem: there is no such layer; did you mean 'a.stem'?"),
         (["flops", "--layer", "b", "-q"],
          "-q prints one value of the whole network; --get layers.NAME.output or another key asks for a layer's"),
@@ -87,5 +87,5 @@ def test_refusals(capsys, arguments, sentence):
 
 def test_of_many_layers_an_error_names_some(capsys):
     assert run_command_line(["shape", "3x8x8", "repeat:30", "relu", "end", "--layer", "none"]) == 2
-    assert capsys.readouterr().err.endswith("there are 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17,"
-                                            " 18, 19, ...\n")  # fmt: skip
+    first = ", ".join(map(str, range(20)))
+    assert capsys.readouterr().err.endswith(f"; the layers are {first}, ...\n")

@@ -346,14 +346,18 @@ def _what_is_there(content: Any, step: str) -> str:
 # --- budgets --------------------------------------------------------------------------------------------------------
 
 
+_ENDLESS = ("inf", "nan")
+"""Totals that are numbers and no limit allows, as texts because JSON has none of them."""
+
+
 def exceeding(report: Report, budget: str | None) -> list[str]:
     """What is above its limit, in words, one for each total. Raises `ExpressionError` for no such total or limit."""
     if budget is None:
         return []
-    from convcalc.render.units import quantity
+    from convcalc.render.text import total_unit
+    from convcalc.render.units import quantity, value_text
 
-    units = {column.key: column.unit for column in report.columns}
-    known = [name for name, value in report.totals.items() if not isinstance(value, str | tuple)]
+    known = [name for name, value in report.totals.items() if value in _ENDLESS or not isinstance(value, str | tuple)]
     exceeded = []
     if not budget:
         raise ExpressionError("--max needs limits, such as params=5M,macs=600M", value=budget)
@@ -370,10 +374,11 @@ def exceeding(report: Report, budget: str | None) -> list[str]:
         value = report.totals[key]
         if value is None:
             exceeded.append(f"{key} is not known in full")
+        elif isinstance(value, str):
+            exceeded.append(f"{key} is {value}, above {value_text(limit, total_unit(report, key))}")
         elif isinstance(value, int | float) and value > limit:
-            unit = units.get(key, "bytes" if report.verb == "memory" else "count")
             least = "at least " if key in report.partial else ""
-            exceeded.append(f"{key} is {least}{_apart(value, limit, unit)}")
+            exceeded.append(f"{key} is {least}{_apart(value, limit, total_unit(report, key))}")
         elif key in report.partial:
             exceeded.append(f"{key} is not known in full")
     return exceeded

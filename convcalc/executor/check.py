@@ -35,6 +35,8 @@ def apart(found: Array, wanted: Array) -> dict[str, float]:
 
     >>> apart(np.array([1.0, 2.0]), np.array([1.0, 2.0 + 2**-51]))["ulps"]
     1.0
+    >>> apart(np.array([1.0, 2.0]), np.array([1.0, np.nan]))["relative"]
+    inf
     """
     coarser = np.float32 if np.float32 in (found.dtype, wanted.dtype) else np.float64
     with np.errstate(all="ignore"):
@@ -52,7 +54,9 @@ def apart(found: Array, wanted: Array) -> dict[str, float]:
         return {
             "error": float(worst),
             "scaled": float(worst / finite.max(initial=0.0)) if worst else 0.0,
-            "relative": float(np.where(same | (b == 0), 0.0, error / abs(b)).max(initial=0.0)),
+            "relative": float(
+                np.where(same | (b == 0), 0.0, error / np.where(np.isfinite(b), abs(b), 1)).max(initial=0.0)
+            ),
             "ulps": float((error / ulp).max(initial=0.0)),
             "unequal": int(np.count_nonzero(~same)),
         }

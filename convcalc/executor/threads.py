@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # it has no types
 
+from convcalc.errors import ResourceError
 from convcalc.executor.kernels import Array
 from convcalc.executor.processor import available_threads, cores, on_another_core, on_any_core
 from convcalc.tracing import product
@@ -119,8 +120,10 @@ def threads(count: int | None = None) -> Iterator[None]:
         return
     before = _state.count, _state.helpers
     _state.count = available_threads() if count is None else count
-    _state.helpers = helpers = [_Helper() for _ in range(_state.count - 1)]
+    helpers: list[_Helper] = []
+    _state.helpers = helpers
     try:
+        _start(helpers, _state.count - 1)
         with _libraries().limit(limits=1, user_api="blas"):
             yield
     finally:
@@ -129,6 +132,18 @@ def threads(count: int | None = None) -> Iterator[None]:
         _state.count, _state.helpers = before
         for name in [name for name in vars(_scratch) if not name.endswith(" 0")]:
             delattr(_scratch, name)
+
+
+def _start(helpers: list[_Helper], count: int) -> None:
+    """Add so many helpers. Raises `ResourceError` when the system has no more threads."""
+    for _ in range(count):
+        try:
+            helpers.append(_Helper())
+        except RuntimeError:
+            raise ResourceError(
+                f"the system starts no more than {len(helpers) + 1:,} threads; ask for fewer with --threads",
+                value=count + 1,
+            ) from None
 
 
 def share(work: Callable[[T], None], tasks: Iterable[T]) -> None:

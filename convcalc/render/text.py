@@ -159,6 +159,12 @@ _SUMMARY = {
 }
 
 
+def total_unit(report: Report, key: str) -> str:
+    """The unit of a total: its column's, or what it has where no column shows it."""
+    units = {column.key: column.unit for column in report.columns}
+    return units.get(key) or _SUMMARY.get(key, ("", "bytes" if report.verb == "memory" else "count"))[1]
+
+
 def summary_lines(report: Report) -> list[tuple[str, str]]:
     """What the totals say that no column shows, as (name, text) for people."""
     shown = {column.key for column in report.columns}

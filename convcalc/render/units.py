@@ -26,17 +26,19 @@ _TIMES = (
 """From how many seconds on a unit is used, its seconds, and its name."""
 _MOST_DIGITS = 100
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
-_QUANTITY = r"(\d+(?:\.\d*)?(?:[eE]\+?\d+)?)\s*([kKMGTPE]?)(i?)B?$"
+_QUANTITY = r"(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*([kKMGTPE]?)(i?)B?$"
 
 
 def count_text(number: float) -> str:
     """A count: exact while it is short, else four digits and an SI prefix.
 
-    >>> count_text(18432), count_text(1_024_000_000), count_text(10.0)
-    ('18,432', '1.024 G', '10')
+    >>> count_text(18432), count_text(1_024_000_000), count_text(10.0), count_text(59392.4)
+    ('18,432', '1.024 G', '10', '59,392')
     """
     if abs(number) < _EXACT_BELOW:
-        return f"{number:,}" if isinstance(number, int) else f"{number:,.4g}"
+        return (
+            f"{number:,}" if isinstance(number, int) else f"{number:,.0f}" if abs(number) >= 1e4 else f"{number:,.4g}"
+        )
     return _scaled(number, 1000, _SI)
 
 
@@ -175,8 +177,8 @@ def quantity(text: str, name: str) -> int | float:
 
     Raises `ExpressionError` naming the option.
 
-    >>> quantity("1M", "--samples"), quantity("2KiB", "--max"), quantity("0.5", "--speed")
-    (1000000, 2048, 0.5)
+    >>> quantity("1M", "--samples"), quantity("2KiB", "--max"), quantity("0.5", "--speed"), quantity("1e-5", "--max")
+    (1000000, 2048, 0.5, 1e-05)
     """
     from decimal import Decimal, localcontext
 
