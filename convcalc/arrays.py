@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -37,7 +37,8 @@ from convcalc.errors import (
 from convcalc.files import refuse_inputs, write_whole
 from convcalc.images import IMAGE_SUFFIXES, read_image
 from convcalc.layers.base import shape_text
-from convcalc.limits import need_memory
+from convcalc.limits import need_bytes, need_memory
+from convcalc.mapped import MappedArray
 from convcalc.tracing import product
 
 Array = npt.NDArray[Any]
@@ -156,24 +157,28 @@ def _named_parts(text: str) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in parts]
 
 
-def map_array(path: str | Path) -> Array:
+def map_array(path: str | Path) -> MappedArray:
     """The array of an .npy file as it lies on the disk, read where it is touched. Raises `ModelFileError`."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except (ValueError, *_DAMAGE):
-        return _checked(_load(path), str(path))  # says what is wrong with it
-    return _checked(array, str(path))
+    array = MappedArray(path)
+    _check(array, str(path))
+    return array
 
 
 def read_arrays(path: str | Path) -> dict[str, Array]:
-    """All arrays of an .npz file by name."""
-    loaded = _load(path)
-    if isinstance(loaded, np.ndarray):
-        raise ModelFileError(f"{path} holds one array without a name; it is no .npz file")
-    with loaded:
-        return {name: _checked(_member(loaded, name, path), f"{name} of {path}") for name in loaded.files}
+    """All arrays of an .npz file by name. Raises `ResourceError` for more than memory holds."""
+    try:
+        file = Path(path).open("rb")  # noqa: SIM115  an error of opening it is told from one of what it holds
+    except OSError as error:
+        raise unreadable(path, error) from None
+    with file:
+        try:
+            loaded = np.load(file, allow_pickle=False)
+        except (ValueError, *_DAMAGE):
+            raise ModelFileError(f"{path} is no file of NumPy arrays, or is damaged") from None
+        if isinstance(loaded, np.ndarray):
+            raise ModelFileError(f"{path} holds one array without a name; it is no .npz file")
+        need_bytes(sum(member.file_size for member in loaded.zip.infolist()), f"what {path} holds")
+        return {name: _check(_member(loaded, name, path), f"{name} of {path}") for name in loaded.files}
 
 
 def named_kernel(name: str) -> Array:
@@ -383,16 +388,6 @@ _DAMAGE = (OSError, EOFError, KeyError, SyntaxError, RuntimeError, BadZipFile, z
 """What NumPy lets through from a file that is cut short, changed, encrypted or of another kind."""
 
 
-def _load(path: str | Path) -> Any:
-    content = _bytes_of(path)
-    try:
-        return np.load(BytesIO(content), allow_pickle=False)
-    except (ValueError, *_DAMAGE) as error:
-        if "pickle" in str(error).lower() and content[:6] == b"\x93NUMPY":
-            raise ModelFileError(f"{path} holds Python objects, which are never loaded; save plain numbers") from None
-        raise ModelFileError(f"{path} is no file of NumPy arrays, or is damaged") from None
-
-
 def _member(loaded: Any, name: str, path: str | Path) -> Array:
     try:
         array: Array = loaded[name]
@@ -405,12 +400,13 @@ def _member(loaded: Any, name: str, path: str | Path) -> Array:
     return array
 
 
-def _checked(array: Any, what: str) -> Array:
-    if not isinstance(array, np.ndarray):
-        raise ModelFileError(f"{what} holds several arrays; it should be named .npz")
+T = TypeVar("T", Array, MappedArray)
+
+
+def _check(array: T, what: str) -> T:
     if array.dtype.kind not in "biuf":
         raise ModelFileError(f"{what} holds {array.dtype}, but should hold whole or floating-point numbers")
-    if array.size == 0:
+    if 0 in array.shape:
         raise ModelFileError(f"{what} is empty ({shape_text(array.shape)})")
     return array
 
@@ -423,13 +419,15 @@ def _one_of(arrays: Mapping[str, Array], name: str, key: str) -> Array:
             )
         return arrays[key]
     if len(arrays) != 1:
-        first = next(iter(arrays), "name")
+        if not arrays:
+            raise ModelFileError(f"{name} holds no arrays")
+        first = next(iter(arrays))
         raise ModelFileError(f"{name} holds {len(arrays)} arrays ({', '.join(arrays)}); choose one with {name}:{first}")
     return next(iter(arrays.values()))
 
 
 _READERS: dict[str, Callable[[str, str], Array]] = {
-    ".npy": lambda name, _: _checked(_load(name), name),
+    ".npy": lambda name, _: map_array(name).whole(),
     ".npz": lambda name, key: _one_of(read_arrays(name), name, key),
     **dict.fromkeys(TEXT_SUFFIXES, lambda name, _: parse_rows(_bytes_of(name), name)),
     **dict.fromkeys(IMAGE_SUFFIXES, lambda name, _: read_image(name)),

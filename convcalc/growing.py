@@ -53,9 +53,11 @@ class GrowingArray:
             self._file.truncate(len(self._header()) + self.done * self._row_bytes())
             self._file.seek(0, os.SEEK_END)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = getattr(error, "strerror", None) or "what it is of is not known"
+            reason = (getattr(error, "strerror", None) or "what it is of is not known").lower()
+            if not self.about.exists():
+                reason = f"{self.about.name}, which says what it is of, is not there"
             raise ModelFileError(
-                f"cannot go on with {self.part}: {reason.lower()}; without --resume it is begun anew"
+                f"cannot go on with {self.part}: {reason}; without --resume it is begun anew"
             ) from None
 
     def append(self, rows: Array) -> None:

@@ -28,6 +28,15 @@ def need_memory(elements: int, what: str) -> None:
         raise ResourceError(f"{what} has {count_text(elements)} numbers, more than this machine's memory holds")
 
 
+def need_bytes(count: int, what: str) -> None:
+    """Raise `ResourceError` when so many bytes are more than there is memory."""
+    free = available_memory()
+    if count > free:
+        from convcalc.render.units import bytes_text
+
+        raise ResourceError(f"{what} takes {bytes_text(count)} of memory; {bytes_text(free)} are free", value=count)
+
+
 def available_memory() -> int:
     """The bytes that this process can still take: what the machine has free, its control group, and its own limit."""
     return max(min((_machine(), *_control_groups(), *_own_limit())), 0)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from convcalc.arrays import ALIASES, NAMED, is_array, parse_array, read_array, read_arrays, write_array
-from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, ShapeError
+from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, ResourceError, ShapeError
 
 
 def names(folder):
@@ -245,6 +245,23 @@ def test_arrays_of_what_is_no_number(tmp_path, array):
     np.save(tmp_path / "x.npy", array)
     with pytest.raises(ModelFileError):
         read_array(str(tmp_path / "x.npy"))
+
+
+def test_a_file_that_is_cut_short_says_so(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(100.0))
+    (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-8])
+    with pytest.raises(ModelFileError, match=r"x\.npy is cut short: it has 920 of 928 bytes"):
+        read_array(str(tmp_path / "x.npy"))
+
+
+def test_archives_of_no_arrays_and_of_too_many(tmp_path, monkeypatch):
+    np.savez(tmp_path / "none.npz")
+    with pytest.raises(ModelFileError, match=r"none\.npz holds no arrays"):
+        read_array(str(tmp_path / "none.npz"))
+    np.savez_compressed(tmp_path / "large.npz", a=np.zeros(1 << 20))
+    monkeypatch.setattr("convcalc.limits.available_memory", lambda: 1 << 20)
+    with pytest.raises(ResourceError, match=r"what .*large\.npz holds takes 8\.000 MiB of memory; 1\.000 MiB are free"):
+        read_array(str(tmp_path / "large.npz"))
 
 
 def test_missing_files_and_folders(tmp_path):

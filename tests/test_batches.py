@@ -20,6 +20,7 @@ from convcalc.executor.run import run
 from convcalc.expressions import parse_text
 from convcalc.growing import GrowingArray
 from convcalc.images import Folder, preparation, read_image
+from convcalc.mapped import MappedArray
 
 CHAIN = ["conv:4,k3", "relu", "flatten", "linear:5"]
 
@@ -150,6 +151,58 @@ def test_a_large_file_is_never_in_memory(tmp_path):
     assert (y.shape, y.min(), y.max()) == ((400, 1, 10, 10), 1, 1)
 
 
+def test_a_part_of_a_file_alone_is_mapped(tmp_path):
+    for order in "CF":
+        np.save(tmp_path / "x.npy", np.asarray(np.arange(4000.0).reshape(100, 40), order=order))
+        mapped = MappedArray(tmp_path / "x.npy")
+        assert np.array_equal(mapped[3:7], np.arange(120.0, 280.0).reshape(4, 40))
+        assert np.array_equal(mapped[98:200], np.arange(3920.0, 4000.0).reshape(2, 40))
+        assert mapped.whole().shape == (100, 40)
+        assert not mapped[0:1].flags.writeable
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit on addresses is the system's")
+def test_a_file_larger_than_the_addresses_that_there_are(tmp_path):
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 24, 1, 16, 16)}
+        )
+        file.truncate(file.tell() + (1 << 34))  # a hole: it takes no place on the disk
+    program = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))\n"
+        "from convcalc.executor.batches import Batches; from convcalc.expressions import parse_text\n"
+        "from convcalc.arrays import map_array, read_array\n"
+        "parts = Batches(parse_text('conv:2,k16 flatten'), map_array('x.npy'), 64).outputs((1 << 24) - 192)\n"
+        "print(sum(map(len, parts)))\n"
+        "read_array('x.npy')"
+    )
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "192\n"
+    assert "x.npy cannot be mapped: 16.00 GiB of addresses are needed" in done.stderr
+
+
+def test_a_full_disk_leaves_what_can_be_gone_on_with(call, tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(10, 4)))
+    asked = [tmp_path / "x.npy", "linear:3", "--batch", "2"]
+    call(*asked, "-o", tmp_path / "whole.npy")
+
+    def full(self, rows, append=GrowingArray.append):
+        if self.done == 4:
+            raise ModelFileError("y.npy.part cannot be written: no space left on device")
+        append(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GrowingArray, "append", full)
+        said = call(*asked, "-o", tmp_path / "y.npy", status=1).err
+    assert said.startswith("note: the weights of 0 are random")
+    assert "stopped after 4 of 10 samples; the same command with --resume goes on\nerror: y.npy.part cannot" in said
+    assert "4 of 10 samples were there already" in call(*asked, "-o", tmp_path / "y.npy", "--resume").err
+    assert (tmp_path / "y.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
 def test_a_folder_on_the_command_line(call, photos, tmp_path):
     options = ["--resize", "16", "--crop", "16", "--normalize", "half"]
     call(f"{photos}/", *CHAIN, *options, "--batch", "2", "-o", tmp_path / "y.npy")
@@ -218,7 +271,7 @@ def test_another_question_is_not_gone_on_with(tmp_path):
     with pytest.raises(ModelFileError, match="of another question or other files"):
         GrowingArray(tmp_path / "y.npy", 6, {"words": "b"}, resume=True)
     (tmp_path / "y.npy.part.json").unlink()
-    with pytest.raises(ModelFileError, match="cannot go on with"):
+    with pytest.raises(ModelFileError, match=r"y\.npy\.part\.json, which says what it is of, is not there"):
         GrowingArray(tmp_path / "y.npy", 6, {"words": "a"}, resume=True)
     assert GrowingArray(tmp_path / "y.npy", 6, {"words": "a"}).replaces
 

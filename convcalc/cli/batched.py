@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convcalc.cli.options import Question
-from convcalc.errors import ExpressionError
+from convcalc.errors import ExpressionError, ModelFileError
 
 if TYPE_CHECKING:
     from convcalc.cli.run import Noun
@@ -34,6 +34,7 @@ def run_batched(
     import numpy as np
 
     from convcalc.analysis.report import Diagnostic
+    from convcalc.cli.answer import print_diagnostics
     from convcalc.cli.run import not_done
     from convcalc.executor.batches import Batches
     from convcalc.executor.report import RunReport
@@ -54,31 +55,36 @@ def run_batched(
         noun.program, samples, batch or 1, noun.weights, bias=noun.bias, seed=how["seed"], flip=how["flip"]
     )
     notes += [*batches.notes, *not_done(batches.prepared, how["algorithm"])]
+    quiet = question["quiet"]
     if not grows:
-        with batch_progress(batches.count, 0, quiet=question["quiet"]) as on_samples:
+        said = [Diagnostic("note", note) for note in notes]
+        # Before the work: who hears that weights are random may want to stop.
+        print_diagnostics(said, quiet=quiet)
+        with batch_progress(batches.count, 0, quiet=quiet) as on_samples:
             parts = []
             for part in batches:
                 parts.append(part)
                 on_samples(len(part))
-        return RunReport(np.concatenate(parts), diagnostics=[Diagnostic("note", note) for note in notes])
+        return RunReport(np.concatenate(parts), diagnostics=said, said=True)
     target = GrowingArray(path, batches.count, _asked(question, noun, how), resume=resume)
     if target.replaces:
         notes.append(f"{target.part} of an interrupted run is begun anew; --resume would go on with it")
     if target.done:
         notes.append(f"{target.done:,} of {batches.count:,} samples were there already")
+    print_diagnostics([Diagnostic("note", note) for note in notes], quiet=quiet)
     try:
-        with batch_progress(batches.count, target.done, quiet=question["quiet"]) as on_samples:
+        with batch_progress(batches.count, target.done, quiet=quiet) as on_samples:
             for part in batches.outputs(target.done):
                 target.append(part)
                 on_samples(len(part))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ModelFileError, MemoryError):  # the last two: a full disk, or memory
         target.close()
         if target.done:
             say(f"stopped after {target.done:,} of {batches.count:,} samples; the same command with --resume goes on")
         raise
     target.finish()
     shown = np.load(path, mmap_mode="r")
-    return RunReport(shown, diagnostics=[Diagnostic("note", note) for note in notes], written=True)
+    return RunReport(shown, said=True, written=True)
 
 
 def _asked(question: Question, noun: Noun, how: Mapping[str, Any]) -> Mapping[str, Any]:

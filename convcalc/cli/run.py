@@ -205,7 +205,8 @@ def VERB(question: Question, **values: Any) -> None:  # noqa: N802  every verb's
         _give(question, _measured(_noun(question, word_spans(question.words), asked), asked), asked.budget, name)
         return
     report = report_of(word_spans(question.words))
-    print_diagnostics(report.diagnostics, quiet=question["quiet"])
+    if not report.said:
+        print_diagnostics(report.diagnostics, quiet=question["quiet"])
     if report.written:
         return
     how = None if asked.heatmap is None else "heatmap" if asked.heatmap else "table"

@@ -14,7 +14,8 @@ class RunReport:
     """`output` is what was asked for: the network's output, a layer's, a matrix, or learned weights.
 
     `others` are further arrays by name, such as "indices.0"; the one that is called `same` is the output once more.
-    `losses` are the loss before each step and after the last. `written`: the output is in a file already.
+    `losses` are the loss before each step and after the last. `written`: the output is in a file already. `said`: the
+    diagnostics have been printed.
     """
 
     output: Array
@@ -23,3 +24,4 @@ class RunReport:
     losses: Sequence[float] = ()
     diagnostics: Sequence[Diagnostic] = ()
     written: bool = False
+    said: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from math import sqrt
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from convcalc.executor.plan import need, plan
 from convcalc.executor.threads import threads as using_threads
 from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
+from convcalc.limits import need_bytes
 from convcalc.narrow import converted
 from convcalc.network import Input, Network, no_input
 from convcalc.records import dataclass, field, replace
@@ -177,7 +178,7 @@ def prepare(
     resolved = resolve(network)
     notes += (f"layer {item.layer}: {item.message}" for item in unsaid(resolved, other_values))
     dtype = _float_type(arrays.values())
-    need(plan(network, resolved, str(dtype)), sum(array.nbytes for array in (*arrays.values(), *given.values())))
+    need(plan(network, resolved, str(dtype)), _there((*arrays.values(), *given.values()), dtype))
     ready, drawn = _all_weights(resolved, given, dtype, seed)
     arrays, ready = _same_floats(arrays, ready)
     if drawn:
@@ -346,11 +347,17 @@ def as_array(value: npt.ArrayLike, what: str) -> Array:
         raise ShapeError(f"{what} is not an array: its rows differ in length") from None
     if array.size == 0:
         raise ShapeError(f"{what} is empty")
+    wanted: np.dtype[Any]
     if array.dtype.kind in "biu":
-        return array.astype(np.int64 if array.dtype != np.uint64 or array.max() < 2**63 else np.float64)
-    if array.dtype.kind != "f":
+        wanted = np.dtype(np.int64 if array.dtype != np.uint64 or array.max() < 2**63 else np.float64)
+    elif array.dtype.kind == "f":
+        wanted = np.dtype(np.float32 if array.dtype.itemsize <= 4 else np.float64)
+    else:
         raise ShapeError(f"{what} holds {array.dtype}, but must hold whole or floating-point numbers")
-    return array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64, copy=False)
+    if array.dtype == wanted:
+        return array
+    need_bytes(array.size * wanted.itemsize, f"{what} as {wanted}")
+    return array.astype(wanted)
 
 
 def _program(network: Layer | Sequence[Layer] | str) -> Program:
@@ -590,7 +597,7 @@ def _all_weights(
     if unknown:
         raise ShapeError(
             f"no layer has a weight {unknown[0]}{did_you_mean(unknown[0], result)}"
-            + ("" if did_you_mean(unknown[0], result) else f"; there are {', '.join(list(result)[:6]) or 'none'}")
+            + ("" if did_you_mean(unknown[0], result) else f"; the weights are {', '.join(list(result)[:6]) or 'none'}")
         )
     return result, drawn
 
@@ -627,6 +634,11 @@ def _start(layer: Layer, parameter: str, shape: Shape, dtype: npt.DTypeLike, see
         return np.full(shape, getattr(layer, "init", 0.25), dtype), False
     value = 1 if parameter in ("weight", "running_var") else 0
     return np.full(shape, value, dtype), False
+
+
+def _there(arrays: Iterable[Array], dtype: npt.DTypeLike) -> int:
+    """The bytes of those arrays that are computed with as they are; of all others there will be a copy."""
+    return sum(array.nbytes for array in arrays if array.dtype == dtype)
 
 
 def _float_type(arrays: Any) -> npt.DTypeLike:
