@@ -12,7 +12,7 @@ _convcalc() {
     if [[ $before != *[[:space:]]* ]]; then
         values='shape flops memory summary compose run help -h --help --version'
     elif [[ $verb == help ]]; then
-        values='shape flops memory summary compose run expressions kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat'
+        values='shape flops memory summary compose run expressions kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat'
     elif [[ $cur == -* ]]; then
         case $verb in
             shape) values='--explain --receptive-field --to --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --batch --assume-sequential --lines --layer --sort --top --format -q --quiet --get --max --strict -o --output -h --help' ;;
@@ -24,7 +24,7 @@ _convcalc() {
         esac
     else
         case $prev in
-            --kind) values='conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat' ;;
+            --kind) values='conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat' ;;
             --padding-mode) values='zeros reflect replicate circular' ;;
             --format) values='table plain tsv csv json jsonl markdown' ;;
             --convention) values='exact macs 2mac torch fvcore thop ptflops' ;;
@@ -47,7 +47,7 @@ _convcalc() {
                     word=${cur##*[,:]}
                     _convcalc_prefixed "${cur%"$word"}" "$(_convcalc_arguments "${cur%%:*}")"
                 else
-                    values='conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat from: repeat: end'
+                    values='conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat from: repeat: end'
                     _convcalc_files "$cur"
                 fi ;;
         esac
@@ -124,20 +124,31 @@ _convcalc_arguments() {
         gelu|GELU) echo 'approximate= name= tanh' ;;
         prelu|PReLU) echo 'num_parameters= init= name=' ;;
         glu|GLU|softmax|Softmax|softmin|Softmin|logsoftmax|LogSoftmax|concat|cat|Concat) echo 'dim= name=' ;;
+        lstm|LSTM) echo 'input_size= hidden_size= num_layers= bias= batch_first= dropout= bidirectional= proj_size= name= batch_first bidirectional nobias' ;;
+        gru|GRU) echo 'input_size= hidden_size= num_layers= bias= batch_first= dropout= bidirectional= name= batch_first bidirectional nobias' ;;
+        rnn|RNN) echo 'input_size= hidden_size= num_layers= bias= batch_first= dropout= bidirectional= nonlinearity= name= batch_first bidirectional nobias relu' ;;
+        multiheadattention|mha|MultiheadAttention) echo 'embed_dim= num_heads= dropout= bias= add_bias_kv= add_zero_attn= kdim= vdim= batch_first= name= batch_first nobias' ;;
+        embedding|Embedding) echo 'num_embeddings= embedding_dim= padding_idx= max_norm= norm_type= scale_grad_by_freq= sparse= name=' ;;
     esac
 }
 
 _convcalc_field_values() {
     case $1 in
+        add_bias_kv) echo 'true false' ;;
+        add_zero_attn) echo 'true false' ;;
         affine) echo 'true false' ;;
         batch) echo 'true false' ;;
+        batch_first) echo 'true false' ;;
         bias) echo 'true false' ;;
+        bidirectional) echo 'true false' ;;
         ceil_mode) echo 'true false' ;;
         count_include_pad) echo 'true false' ;;
         elementwise_affine) echo 'true false' ;;
         inplace) echo 'true false' ;;
         padding_mode) echo 'zeros reflect replicate circular' ;;
         return_indices) echo 'true false' ;;
+        scale_grad_by_freq) echo 'true false' ;;
+        sparse) echo 'true false' ;;
         track_running_stats) echo 'true false' ;;
     esac
 }

@@ -12,7 +12,7 @@ end
 function __convcalc_words --description 'Layers, wiring, and what follows a colon, a comma, an = or an @'
     set -l word (commandline -ct)
     if not string match -q '*:*' -- $word
-        printf '%s\n' conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat from: repeat: end
+        printf '%s\n' conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat from: repeat: end
         return
     end
     if string match -qr '^from:|:.*@' -- $word
@@ -27,11 +27,19 @@ function __convcalc_words --description 'Layers, wiring, and what follows a colo
     if string match -q '*=*' -- $last
         set -l field (string replace -r '=.*' '' -- $last)
         switch $field
+            case add_bias_kv
+                printf "$start$field=%s\n" true false
+            case add_zero_attn
+                printf "$start$field=%s\n" true false
             case affine
                 printf "$start$field=%s\n" true false
             case batch
                 printf "$start$field=%s\n" true false
+            case batch_first
+                printf "$start$field=%s\n" true false
             case bias
+                printf "$start$field=%s\n" true false
+            case bidirectional
                 printf "$start$field=%s\n" true false
             case ceil_mode
                 printf "$start$field=%s\n" true false
@@ -44,6 +52,10 @@ function __convcalc_words --description 'Layers, wiring, and what follows a colo
             case padding_mode
                 printf "$start$field=%s\n" zeros reflect replicate circular
             case return_indices
+                printf "$start$field=%s\n" true false
+            case scale_grad_by_freq
+                printf "$start$field=%s\n" true false
+            case sparse
                 printf "$start$field=%s\n" true false
             case track_running_stats
                 printf "$start$field=%s\n" true false
@@ -139,6 +151,16 @@ function __convcalc_words --description 'Layers, wiring, and what follows a colo
             printf "$start%s\n" num_parameters= init= name=
         case glu GLU softmax Softmax softmin Softmin logsoftmax LogSoftmax concat cat Concat
             printf "$start%s\n" dim= name=
+        case lstm LSTM
+            printf "$start%s\n" input_size= hidden_size= num_layers= bias= batch_first= dropout= bidirectional= proj_size= name= batch_first bidirectional nobias
+        case gru GRU
+            printf "$start%s\n" input_size= hidden_size= num_layers= bias= batch_first= dropout= bidirectional= name= batch_first bidirectional nobias
+        case rnn RNN
+            printf "$start%s\n" input_size= hidden_size= num_layers= bias= batch_first= dropout= bidirectional= nonlinearity= name= batch_first bidirectional nobias relu
+        case multiheadattention mha MultiheadAttention
+            printf "$start%s\n" embed_dim= num_heads= dropout= bias= add_bias_kv= add_zero_attn= kdim= vdim= batch_first= name= batch_first nobias
+        case embedding Embedding
+            printf "$start%s\n" num_embeddings= embedding_dim= padding_idx= max_norm= norm_type= scale_grad_by_freq= sparse= name=
     end
 end
 
@@ -152,12 +174,12 @@ complete -c convcalc -n __convcalc_no_verb -a summary -d 'All of it in one table
 complete -c convcalc -n __convcalc_no_verb -a compose -d 'A chain as one layer, and its weights merged'
 complete -c convcalc -n __convcalc_no_verb -a run -d 'The numbers: layers on real arrays'
 complete -c convcalc -n __convcalc_no_verb -a help -d 'The options of a verb, every kind of layer, or what one takes'
-complete -c convcalc -n '__convcalc_verb help' -f -a 'shape flops memory summary compose run expressions kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat'
+complete -c convcalc -n '__convcalc_verb help' -f -a 'shape flops memory summary compose run expressions kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat'
 complete -c convcalc -n 'not __convcalc_no_verb; and not __convcalc_verb help' -a '(__convcalc_words)'
 complete -c convcalc -n '__convcalc_verb shape flops compose' -l explain -d 'Print each formula, with and without the numbers'
 complete -c convcalc -n '__convcalc_verb shape' -l receptive-field -d 'Add what each output reads of the input: field, jump, offset, tile overlap'
 complete -c convcalc -n '__convcalc_verb shape' -l to -x -d 'Find the layers that give these sizes; what you give of one stays'
-complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -l kind -x -a 'conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d add mul concat' -d 'The kind of layer; conv if none is named'
+complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -l kind -x -a 'conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat' -d 'The kind of layer; conv if none is named'
 complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -s k -l kernel-size -x -d 'Kernel: 3, or 3x5'
 complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -s s -l stride -x -d 'Stride: 2, or 2x1'
 complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -s p -l padding -x -d 'Padding: 1, 1x0, before+after 1+2, same, full, '

@@ -75,6 +75,7 @@ if TYPE_CHECKING:
         Dropout3d as Dropout3d,
         FeatureAlphaDropout as FeatureAlphaDropout,
     )
+    from convcalc.layers.embedding import Embedding as Embedding
     from convcalc.layers.fractional import (
         FractionalMaxPool1d as FractionalMaxPool1d,
         FractionalMaxPool2d as FractionalMaxPool2d,
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from convcalc.layers.join import Add as Add, Concat as Concat, Mul as Mul
     from convcalc.layers.linear import Linear as Linear
     from convcalc.layers.lppool import LPPool1d as LPPool1d, LPPool2d as LPPool2d, LPPool3d as LPPool3d
+    from convcalc.layers.multihead import MultiheadAttention as MultiheadAttention
     from convcalc.layers.norm import (
         BatchNorm as BatchNorm,
         BatchNorm1d as BatchNorm1d,
@@ -152,6 +154,7 @@ if TYPE_CHECKING:
         Reshape as Reshape,
         Unflatten as Unflatten,
     )
+    from convcalc.layers.recurrent import GRU as GRU, LSTM as LSTM, RNN as RNN
     from convcalc.layers.reshape import Flatten as Flatten
     from convcalc.layers.softmax import (
         LogSoftmax as LogSoftmax,

@@ -27,9 +27,9 @@ from itertools import takewhile
 from typing import Any
 
 from convcalc.errors import ConvcalcError, ExpressionError, LayerError, ResourceError, Source, Span, did_you_mean
-from convcalc.layers import FILE_LAYERS, LAYERS, Kind, find_kind, kind_of
+from convcalc.layers import FILE_LAYERS, LAYERS, SEQUENCES, Kind, find_kind, kind_of
 from convcalc.layers.base import Layer, shape_text, text_of
-from convcalc.network import Input, Network, Node, input_twice, no_input, tensor_names
+from convcalc.network import Input, Network, Node, input_twice, no_input, on_hidden_batch, tensor_names
 from convcalc.records import REQUIRED, parameters_of
 
 _OPENING, _CLOSING = "([{", ")]}"
@@ -567,7 +567,7 @@ class Program:
 
     def wired(self, rank: int, inputs: Mapping[str, Input], notes: tuple[str, ...]) -> Network:
         """The network on these inputs. Raises the errors of layers and of wiring."""
-        wiring = _Wiring(rank)
+        wiring = _Wiring(rank, hidden=any(not given.batch_given for given in inputs.values()))
         for item in self.items:
             wiring.take(item)
         return Network(inputs, tuple(wiring.nodes), (wiring.current,), (*notes, *wiring.notes()))
@@ -580,12 +580,19 @@ class Program:
         """The rank that the first layer of fixed rank decides, if any."""
         return next((item.implied_rank for item in self.layers if item.implied_rank is not None), None)
 
+    def sample_axes(self) -> int | None:
+        """How many axes a sequence has that comes in, or None where no layer is over sequences."""
+        return next((SEQUENCES[item.kind.name] for item in self.layers if item.kind.name in SEQUENCES), None)
+
     def read_input(self, given: tuple[int, ...]) -> tuple[int, Input]:
         """The rank and the input that these numbers mean for these layers."""
         ranked = any(item.kind.ranked for item in self.layers)
         rank = self.rank()
         count = len(given)
         if rank is None and not ranked:
+            axes = self.sample_axes()
+            if axes is not None:
+                return 2, Input(given, batch_given=True) if count > axes else Input((1, *given), batch_given=False)
             if any(item.kind.name == "linear" for item in self.layers):
                 return 2, Input((1, *given), batch_given=False)
             rank = 3 if count == 5 else 2
@@ -611,8 +618,10 @@ class Program:
 class _Wiring:
     """Layers and wires taken one after the other: nodes over named tensors come of it."""
 
-    def __init__(self, rank: int) -> None:
+    def __init__(self, rank: int, *, hidden: bool) -> None:
         self.rank = rank
+        self.hidden = hidden
+        self.steps_first: list[str] = []
         self.nodes: list[Node] = []
         self.current = "input"
         self.tensors = {"input"}
@@ -639,6 +648,10 @@ class _Wiring:
 
     def _layer(self, item: LayerText) -> None:
         layer = item.layer(self.rank)
+        if self.hidden:
+            layer = on_hidden_batch(layer)
+        elif not getattr(layer, "batch_first", True):
+            self.steps_first.append(f"{item.name or len(self.nodes)} ({layer.kind})")
         inputs = (self.current, *(self._tensor(label, span) for label, span in item.links))
         _check_inputs(item, layer, len(inputs))
         name = wanted = item.name or str(len(self.nodes))
@@ -672,16 +685,24 @@ class _Wiring:
         return tensor
 
     def notes(self) -> Iterator[str]:
-        """What was named twice, or named or made and then not used."""
+        """What was named twice, or named or made and then not used, and where the batch does not come first."""
         yield from self.same_names
+        yield from steps_before_batch(self.steps_first)
         for wire in self.unused_wires:
             yield f"@{wire.label} is never used"
         result = self.current
         made = {tensor: node for node in self.nodes for tensor in node.outputs}
         last = f"that of {made[result].name} ({made[result].layer.kind})" if result in made else "the input itself"
         for node in self.nodes:
-            if node.outputs[0] != result and self.used.isdisjoint(node.outputs):
+            if result not in node.outputs and self.used.isdisjoint(node.outputs):
                 yield f"the output of {node.name} ({node.layer.kind}) is never used; the network's output is {last}"
+
+
+def steps_before_batch(layers: Sequence[str]) -> Iterator[str]:
+    """The note on layers whose input has its batch second."""
+    if layers:
+        more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+        yield f"layer {layers[0]}{more}: steps come first and the batch second, as in PyTorch without batch_first"
 
 
 def _check_inputs(item: LayerText, layer: Layer, count: int) -> None:

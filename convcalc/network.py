@@ -113,7 +113,7 @@ class Network:
         """
         nodes = []
         current = "input"
-        for index, layer in enumerate(layers):
+        for index, layer in enumerate(layers if batch is not None else map(on_hidden_batch, layers)):
             outputs = tensor_names(str(index), layer)
             nodes.append(Node(str(index), layer, (current,), outputs))
             current = outputs[0]
@@ -143,6 +143,18 @@ class Network:
             for name, given in self.inputs.items()
         }
         return replace(self, inputs=inputs)
+
+
+def on_hidden_batch(layer: Layer) -> Layer:
+    """The layer as it is on what has a batch that nobody wrote, which always comes first.
+
+    What PyTorch's modules over sequences take without a batch has no other axis for it.
+    """
+    if getattr(layer, "batch_first", True):
+        return layer
+    plain: Any = layer  # a dataclass with this field
+    turned: Layer = replace(plain, batch_first=True)
+    return turned
 
 
 def tensor_names(node: str, layer: Layer) -> tuple[str, ...]:

@@ -904,7 +904,7 @@ def _einsum(call: Call) -> Layer:
     return layer
 
 
-RECURRENT = {"LSTM": "lstm", "GRU": "gru", "RNN": "rnn"}
+RECURRENT = {"LSTM": "onnxlstm", "GRU": "onnxgru", "RNN": "onnxrnn"}
 
 
 def _recurrent(kind: str) -> Op:
@@ -912,9 +912,9 @@ def _recurrent(kind: str) -> Op:
         weight = call.shape(1)
         direction = call.text("direction", "forward")
         fields: dict[str, Any] = {}
-        if kind == "lstm":
+        if kind == "onnxlstm":
             fields = {"peepholes": call.has(7), "input_forget": bool(call.integer("input_forget"))}
-        elif kind == "gru":
+        elif kind == "onnxgru":
             fields = {"linear_before_reset": bool(call.integer("linear_before_reset"))}
         places = call.given_of(4, 5, 6)
         layer = _class(kind)(

@@ -16,7 +16,7 @@ from convcalc.expressions import LayerText, field_names, python_value, split_out
 from convcalc.layers import find_kind
 from convcalc.layers.base import Layer, Shape, text_of
 from convcalc.layers.opaque import Opaque
-from convcalc.layers.recurrent import GRU, LSTM, RNN
+from convcalc.layers.recurrent import MOST_LAYERS
 from convcalc.network import Unsaid
 from convcalc.records import dataclass, replace
 
@@ -53,6 +53,7 @@ LISTS = (
 """Containers without parameters of their own whose order of calls is not that of the text."""
 
 ATTENTION = "MultiheadAttention"
+RECURRENT = ("LSTM", "GRU", "RNN")
 PARAMETER = "Parameter"
 """What a line of a ParameterList is read as."""
 
@@ -78,7 +79,7 @@ NORMS_WITH_MODULES = {"BatchNormAct2d": "BatchNorm2d", "SyncBatchNormAct": "Sync
 _NOT_PYTORCH = ("add", "mul", "concat", "crop", "reshape", "permute", "pad", "globalavgpool", "globalmaxpool")
 """Kinds of this project whose class names mean nothing in PyTorch's text."""
 
-_LEARNING = ("conv", "linear", "norm", "parametric")
+_LEARNING = ("conv", "linear", "norm", "parametric", "recurrent", "multihead", "embedding")
 """Families with layers that learn."""
 
 _OTHER_NAMES = {
@@ -219,6 +220,7 @@ _UNPRINTED: dict[str, dict[str, object]] = {
     "hardsigmoid": {"inplace": True},
     "hardswish": {"inplace": True},
     "layernorm": {"bias": False},
+    "rnn": {"nonlinearity": "relu"},
 }
 """Fields that PyTorch does not print (of LayerNorm older versions), with a value other than the default."""
 
@@ -267,13 +269,10 @@ class Owner(Opaque):
 Weights = Iterator[tuple[str, Shape]]
 
 
-_MOST_LEVELS = 1_000
-
-
 def _levels(named: Mapping[str, Any]) -> int:
     """How many levels a recurrent module has. Raises `ValueError` for more than anybody means."""
     levels = named.get("num_layers", 1)
-    if not isinstance(levels, int) or not 1 <= levels <= _MOST_LEVELS:
+    if not isinstance(levels, int) or not 1 <= levels <= MOST_LAYERS:
         raise ValueError(f"num_layers is {levels}")
     return levels
 
@@ -340,30 +339,6 @@ def _printed_arguments(module: Module) -> tuple[list[Any], dict[str, Any]]:
         else:
             numbers.append(python_value(field, module.span))
     return numbers, named
-
-
-RECURRENT: dict[str, type[LSTM] | type[GRU] | type[RNN]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
-"""PyTorch's recurrent modules whose costs are known."""
-
-
-def recurrent_layers(module: Module) -> Sequence[Layer]:
-    """The levels of a recurrent module, one layer each; none for a module that is no such, or projects its states.
-
-    PyTorch's batch_first is not asked: here the batch always comes first.
-    """
-    cls = RECURRENT.get(module.cls)
-    if cls is None:
-        return ()
-    try:
-        numbers, named = _printed_arguments(module)
-        size, hidden = numbers
-        directions = 2 if named.get("bidirectional", False) else 1
-        if "proj_size" in named:
-            return ()
-        sizes = [size] + [hidden * directions] * (_levels(named) - 1)
-        return [cls(came, hidden, directions, named.get("bias", True), True) for came in sizes]
-    except (ConvcalcError, TypeError, ValueError):
-        return ()
 
 
 def _owner(module: Module) -> Owner | None:

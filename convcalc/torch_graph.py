@@ -268,7 +268,10 @@ class GraphWalk(Walk):
 
     def _module_call(self, path: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:
         module = self.modules.get(path)
-        given = [value for value in (*arguments, *named.values()) if isinstance(value, Tensor)]
+        values = (*arguments, *named.values())
+        if module is not None and module.cls in RECURRENT:  # an LSTM's first states come as a pair
+            values = tuple(item for value in values for item in (value if isinstance(value, tuple) else (value,)))
+        given = [value for value in values if isinstance(value, Tensor)]
         if module is None or not given:
             return _LOST
         count = self.calls[path] = self.calls.get(path, 0) + 1
@@ -288,6 +291,8 @@ class GraphWalk(Walk):
             for place, node in enumerate(self.nodes[before:], before):
                 self.nodes[place] = replace(node, shares=f"{path}{node.name.removeprefix(again)}")
         result = Tensor(self.current, self.shape)
+        if module.cls in RECURRENT and len(self.nodes[-1].outputs) > 1:
+            return result, _states(self.nodes[-1], given[0].shape)
         return (result, _LOST) if module.cls in (ATTENTION, *RECURRENT) else result
 
     def _call(self, what: str, arguments: list[Any], named: dict[str, Any], name: str) -> Any:
@@ -397,6 +402,18 @@ class GraphWalk(Walk):
                 " its cost is not counted"
             )
         yield from super().warnings()
+
+
+def _states(node: Node, came: Shape | None) -> Any:
+    """The last states that a recurrent module gives: one, or of an LSTM two."""
+    shapes: Sequence[Shape | None] = (None,) * len(node.outputs)
+    if came is not None:
+        try:
+            shapes = node.layer.bind(came).infer(came)
+        except ConvcalcError:
+            shapes = (None,) * len(node.outputs)  # resolving the network says what is wrong
+    states = tuple(Tensor(name, shape) for name, shape in zip(node.outputs[1:], shapes[1:], strict=True))
+    return states if len(states) > 1 else states[0]
 
 
 def _by_path(root: Module) -> dict[str, Module]:

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from convcalc.errors import ModelFileError, ResourceError, Source, Span, did_you_mean
 from convcalc.expressions import LayerText, Program, shape_of, split_outside
-from convcalc.layers import LAYERS, find_kind
+from convcalc.layers import LAYERS, SEQUENCES, find_kind
 from convcalc.network import Input, Network, input_twice
-from convcalc.torch_classes import ATTENTION, CHAINS, LISTS, OWNERS, PARAMETER, RECURRENT, Module, layer_text
+from convcalc.torch_classes import ATTENTION, CHAINS, LISTS, OWNERS, PARAMETER, Module, layer_text
 from convcalc.torch_wiring import MOST_MODULES, Walk
 
 _HEAD = re.compile(
@@ -238,27 +238,26 @@ class PrintedModel(Program):
             return self._wired(self.rank() or 2, {}, (), "")
         return super().network(shape, open_input=open_input)
 
-    def read_input(self, given: tuple[int, ...]) -> tuple[int, Input]:
-        """The rank and the input that these numbers mean: before recurrent layers steps and features."""
-        recurrent = any(module.cls in RECURRENT for module in self.texts)
-        if recurrent and self.rank() is None and not any(layer.kind.ranked for layer in self.layers):
-            return 2, Input((1, *given), batch_given=False)
-        return super().read_input(given)
+    def sample_axes(self) -> int | None:
+        """How many axes a sequence has that comes in, or None where no module is over sequences."""
+        kinds = (find_kind(module.cls) for module in _all_modules(self.root))
+        return next((SEQUENCES[found[0].name] for found in kinds if found and found[0].name in SEQUENCES), None)
 
     def wired(self, rank: int, inputs: Mapping[str, Input], notes: tuple[str, ...]) -> Network:
         """The network of the modules, as far as the text tells how they are wired."""
         return self._wired(rank, inputs, notes, "input")
 
     def _wired(self, rank: int, inputs: Mapping[str, Input], notes: tuple[str, ...], first: str) -> Network:
-        shape = next((given.shape for given in inputs.values()), None)
+        given = next(iter(inputs.values()), None)
+        shape, hidden = (None, False) if given is None else (given.shape, not given.batch_given)
         walk: Walk
         if self.code:
             from convcalc.torch_graph import GraphWalk
 
-            walk = GraphWalk(self.texts, rank, first, shape, sequential=False)
+            walk = GraphWalk(self.texts, rank, first, shape, hidden=hidden, sequential=False)
             walk.code = self.code
         else:
-            walk = Walk(self.texts, rank, first, shape, sequential=self.sequential)
+            walk = Walk(self.texts, rank, first, shape, hidden=hidden, sequential=self.sequential)
         walk.through(self.root)
         return Network(
             inputs,
@@ -293,10 +292,16 @@ def parse_printed(
 
 def _leaf_texts(root: Module) -> Iterator[tuple[Module, LayerText | None]]:
     """Every module that is a layer or unknown, in printed order."""
+    for module in _all_modules(root):
+        if not module.is_container and not (module.cls == ATTENTION and module.children):
+            yield module, layer_text(module)
+
+
+def _all_modules(root: Module) -> Iterator[Module]:
+    """Every module in printed order, but for those that make the weight of another."""
     stack = [root]
     while stack:
         module = stack.pop()
-        if not module.is_container and not (module.cls == ATTENTION and module.children):
-            yield module, layer_text(module)
+        yield module
         if not module.parametrized:
             stack += reversed(module.children)

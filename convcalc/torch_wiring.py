@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from convcalc.errors import ConvcalcError, ModelFileError, ResourceError
-from convcalc.expressions import LayerText
+from convcalc.expressions import LayerText, steps_before_batch
 from convcalc.layers.activation import ReLU
 from convcalc.layers.adaptive import GlobalAvgPool
 from convcalc.layers.base import Layer, Shape, shape_text
@@ -15,10 +15,10 @@ from convcalc.layers.linear import Linear
 from convcalc.layers.matmul import Attention
 from convcalc.layers.opaque import Opaque
 from convcalc.layers.parametric import GELU
-from convcalc.layers.rearrange import Identity, Reshape
+from convcalc.layers.rearrange import Identity
 from convcalc.layers.reshape import Flatten
 from convcalc.layers.tensor import Split
-from convcalc.network import Constant, Node, Unsaid, tensor_names
+from convcalc.network import Constant, Node, Unsaid, on_hidden_batch, tensor_names
 from convcalc.records import replace
 from convcalc.torch_classes import (
     ADD,
@@ -35,7 +35,6 @@ from convcalc.torch_classes import (
     Owner,
     layer_of,
     parametrization,
-    recurrent_layers,
     unsaid_indices,
     unsaid_of,
 )
@@ -68,13 +67,24 @@ class Walk:
     """Goes through the modules in printed order and wires what the text tells how to wire.
 
     `first` is the tensor that comes into the first of them, of this shape where it is known; "" where there is none.
+    `hidden` says that its batch was not given.
     """
 
     def __init__(
-        self, texts: Mapping[Module, LayerText | None], rank: int, first: str, shape: Shape | None, *, sequential: bool
+        self,
+        texts: Mapping[Module, LayerText | None],
+        rank: int,
+        first: str,
+        shape: Shape | None,
+        *,
+        hidden: bool,
+        sequential: bool,
     ) -> None:
         self.texts = texts
         self.rank = rank
+        self.no_batch = hidden
+        self.steps_first: list[str] = []
+        self.batch_first: list[str] = []
         self.sequential = sequential
         self.shape = shape
         self.no_input = not first
@@ -120,11 +130,8 @@ class Walk:
 
     def _several(self, module: Module, path: str, inside: _Container | None) -> bool:
         """The nodes of a module that is several layers; false for any other."""
-        levels = recurrent_layers(module)
         if module.cls == ATTENTION and module.children:
             self._attention(module, path, inside)
-        elif levels:
-            self._recurrent(module, path or module.cls, levels, inside)
         elif module.cls == "SelectAdaptivePool2d" and "pool_type=avg" in module.attributes:  # timm's
             self._add(GlobalAvgPool(), path or module.cls, module, (), inside)
             if "flatten=Flatten" in module.attributes:
@@ -229,19 +236,14 @@ class Walk:
             parts = self.nodes[-1].outputs
             shape = None if self.shape is None else (*self.shape[:-1], features)
             unsaid = (Unsaid("num_heads", "1", "2", Attention(q_heads=2, kv_heads=2)),)
+            if not self.no_batch and self.shape is not None:
+                self.batch_first.append(path)
             self._add(Attention(q_heads=1, kv_heads=1), f"{inner}attention", module, parts, inside, unsaid)
             self.shape = shape
             self._add(linear, f"{inner}{child.names[0]}", child, (), inside)
             if inside is None or not inside.chain:
                 # Within a layer of PyTorch's own in_proj cannot be another.
                 self.attentions.append(path)
-
-    def _recurrent(self, module: Module, path: str, levels: Sequence[Layer], inside: _Container | None) -> None:
-        """The levels of a recurrent module: each gives its outputs, both directions of a step beside each other."""
-        for number, layer in enumerate(levels):
-            name = f"{path}.l{number}" if len(levels) > 1 else path
-            self._add(layer, name, module, (), inside)
-            self._add(Reshape((0, -1)), f"{name}.outputs", module, (), inside)
 
     # --- nodes --------------------------------------------------------------------------------------------------------
 
@@ -261,6 +263,10 @@ class Walk:
         unsaid: tuple[Unsaid, ...] = (),
     ) -> None:
         """A node after the current tensor, or after these."""
+        if self.no_batch:
+            layer = on_hidden_batch(layer)
+        elif self.shape is not None and not getattr(layer, "batch_first", True):
+            self.steps_first.append(f"{name} ({layer.kind})")
         if not inputs and self.shape is not None and not isinstance(layer, Opaque):
             self._fit(layer, name, module, inside)
         outputs = tensor_names(name, layer)
@@ -328,6 +334,9 @@ class Walk:
             yield (
                 f"{_count(self.elsewhere)} not fit after the module before: what came into a container around is taken"
             )
+        yield from steps_before_batch(self.steps_first)
+        if self.batch_first:
+            yield f"batch_first of {_list({ATTENTION: self.batch_first})} is not printed and taken as true"
         if self.attentions:
             yield (
                 f"in_proj of {_list({ATTENTION: self.attentions})} is not printed, and counted as PyTorch has it"

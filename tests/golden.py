@@ -277,6 +277,15 @@ CASES = (
     Case("AlexNet's features", "3x224x224", "conv:64,k11,s4,p2 relu maxpool:k3,s2 conv:192,k5,p2 relu maxpool:k3,s2 conv:384,k3,p1 relu conv:256,k3,p1 relu conv:256,k3,p1 relu maxpool:k3,s2", "256x6x6", 2_469_696, 655_566_528, 1_312_324_608),
     Case("DCGAN's generator", "100x1x1", "convt:512,k4,nobias batchnorm relu convt:256,k4,s2,p1,nobias batchnorm relu convt:128,k4,s2,p1,nobias batchnorm relu convt:64,k4,s2,p1,nobias batchnorm relu convt:3,k4,s2,p1,nobias tanh", "3x64x64", 3_576_704, 104_628_224, 209_475_060),
     Case("a classifier's end", "512x7x7", "globalavgpool flatten dropout:0.5 linear:1000 softmax:1", "1000", 513_000, 512_000, 1_054_086),
+    # --- sequences: steps, weights and gates by hand, parameters by torch too
+    Case("LSTM", "10x8", "lstm:16", "10x16", 1664, 15_360, 33_760, BY_HAND),
+    Case("LSTM of two layers in both directions", "4x10x8", "LSTM(8,16,num_layers=2,batch_first=True,bidirectional=True)", "4x10x32", 9728, 368_640, 785_920, BY_HAND),
+    Case("GRU", "10x8", "gru:16", "10x16", 1248, 11_520, 25_440, BY_HAND),
+    Case("plain recurrent layer without bias", "10x8", "rnn:16,nobias", "10x16", 384, 3840, 7680, BY_HAND),
+    Case("steps before the batch", "10x4x8", "GRU(8,16)", "10x4x16", 1248, 46_080, 101_760, BY_HAND),
+    Case("multi-head attention", "10x64", "mha:64,h8", "10x64", 16_640, 176_640, 356_480, BY_HAND),
+    Case("words", "12", "Embedding(1000,64)", "12x64", 64_000, 0, 0, BY_HAND),
+    Case("words and a recurrent layer", "12", "embedding:8,n50 gru:16", "12x8 12x16", 1648, 13_824, 30_528, BY_HAND),
     # --- joins and wiring: by hand
     Case("residual", "8x16x16", "@in conv:k3,p1 relu add:@in", "8x16x16", 584, 147_456, 299_008, BY_HAND),
     Case("squeeze and excite", "8x6x6", "@x globalavgpool conv:2,k1 relu conv:8,k1 sigmoid mul:@x", "8x6x6", 42, 32, 666, BY_HAND),

@@ -16,7 +16,7 @@ from convcalc.layers.base import Layer
 from convcalc.layers.elementwise import Clip, Combine, Function, HardSigmoid
 from convcalc.layers.matmul import Attention, Einsum, Gemm, MatMul
 from convcalc.layers.multihead import MultiheadAttention
-from convcalc.layers.recurrent import GRU, LSTM, RNN, StackedGRU, StackedLSTM, StackedRNN
+from convcalc.layers.recurrent import OnnxGRU, OnnxLSTM, OnnxRNN
 from convcalc.layers.reduce import Cumulate, Reduce, TopK
 from convcalc.layers.sample import DeformConv, GridSample, RoiAlign
 from convcalc.layers.tensor import (
@@ -97,6 +97,11 @@ EXAMPLES: dict[str, str] = {
     "localresponsenorm": "lrn:3,alpha=0.5",
     "threshold": "threshold:threshold=0.1,value=-1",
     "glu": "glu:1",
+    "lstm": "reshape:24x5 lstm:3,l2,bidirectional lstm:4,proj_size=2,batch_first,nobias",
+    "gru": "reshape:24x5 gru:3,l2,bidirectional @h gru:2,batch_first from:@h gru:3,l2,bidirectional,@h.1",
+    "rnn": "reshape:24x5 rnn:3,l2,relu rnn:2,bidirectional",
+    "multiheadattention": "reshape:20x6 @k sigmoid @v mha:6,h2 mha:6,h3,batch_first,@k,@v",
+    "embedding": "scale:0 shift:2 embedding:3,n4",
     "add": "@a sigmoid add:@a",
     "mul": "@a sigmoid mul:@a",
     "concat": "@a sigmoid concat:@a",
@@ -428,13 +433,10 @@ CASES += [
             WindowPool("lp", (2, 2), (1, 2), ((0, 0), (0, 0)), (1, 1), power=1),
         )
     ),
-    case(LSTM(3, 4, 2, peepholes=True, clip=0.9), None, (5, 2, 3)),
-    case(GRU(3, 4, reverse=True, batch_first=True), None, (2, 5, 3)),
-    case(RNN(3, 4, bias=False, given=("initial_h",)), None, (5, 2, 3), (1, 2, 4)),
-    case(StackedLSTM(3, 4, 2, bidirectional=True, proj_size=2), None, (5, 2, 3)),
-    case(StackedGRU(3, 4, 2), None, (5, 2, 3)),
-    case(StackedRNN(3, 4, 2), None, (5, 2, 3)),
-    case(MultiheadAttention(6, 2), None, (4, 2, 6), (3, 2, 6), (3, 2, 6), (4, 3)),
+    case(OnnxLSTM(3, 4, 2, peepholes=True, clip=0.9), None, (5, 2, 3)),
+    case(OnnxGRU(3, 4, reverse=True, batch_first=True), None, (2, 5, 3)),
+    case(OnnxRNN(3, 4, bias=False, given=("initial_h",)), None, (5, 2, 3), (1, 2, 4)),
+    case(MultiheadAttention(6, 2), None, (4, 2, 6), (3, 2, 6), (3, 2, 6), (4, 3)),  # no expression gives a mask
     case(LayerNormStatistics((4,)), None, (2, 3, 4)),
 ]
 """Cases of the kinds that no expression makes."""

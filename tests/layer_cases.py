@@ -70,11 +70,17 @@ SIGNATURES = {
     "Softmin": "dim=None",
     "LogSoftmax": "dim=None",
     "Softmax2d": "",
+    "LSTM": "input_size hidden_size num_layers=1 bias=True batch_first=False dropout=0.0 bidirectional=False proj_size=0",
+    "GRU": "input_size hidden_size num_layers=1 bias=True batch_first=False dropout=0.0 bidirectional=False",
+    "RNN": "input_size hidden_size num_layers=1 bias=True batch_first=False dropout=0.0 bidirectional=False nonlinearity=tanh",
+    "MultiheadAttention": "embed_dim num_heads dropout=0.0 bias=True add_bias_kv=False add_zero_attn=False kdim=None vdim=None batch_first=False",
+    "Embedding": "num_embeddings embedding_dim padding_idx=None max_norm=None norm_type=2.0 scale_grad_by_freq=False sparse=False",
 }
 """The fields of PyTorch 2.13's modules with their defaults, in order, without device and dtype; for all ranks alike.
 
 Left out: Hardtanh's min_value and max_value, old names of min_val and max_val; SyncBatchNorm's process_group;
-FractionalMaxPool's _random_samples.
+FractionalMaxPool's _random_samples; Embedding's _weight and _freeze. The recurrent modules take what stands here by
+name; RNN's nonlinearity comes last, where without names it is the fourth.
 """
 
 EXPRESSIONS = {
@@ -146,6 +152,11 @@ EXPRESSIONS = {
     "gelu": ["gelu", "gelu:tanh", "gelu:approximate=none", "gelu:approximate=tanh"],
     "prelu": ["prelu", "prelu:8,init=0.1"],
     "glu": ["glu", "glu:1"],
+    "lstm": ["lstm:16", "lstm", "lstm:16,i8,l2,bidirectional,nobias", "lstm:16,batch_first,proj_size=4,dropout=0.1"],
+    "gru": ["gru:16", "gru:16,l3,batch_first"],
+    "rnn": ["rnn:16", "rnn:16,relu,bidirectional"],
+    "multiheadattention": ["mha:64,h8", "multiheadattention:12,num_heads=3,nobias,batch_first"],
+    "embedding": ["embedding:32,n100", "embedding:4,n10,padding_idx=-1"],
     "softmax": ["softmax", "softmax:1", "softmax:-1"],
     "softmin": ["softmin:1"],
     "logsoftmax": ["logsoftmax:d1"],
@@ -230,6 +241,19 @@ REFUSALS = [
     ("rrelu:0.5", "10", "lower", "lower is 0.5, but must be at most upper (0.3333333333333333)"),
     ("gelu:approximate=erf", "10", "approximate", "approximate is erf, but must be one of none, tanh"),
     ("prelu:5", "3x4x4", "num_parameters", "num_parameters is 5, but the input 3x4x4 has 3 channels; 1 or 3 fits"),
+    ("lstm:8", "4", "", "needs steps and features, such as 10x8, and a batch beside them if there is one, but 4 came in"),
+    ("gru:8,i3", "5x4", "input_size", "input_size is 3, but the input 1x5x4 has 4 features"),
+    ("lstm:8,l1001", "5x4", "num_layers", "num_layers is 1001, but must be at most 1000"),
+    ("lstm:8,proj_size=8", "5x4", "proj_size", "proj_size is 8, but must be less than hidden_size (8)"),
+    ("rnn:8,nonlinearity=sigmoid", "5x4", "nonlinearity", "nonlinearity is sigmoid, but must be one of tanh, relu"),
+    ("gru:8", "5x4 3x4x5", "", "the first state is 1x3x4x5, but must be 1x5x8"),
+    ("gru:8", "5x4 3 3", "", "takes the input and 1 first states at most, but 3 came in"),
+    ("mha:10,h3", "5x10", "num_heads", "num_heads is 3, but must be a divisor of embed_dim 10"),
+    ("mha:10,h2", "5x8", "embed_dim", "needs steps and 10 features, and a batch beside them if there is one, but 5x8 came in"),
+    ("mha:10,h2,add_zero_attn=true", "5x10", "add_zero_attn", "add_zero_attn is true, but must be false: keys that are added are not known here"),
+    ("mha:10,h2,kdim=4", "5x10", "kdim", "kdim is 4, but must be embed_dim (10): others are not known here"),
+    ("embedding:4,n10,padding_idx=10", "5", "padding_idx", "padding_idx is 10, but must be from -10 to 9"),
+    ("embedding:4,n10,max_norm=large", "5", "max_norm", "max_norm is large, but must be a number"),
     ("glu:1", "3x4x4", "dim", "dim 1 has 3 elements, but must be even"),
     ("glu:7", "3x4x4", "dim", "dim is 7, but the input 3x4x4 has axes -4 to 3, the batch counted"),
     ("leakyrelu:negative_slope=none", "10", "negative_slope", "negative_slope is none, but must be a number"),

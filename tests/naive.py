@@ -733,6 +733,198 @@ def softmax_backward(layer, x, y):
     return {"input": of_input}
 
 
+# --- sequences ------------------------------------------------------------------------------------------------------
+
+
+def sigmoid(x):
+    return 1 / (1 + call(-x))
+
+
+def by_steps(layer, x, n, t):
+    """The features of a sample at a step."""
+    return [x[(n, t, i) if layer.batch_first else (t, n, i)] for i in range(x.shape[2])]
+
+
+def steps_and_batch(layer, x):
+    return (x.shape[1], x.shape[0]) if layer.batch_first else x.shape[:2]
+
+
+def recurrent(layer, x, **weights):
+    """Step by step: a dot product of the input and the state with each gate's row, both biases, and the gates."""
+    length, batch = steps_and_batch(layer, x)
+    rows = {(n, t): by_steps(layer, x, n, t) for n in range(batch) for t in range(length)}
+    for level in range(layer.num_layers):
+        given = {place: [] for place in rows}
+        for end in ("", "_reverse")[: 1 + layer.bidirectional]:
+            own = {
+                name.removesuffix(f"_l{level}{end}"): w
+                for name, w in weights.items()
+                if name.endswith(f"_l{level}{end}")
+            }
+            for n in range(batch):
+                state = [Counting(0)] * own["weight_hh"].shape[1]
+                cell = [Counting(0)] * layer.hidden_size
+                for t in range(length)[:: -1 if end else 1]:
+                    state, cell = STEPS[layer.kind](layer, own, rows[n, t], state, cell)
+                    given[n, t] += state
+        rows = given
+
+    def element(index):
+        one, other, i = index
+        return rows[(one, other) if layer.batch_first else (other, one)][i]
+
+    lead = (batch, length) if layer.batch_first else (length, batch)
+    return Array((*lead, len(rows[0, 0])), element)
+
+
+def gate(own, place, x, state, *, apart=False):
+    """The number that goes into a gate; with `apart` what the state adds by itself."""
+    bias = "bias_ih" in own
+    of_x = [(own["weight_ih"][place, i], number) for i, number in enumerate(x)]
+    of_state = [(own["weight_hh"][place, i], number) for i, number in enumerate(state)]
+    if apart:
+        found = dot(of_x), dot(of_state)
+        return (
+            tuple(each + own[name][place,] for each, name in zip(found, ("bias_ih", "bias_hh"), strict=True))
+            if bias
+            else found
+        )
+    found = dot(of_x + of_state)
+    return found + own["bias_ih"][place,] + own["bias_hh"][place,] if bias else found
+
+
+def lstm_step(layer, own, x, state, cell):
+    size = layer.hidden_size
+    gates = [[gate(own, part * size + j, x, state) for j in range(size)] for part in range(4)]
+    i, f, o = ([sigmoid(number) for number in gates[part]] for part in (0, 1, 3))
+    g = [call(number) for number in gates[2]]
+    cell = [f[j] * cell[j] + i[j] * g[j] for j in range(size)]
+    found = [o[j] * call(cell[j]) for j in range(size)]
+    if layer.proj_size:
+        found = [dot([(own["weight_hr"][p, j], found[j]) for j in range(size)]) for p in range(layer.proj_size)]
+    return found, cell
+
+
+def gru_step(layer, own, x, state, cell):
+    size = layer.hidden_size
+    r, z = ([sigmoid(gate(own, part * size + j, x, state)) for j in range(size)] for part in (0, 1))
+    found = []
+    for j in range(size):
+        of_x, of_state = gate(own, 2 * size + j, x, state, apart=True)
+        new = call(of_x + r[j] * of_state)
+        found.append((1 - z[j]) * new + z[j] * state[j])
+    return found, cell
+
+
+def rnn_step(layer, own, x, state, cell):
+    return [call(gate(own, j, x, state)) for j in range(layer.hidden_size)], cell
+
+
+STEPS = {"lstm": lstm_step, "gru": gru_step, "rnn": rnn_step}
+
+
+def products(count, places):
+    """So many products put together in each of some places."""
+
+    def loop():
+        sums = Sums()
+        for _ in range(count):
+            for at in range(places):
+                sums.put_product(at, Counting(1), Counting(1))
+
+    return loop
+
+
+def additions(count, places):
+    def loop():
+        sums = Sums()
+        for _ in range(count):
+            for at in range(places):
+                sums.put(at, Counting(1))
+
+    return loop
+
+
+def recurrent_backward(layer, x, y, **weights):
+    """Each element of a matrix meets a number at each step of each sample; both biases have the same gradient."""
+    length, batch = steps_and_batch(layer, x)
+    found = {}
+    for name, weight in weights.items():
+        places = len(weight.at)
+        if name.startswith("weight"):
+            found[name] = products(length * batch, places)
+        else:
+            found[name] = additions(length * batch if name.startswith("bias_ih") else 0, places)
+    return found
+
+
+def multihead(layer, *inputs, **weights):
+    """Projections, a scale for each score, a softmax for each row, and the last product."""
+    size, each = layer.embed_dim, layer.embed_dim // layer.num_heads
+    weight, last = weights["in_proj_weight"], weights["out_proj.weight"]
+    length, batch = steps_and_batch(layer, inputs[0])
+    three = inputs * 3 if len(inputs) == 1 else inputs
+
+    def projected(matrix, bias, row, start=0):
+        found = [dot([(matrix[start + o, i], row[i]) for i in range(size)]) for o in range(size)]
+        return [number + bias[start + o,] for o, number in enumerate(found)] if bias else found
+
+    rows = {}
+    for n in range(batch):
+        query, key, value = (
+            [projected(weight, weights.get("in_proj_bias"), by_steps(layer, x, n, t), part * size)
+             for t in range(steps_and_batch(layer, x)[0])]
+            for part, x in enumerate(three)
+        )  # fmt: skip
+        for t in range(length):
+            mixed = []
+            for begin in range(0, size, each):
+                head = slice(begin, begin + each)
+                scores = [dot(list(zip(query[t][head], row[head], strict=True))) * Counting(1) for row in key]
+                top = largest(scores)
+                powers = [call(score - top) for score in scores]
+                whole = total(powers)
+                shares = [power / whole for power in powers]
+                mixed += [dot([(share, row[i]) for share, row in zip(shares, value, strict=True)])
+                          for i in range(begin, begin + each)]  # fmt: skip
+            rows[n, t] = projected(last, weights.get("out_proj.bias"), mixed)
+
+    def element(index):
+        one, other, i = index
+        return rows[(one, other) if layer.batch_first else (other, one)][i]
+
+    return Array(inputs[0].shape, element)
+
+
+def multihead_backward(layer, *inputs, y, **weights):
+    three = inputs * 3 if len(inputs) == 1 else inputs
+    size = layer.embed_dim
+    counts = [length * batch for length, batch in (steps_and_batch(layer, x) for x in three)]
+
+    def of_projections(what):
+        def loop():
+            for count in counts:
+                what(count, size * (size if what is products else 1))()
+
+        return loop
+
+    return {
+        "in_proj_weight": of_projections(products),
+        "in_proj_bias": of_projections(additions),
+        "out_proj.weight": products(counts[0], size * size),
+        "out_proj.bias": additions(counts[0], size),
+    }
+
+
+def embedding(layer, x, weight):
+    return Array((*x.shape, weight.shape[1]), lambda index: weight[plain(x[index[:-1]]) % weight.shape[0], index[-1]])
+
+
+def embedding_backward(layer, x, weight, y):
+    """The gradient starts from zeros, and each output's is added to its row."""
+    return {"input": lambda: None, "weight": lambda: [Counting(0) + y[index] for index in y.indices]}
+
+
 # --- sizes, columns, joins ------------------------------------------------------------------------------------------
 
 NEIGHBOURS = {"linear": 2, "bilinear": 4, "bicubic": 16, "trilinear": 8}

@@ -267,11 +267,11 @@ def test_what_cannot_be_composed_is_refused():
 
 def test_every_kind_of_one_input_is_known_or_refused_on_purpose():
     from convcalc.analysis.fields import ELEMENTWISE, ENDS, PASSES, WINDOWS
-    from convcalc.layers import LAYERS
+    from convcalc.layers import LAYERS, SEQUENCES
 
     known = {*WINDOWS, *PASSES, *ENDS}
     unknown = {name for name, kind in LAYERS.items() if name not in known and kind.module not in ELEMENTWISE}
-    assert unknown == {"fractionalmaxpool", "maxunpool", "crop", "add", "mul", "concat"}
+    assert unknown == {"fractionalmaxpool", "maxunpool", "crop", "add", "mul", "concat", *SEQUENCES}
 
 
 # --- what needs the input -------------------------------------------------------------------------------------------

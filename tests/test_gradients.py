@@ -54,7 +54,7 @@ def test_every_layer_has_a_gradient_or_a_reason():
 def test_every_kind_has_an_example():
     assert set(EXAMPLES) <= set(LAYERS)
     tested = {each.layer.kind for each in CASES}
-    assert tested <= set(FILE_LAYERS)
+    assert tested <= {*FILE_LAYERS, "multiheadattention"}
     assert tested | set(WITHOUT) >= set(FILE_LAYERS)
 
 
@@ -104,7 +104,7 @@ def gradients_are_slopes(drawn):
     grad_inputs, grad_weights = gradient_of(layer)(layer, inputs, outputs, weights, grads)
     assert set(grad_weights) == set(layer.parameters())
     checked = [pair for pair in zip(inputs, grad_inputs, strict=True) if pair[1] is not None]
-    assert checked
+    assert checked or grad_weights
     pairs = [*checked, *((weights[name], grad_weights[name]) for name in grad_weights)]
     are_slopes(pairs, lambda: kernel_of(layer)(layer, inputs, weights), grads, stream)
 

@@ -19,10 +19,11 @@ MORE_FIELDS = {"AvgPool1d": "divisor_override", "ConvTranspose": "output_size", 
 """Fields after PyTorch's: what it takes elsewhere, or for other ranks."""
 OPEN = {
     *("in_channels", "out_channels", "in_features", "out_features"),
-    *("num_features", "num_channels", "normalized_shape"),
+    *("num_features", "num_channels", "normalized_shape", "input_size", "hidden_size"),
 }
 """Fields that may be left out here, because the input decides them."""
-INPUTS = {"linear": "10", "unflatten": "20", "reshape": "400", "fold": "12x49", "prelu": "8x5"}
+INPUTS = {"linear": "10", "unflatten": "20", "reshape": "400", "fold": "12x49", "prelu": "8x5",
+          **dict.fromkeys(("lstm", "gru", "rnn"), "5x8"), "multiheadattention": "5x64", "embedding": "5"}  # fmt: skip
 """What a kind's first expression is tried on, where that is not an image."""
 
 

@@ -280,10 +280,10 @@ def test_nothing_to_learn():
 
 def test_layers_over_sequences_run_in_a_network():
     from convcalc.layers.multihead import MultiheadAttention
-    from convcalc.layers.recurrent import StackedGRU, StackedLSTM
+    from convcalc.layers.recurrent import GRU, LSTM
 
-    layers = StackedLSTM(3, 8, 2, batch_first=True, bidirectional=True), MultiheadAttention(16, 4, batch_first=True)
-    network = Network.chain(*layers, StackedGRU(16, 5, batch_first=True), input=(6, 3), batch=2)
+    layers = LSTM(3, 8, 2, batch_first=True, bidirectional=True), MultiheadAttention(16, 4, batch_first=True)
+    network = Network.chain(*layers, GRU(16, 5, batch_first=True), input=(6, 3), batch=2)
     x = np.random.default_rng(0).normal(size=(2, 6, 3))
     result = run(network, x)
     assert result.output.shape == (2, 6, 5)

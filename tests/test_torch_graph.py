@@ -96,7 +96,7 @@ def test_without_an_input_parameters_are_known() -> None:
         ("torch.nn.functional.hardtanh(conv, -1.0, 1.0)", (8, 8, 8)),
         ("conv.relu_()", (8, 8, 8)),
         ("conv[(slice(None, None, None), slice(2, None, 2), 0)]", (3, 8)),
-        ("conv[(0, -1)]", (8,)),
+        ("conv[(0, -1)]", (8, 8)),
         ("torch.nn.functional.pad(conv, (1, 2, 3, 4), mode = 'constant', value = None)", (8, 15, 11)),
         ("torch.nn.functional.pad(conv, [-1, 0])", (8, 8, 7)),
         ("conv.clamp(min = 0).sqrt()", (8, 8, 8)),

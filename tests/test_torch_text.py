@@ -137,12 +137,12 @@ def test_in_proj_of_an_attention_elsewhere_is_taken_as_the_usual_one() -> None:
 
 
 def test_of_embeddings_the_parameters_are_known() -> None:
-    text = "Sequential(\n  (words): Embedding(100, 3, padding_idx=0)\n  (cell): LSTMCell(3, 4)\n)"
+    text = "Sequential(\n  (words): EmbeddingBag(100, 3, padding_idx=0)\n  (cell): LSTMCell(3, 4)\n)"
     report = costs(network(text))
     assert report.totals["params"] == 300 + (16 * 3 + 16 * 4 + 32)
     assert "params" not in report.partial
     assert report.totals["macs"] is None
-    assert "warning: the parameters alone are counted of Embedding (words) and LSTMCell (cell)" in said(report)
+    assert "warning: the parameters alone are counted of EmbeddingBag (words) and LSTMCell (cell)" in said(report)
 
 
 @pytest.mark.parametrize(
@@ -153,14 +153,40 @@ def test_of_embeddings_the_parameters_are_known() -> None:
          10 * (12 * 3 + 12 * 4 * 3), (10, 4)),
         ("RNN(3, 4, num_layers=2, bias=False, bidirectional=True)", 2 * (4 * 3 + 16) + 2 * (4 * 8 + 16),
          10 * (2 * (4 * 3 + 16) + 2 * (4 * 8 + 16)), (10, 8)),
-        ("LSTM(3, 4, proj_size=2)", 16 * 3 + 16 * 2 + 32 + 8, None, None),
+        ("LSTM(3, 4, proj_size=2)", 16 * 3 + 16 * 2 + 32 + 8, 10 * (16 * 3 + 16 * 2 + 8), (10, 2)),
     ],
 )  # fmt: skip
-def test_recurrent_modules(text: str, params: int, macs: int | None, shape: tuple[int, ...] | None) -> None:
+def test_recurrent_modules(text: str, params: int, macs: int, shape: tuple[int, ...]) -> None:
     report = costs(network(f"Sequential(\n  (rnn): {text}\n)", (10, 3)))
     assert (report.totals["params"], report.totals["macs"]) == (params, macs)
-    assert report.rows[-1].outputs == ((shape,) if shape else ())
-    assert ("params" not in report.partial, report.status) == (True, "complete" if shape else "partial")
+    assert report.rows[-1].outputs[0] == shape
+    assert ("params" not in report.partial, report.status) == (True, "complete")
+
+
+def test_where_the_batch_is_of_sequences() -> None:
+    """As PyTorch has it: without a batch steps and features; with one the steps first, unless batch_first."""
+    alone = shapes(network("LSTM(3, 4, num_layers=2)", (10, 3)))
+    assert alone.rows[0].outputs == ((10, 4), (2, 4), (2, 4))
+    both = shapes(network("LSTM(3, 4, num_layers=2)", (10, 5, 3)))
+    assert both.rows[0].outputs == ((10, 5, 4), (2, 5, 4), (2, 5, 4))
+    assert (
+        said(both)
+        == "note: layer LSTM (lstm): steps come first and the batch second, as in PyTorch without batch_first"
+    )
+    first = shapes(network("LSTM(3, 4, num_layers=2, batch_first=True)", (10, 5, 3)))
+    assert first.rows[0].outputs == ((10, 5, 4), (2, 10, 4), (2, 10, 4))
+    assert said(first) == ""
+    encoder = shapes(network(ENCODER, (10, 5, 8)))
+    assert encoder.answer == (10, 5, 8)
+    assert "note: batch_first of MultiheadAttention (self_attn) is not printed and taken as true" in said(encoder)
+
+
+def test_what_a_plain_recurrent_layer_goes_through_is_not_printed(capsys, tmp_path) -> None:
+    path = tmp_path / "model.txt"
+    path.write_text("RNN(3, 4)")
+    status, _, err = asked(capsys, "run", "ones:5x3", str(path))
+    assert (status, "nonlinearity is not printed and taken as tanh; relu gives other numbers" in err) == (0, True)
+    assert "nonlinearity" not in asked(capsys, "shape", "5x3", str(path))[2]
 
 
 def test_unknown_modules_are_named_and_stop_what_follows() -> None:
@@ -177,8 +203,8 @@ def test_unknown_modules_are_named_and_stop_what_follows() -> None:
     [
         ("Concat()", "Concat"),  # a class of this project, but not of PyTorch
         ("LSTM(3, 4, style=odd, wrong)", "LSTM"),
-        ("Embedding(3, 0)", "Embedding"),
-        ("GRU(8, 8, num_layers=100000000)", "GRU"),
+        ("EmbeddingBag(3, 0)", "EmbeddingBag"),
+        ("DynamicQuantizedGRU(8, 8, num_layers=100000000)", "DynamicQuantizedGRU"),
         ("LSTMCell(8, 8, num_layers=0)", "LSTMCell"),
         ("Conv2d(3, 4, kernel_size=(1, 1), stride=(1, 1), style=odd)", "Conv2d"),  # not PyTorch's
         ("Linear(nonsense of somebody)", "Linear"),
@@ -570,7 +596,7 @@ def test_one_line_without_an_input(capsys, piped) -> None:
 def test_a_word_of_a_strange_class_is_an_unknown_layer(capsys) -> None:
     status, _, err = asked(capsys, "shape", "3x8x8", "conv:8", "Mystery(3)")
     assert (status, err.splitlines()[0]) == (2, "error: unknown layer Mystery")
-    assert asked(capsys, "flops", "LSTM(4, 8)", "--get", "totals.params")[:2] == (0, "448\n")
+    assert asked(capsys, "flops", "LSTMCell(4, 8)", "--get", "totals.params")[:2] == (0, "448\n")
 
 
 def test_no_control_code_of_a_name_reaches_the_terminal(capsys, piped) -> None:

@@ -196,10 +196,20 @@ class View:
             or given.channels_given
             or any(len(shape) != spatial or shape[1] != 1 for item in resolved for shape in item.outputs)
         )
+        self.axes = {
+            name: axis
+            for item in resolved
+            for name, axis in zip(item.node.outputs, item.layer.batch_axes, strict=False)
+        }
 
-    def __call__(self, shape: Shape) -> Shape:
-        """The shape as it is shown."""
-        return (shape[:1] if self.batch else ()) + shape[1 if self.channels else 2 :]
+    def __call__(self, shape: Shape, name: str = "") -> Shape:
+        """The shape as it is shown, of the tensor of this name: the batch of some is not their first axis."""
+        axis = self.axes.get(name, 0)
+        if axis:
+            return shape if self.batch else shape[:axis] + shape[axis + 1 :]
+        # What has no 1 in front is no tensor with the batch there that nobody wrote, such as what came of a state.
+        whole = self.batch or shape[:1] != (1,)
+        return (shape[:1] if whole else ()) + shape[1 if self.channels else 2 :]
 
 
 def base_row(
@@ -218,8 +228,8 @@ def base_row(
         item.node.name,
         kind,
         source,
-        tuple(map(view, item.inputs)),
-        tuple(map(view, item.outputs)),
+        tuple(map(view, item.inputs, item.node.inputs)),
+        tuple(map(view, item.outputs, item.node.outputs)),
         values,
         {"output": item.unknown, **reasons} if item.unknown else reasons,
         steps or item.steps,
@@ -283,5 +293,5 @@ def shapes(network: Network, *, explain: bool = False) -> Report:
         known.update(zip(item.node.outputs, item.outputs, strict=bool(item.outputs)))
     result = known.get(network.outputs[0])
     partial = frozenset({"output"} if any(item.unknown and not item.outputs for item in resolved) else ())
-    answer = None if result is None else view(result)
+    answer = None if result is None else view(result, network.outputs[0])
     return Report("shape", (), rows, {}, answer, diagnose(network, resolved), partial=partial)

@@ -319,8 +319,8 @@ WORKING: dict[str, Working] = {
     **dict.fromkeys(("upsample", "upsamplingnearest", "upsamplingbilinear"), _upsample),
     "attention": _attention,
     "multiheadattention": _multihead,
-    **dict.fromkeys(("lstm", "gru", "rnn"), _recurrent),
-    **dict.fromkeys(("stackedlstm", "stackedgru", "stackedrnn"), _stack),
+    **dict.fromkeys(("onnxlstm", "onnxgru", "onnxrnn"), _recurrent),
+    **dict.fromkeys(("lstm", "gru", "rnn"), _stack),
     **dict.fromkeys(("gridsample", "deformconv"), _samples),
 }
 """What the kernel of a kind of layer holds; `_other` for the rest."""

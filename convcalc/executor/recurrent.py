@@ -11,7 +11,7 @@ import numpy as np
 from convcalc.errors import ShapeError
 from convcalc.executor.kernels import Array, Weights, kernel, kernel_of
 from convcalc.layers.base import shape_text
-from convcalc.layers.recurrent import GRU, LSTM, RNN, StackedGRU, StackedLSTM, StackedRNN
+from convcalc.layers.recurrent import GRU, LSTM, RNN, OnnxGRU, OnnxLSTM, OnnxRNN
 from convcalc.records import replace
 
 States = tuple[Array, ...]
@@ -132,7 +132,7 @@ def turned(x: Array, lengths: Array | None) -> Array:
     return np.take_along_axis(x, order[:, :, None], axis=0)
 
 
-def _curves(layer: LSTM | GRU | RNN, usual: Sequence[str], direction: int) -> list[Curve]:
+def _curves(layer: OnnxLSTM | OnnxGRU | OnnxRNN, usual: Sequence[str], direction: int) -> list[Curve]:
     named = layer.activations or tuple((name, 0.0, 0.0) for name in usual) * layer.directions
     mine = named[direction * len(usual) : (direction + 1) * len(usual)]
     return [partial(_curve, *each) for each in mine]
@@ -143,28 +143,28 @@ def _curve(name: str, alpha: float, beta: float, x: Array) -> Array:
 
 
 _USUAL: Mapping[type, Sequence[str]] = {
-    RNN: ("tanh",),
-    GRU: ("sigmoid", "tanh"),
-    LSTM: ("sigmoid", "tanh", "tanh"),
+    OnnxRNN: ("tanh",),
+    OnnxGRU: ("sigmoid", "tanh"),
+    OnnxLSTM: ("sigmoid", "tanh", "tanh"),
 }
 
 
-def gates_of(layer: LSTM | GRU | RNN, weight: Any, bias: Any, direction: int) -> Gates:
+def gates_of(layer: OnnxLSTM | OnnxGRU | OnnxRNN, weight: Any, bias: Any, direction: int) -> Gates:
     """What a step of a direction is made of, with these weights and bias of the state."""
     return Gates(_curves(layer, _USUAL[type(layer)], direction), layer.clip, weight, bias)
 
 
-def step_of(layer: LSTM | GRU | RNN, gates: Gates, peephole: Any, projection: Any = None) -> Step:
+def step_of(layer: OnnxLSTM | OnnxGRU | OnnxRNN, gates: Gates, peephole: Any, projection: Any = None) -> Step:
     """One step of a layer."""
-    if isinstance(layer, RNN):
+    if isinstance(layer, OnnxRNN):
         return partial(rnn_step, gates)
-    if isinstance(layer, GRU):
+    if isinstance(layer, OnnxGRU):
         return partial(gru_step, gates, layer.linear_before_reset)
     return partial(lstm_step, gates, peephole, layer.input_forget, projection)
 
 
-@kernel(RNN, GRU, LSTM)
-def recurrent(layer: LSTM | GRU | RNN, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+@kernel(OnnxRNN, OnnxGRU, OnnxLSTM)
+def recurrent(layer: OnnxLSTM | OnnxGRU | OnnxRNN, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """All directions of a layer: outputs (length, directions, N, hidden) and the last of each state."""
     x, given = inputs[0], dict(zip(layer.given, inputs[1:], strict=True))
     dtype = x.dtype
@@ -204,7 +204,7 @@ def recurrent(layer: LSTM | GRU | RNN, inputs: tuple[Array, ...], weights: Weigh
     return tuple(array.astype(dtype, copy=False) for array in (all_outputs, *states))
 
 
-_ONNX_ORDER = {LSTM: (0, 3, 1, 2), GRU: (1, 0, 2), RNN: (0,)}
+_ONNX_ORDER = {OnnxLSTM: (0, 3, 1, 2), OnnxGRU: (1, 0, 2), OnnxRNN: (0,)}
 """PyTorch's gates i, f, g, o of an LSTM and r, z, n of a GRU in ONNX's order."""
 
 
@@ -218,7 +218,7 @@ def _in_torch_order(gates: tuple[int, ...], weight: Array) -> Array:
     return np.concatenate([parts[gates.index(gate)] for gate in range(len(gates))])
 
 
-Stacked = StackedLSTM | StackedGRU | StackedRNN
+Stacked = LSTM | GRU | RNN
 
 
 def _ends(level: int, directions: int) -> list[str]:
@@ -239,7 +239,7 @@ def levels_of(layer: Stacked, weights: Weights) -> Iterator[dict[str, Array]]:
                 np.concatenate([_in_onnx_order(gates, weights[f"bias_{part}{end}"]) for part in ("ih", "hh")])
                 for end in ends
             ])  # fmt: skip
-        if layer.proj_size:
+        if single.proj_size:
             own["projection"] = np.stack([weights[f"weight_hr{end}"] for end in ends])
         yield own
 
@@ -254,7 +254,7 @@ def by_names(layer: Stacked, level: int, own: Weights) -> dict[str, Array]:
         if layer.bias:
             for part, bias in zip(("ih", "hh"), np.split(own["bias"][direction], 2), strict=True):
                 found[f"bias_{part}{end}"] = _in_torch_order(gates, bias)
-        if layer.proj_size:
+        if "projection" in own:
             found[f"weight_hr{end}"] = own["projection"][direction]
     return found
 
@@ -272,7 +272,7 @@ def side_by_side(outputs: Array) -> Array:
     return outputs.swapaxes(1, 2).reshape(outputs.shape[0], outputs.shape[2], -1)
 
 
-@kernel(StackedLSTM, StackedGRU, StackedRNN)
+@kernel(LSTM, GRU, RNN)
 def stacked(layer: Stacked, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """Layer after layer, each on what the one before gives, its directions side by side."""
     x = inputs[0].swapaxes(0, 1) if layer.batch_first else inputs[0]

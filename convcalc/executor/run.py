@@ -71,9 +71,9 @@ class Prepared:
     _of_layers: dict[str, LayerWeights] = field(default_factory=dict, init=False)
     _steps: dict[bool, list[Step]] = field(default_factory=dict, init=False)
 
-    def shown(self, array: Array) -> Array:
-        """An array (batch first) in the shape that people see."""
-        shape = View(self.network, list(self.resolved))(array.shape)
+    def shown(self, array: Array, name: str = "") -> Array:
+        """An array (batch first, of most tensors) in the shape that people see."""
+        shape = View(self.network, list(self.resolved))(array.shape, name)
         if self.drop_channels:
             rank = array.ndim - 2
             shape = (*shape[: len(shape) - rank - 1], *shape[len(shape) - rank :])
@@ -180,7 +180,7 @@ def prepare(
     dtype = _float_type(arrays.values())
     need(plan(network, resolved, str(dtype)), _there((*arrays.values(), *given.values()), dtype))
     ready, drawn = _all_weights(resolved, given, dtype, seed)
-    arrays, ready = _same_floats(arrays, ready)
+    arrays, ready = _same_floats(network, arrays, ready)
     if drawn:
         notes.append(f"the weights of {', '.join(drawn)} are random, drawn from seed {seed}")
     return Prepared(network, resolved, arrays, ready, tuple(notes), drop_channels)
@@ -292,7 +292,7 @@ def _compute(prepared: Prepared, given: Mapping[str, Array], *, keep: bool, indi
 
             chosen[item.node.name] = prepared.shown(max_indices(item.layer, inputs[0]))  # type: ignore[arg-type]  # a kind has one class
         del inputs, outputs  # nothing of a layer is held while the next is computed
-    shown = {name: prepared.shown(found[name]) for name in wanted}
+    shown = {name: prepared.shown(found[name], name) for name in wanted}
     output = shown[prepared.network.outputs[0]]
     return Result(output, kept, chosen, prepared.weights, prepared.notes, shown)
 
@@ -617,7 +617,7 @@ def _bound_of_projections(layer: Any, shape: Shape) -> float:
 
 _BOUNDS = {
     **dict.fromkeys(_FIRST_AXES, _bound_of_rows),
-    **dict.fromkeys(("stackedlstm", "stackedgru", "stackedrnn"), _bound_of_states),
+    **dict.fromkeys(("lstm", "gru", "rnn"), _bound_of_states),
     "multiheadattention": _bound_of_projections,
 }
 """Within which bounds PyTorch draws the parameters of a kind, uniformly."""
@@ -647,17 +647,20 @@ def _float_type(arrays: Any) -> npt.DTypeLike:
 
 
 def _same_floats(
-    inputs: Mapping[str, Array], weights: Mapping[str, Array]
+    network: Network, inputs: Mapping[str, Array], weights: Mapping[str, Array]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Arrays of one type: whole numbers stay whole when all that is given is whole, else all become floats.
 
-    What comes in decides which floats: float32 stays float32 even when weights come as float64.
+    What comes in decides which floats: float32 stays float32 even when weights come as float64. What only names rows of
+    tables stays as it is.
     """
-    everything = [*inputs.values(), *weights.values()]
+    counted = {name for node in network.nodes if node.layer.kind != "embedding" for name in node.inputs}
+    numbers = [array for name, array in inputs.items() if name in counted]
+    everything = [*numbers, *weights.values()]
     if all(array.dtype.kind != "f" for array in everything):
         return dict(inputs), dict(weights)
-    dtype = _float_type(inputs.values() if any(x.dtype.kind == "f" for x in inputs.values()) else everything)
+    dtype = _float_type(numbers if any(x.dtype.kind == "f" for x in numbers) else everything)
     return (
-        {name: array.astype(dtype, copy=False) for name, array in inputs.items()},
+        {name: array.astype(dtype, copy=False) if name in counted else array for name, array in inputs.items()},
         {name: array.astype(dtype, copy=False) for name, array in weights.items()},
     )

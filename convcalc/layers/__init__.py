@@ -107,6 +107,9 @@ _TRACKED: dict[str, tuple[str, object]] = {
 _ELEMENTWISE_AFFINE: dict[str, tuple[str, object]] = {"noaffine": ("elementwise_affine", False)}
 _CHANNELS = {"c": "num_features", "i": "num_features"}
 _COLUMNS = {**_WINDOW, "d": "dilation"}
+_STACK = {"c": "hidden_size", "i": "input_size", "l": "num_layers"}
+_BATCH_FIRST: dict[str, tuple[str, object]] = {"batch_first": ("batch_first", True)}
+_STACK_FLAGS: dict[str, tuple[str, object]] = {**_BATCH_FIRST, "bidirectional": ("bidirectional", True)}
 
 
 def _activation(name: str, cls: str, *aliases: str) -> Kind:
@@ -206,6 +209,14 @@ LAYERS: dict[str, Kind] = {
         Kind("softmin", "Softmin", "softmax", "dim", {"d": "dim"}),
         Kind("logsoftmax", "LogSoftmax", "softmax", "dim", {"d": "dim"}),
         Kind("softmax2d", "Softmax2d", "softmax"),
+        # sequences
+        Kind("lstm", "LSTM", "recurrent", "hidden_size", _STACK, {**_STACK_FLAGS, **_NO_BIAS}),
+        Kind("gru", "GRU", "recurrent", "hidden_size", _STACK, {**_STACK_FLAGS, **_NO_BIAS}),
+        Kind("rnn", "RNN", "recurrent", "hidden_size", _STACK,
+             {**_STACK_FLAGS, **_NO_BIAS, "relu": ("nonlinearity", "relu")}),
+        Kind("multiheadattention", "MultiheadAttention", "multihead", "embed_dim", {"h": "num_heads"},
+             {**_BATCH_FIRST, **_NO_BIAS}, ("mha",)),
+        Kind("embedding", "Embedding", "embedding", "embedding_dim", {"n": "num_embeddings"}),
         # joins
         Kind("add", "Add", "join"),
         Kind("mul", "Mul", "join"),
@@ -229,13 +240,9 @@ FILE_LAYERS: dict[str, Kind] = {
         Kind("gemm", "Gemm", "matmul"),
         Kind("einsum", "Einsum", "matmul", "equation"),
         Kind("attention", "Attention", "matmul"),
-        Kind("lstm", "LSTM", "recurrent", "hidden_size"),
-        Kind("gru", "GRU", "recurrent", "hidden_size"),
-        Kind("rnn", "RNN", "recurrent", "hidden_size"),
-        Kind("stackedlstm", "StackedLSTM", "recurrent", "hidden_size"),
-        Kind("stackedgru", "StackedGRU", "recurrent", "hidden_size"),
-        Kind("stackedrnn", "StackedRNN", "recurrent", "hidden_size"),
-        Kind("multiheadattention", "MultiheadAttention", "multihead", "embed_dim"),
+        Kind("onnxlstm", "OnnxLSTM", "recurrent", "hidden_size"),
+        Kind("onnxgru", "OnnxGRU", "recurrent", "hidden_size"),
+        Kind("onnxrnn", "OnnxRNN", "recurrent", "hidden_size"),
         Kind("gridsample", "GridSample", "sample", "mode"),
         Kind("roialign", "RoiAlign", "sample", "output_size"),
         Kind("deformconv", "DeformConv", "sample", "out_channels"),
@@ -260,7 +267,10 @@ FILE_LAYERS: dict[str, Kind] = {
         Kind("windowpool", "WindowPool", "variants", "function"),
     )
 }  # fmt: skip
-"""Kinds that no expression makes: ops of model files that are no modules in PyTorch, and its modules over sequences."""
+"""Kinds that no expression makes: ops of model files that are no modules in PyTorch."""
+
+SEQUENCES = {"lstm": 2, "gru": 2, "rnn": 2, "multiheadattention": 2, "embedding": 1}
+"""Kinds over sequences, and how many axes one has: steps and features, or steps alone."""
 
 _names: dict[str, Kind] = {}
 

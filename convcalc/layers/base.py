@@ -79,6 +79,8 @@ class Layer:
     """Whether the output is the input's memory under another shape."""
     printed: ClassVar[tuple[str, ...]] = ()
     """What PyTorch prints of it like fields, though its constructor does not take them."""
+    batch_axes: ClassVar[tuple[int, ...]] = ()
+    """Where the batch is in each output, if it is not the first axis of all."""
     idle_at_inference: ClassVar[bool] = False
     """Whether inference hands the input on as it is, though training makes a new tensor."""
     _fields: ClassVar[Mapping[str, Any]]

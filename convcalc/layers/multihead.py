@@ -17,8 +17,9 @@ class MultiheadAttention(Layer):
     """Queries, keys and values projected, `Attention` by heads, and what comes of it projected again.
 
     (length, N, embed_dim), or with batch_first (N, length, embed_dim), three times; one alone is queries, keys and
-    values. A fourth input is a mask that is added, or true where nothing is looked at. Dropout does nothing at
-    inference. Fields as PyTorch's, without those for keys of other sizes.
+    values: `mha:64,h8`, or `mha:64,h8,@k,@v`. Without a batch (length, embed_dim). A fourth input is a mask, added, or
+    true where nothing is looked at. Dropout does nothing at inference. Fields as PyTorch's; keys of other sizes, and
+    keys that are added, are refused.
 
     >>> MultiheadAttention(64, 8).infer((10, 1, 64), (20, 1, 64), (20, 1, 64))
     ((10, 1, 64),)
@@ -30,6 +31,10 @@ class MultiheadAttention(Layer):
     num_heads: int
     dropout: float = 0.0
     bias: bool = True
+    add_bias_kv: bool = False
+    add_zero_attn: bool = False
+    kdim: int | None = None
+    vdim: int | None = None
     batch_first: bool = False
 
     def __post_init__(self) -> None:
@@ -38,6 +43,12 @@ class MultiheadAttention(Layer):
         number("dropout", self.dropout)
         flag("bias", self.bias)
         flag("batch_first", self.batch_first)
+        for field in ("add_bias_kv", "add_zero_attn"):
+            if flag(field, getattr(self, field)):
+                raise refused(field, True, "false: keys that are added are not known here")
+        for field in ("kdim", "vdim"):
+            if getattr(self, field) not in (None, self.embed_dim):
+                raise refused(field, getattr(self, field), f"embed_dim ({self.embed_dim}): others are not known here")
         if self.embed_dim % self.num_heads:
             raise refused("num_heads", self.num_heads, f"a divisor of embed_dim {self.embed_dim}")
 
@@ -51,7 +62,8 @@ class MultiheadAttention(Layer):
         for shape in three:
             if len(shape) != 3 or shape[2] != self.embed_dim:
                 raise ShapeError(
-                    f"needs length, batch and {self.embed_dim} features, but {shape_text(shape)} came in",
+                    f"needs steps and {self.embed_dim} features, and a batch beside them if there is one, but"
+                    f" {shape_text(shape[1:]) or 'a scalar'} came in",
                     field="embed_dim",
                     value=shape,
                 )
@@ -90,17 +102,17 @@ class MultiheadAttention(Layer):
 
     def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
         """Of each linear layer two products of the forward's size, and the attention's."""
-        rows = self._rows(inputs)
-        macs = F.linear_macs(rows, self.embed_dim, self.embed_dim)
-        elements, size = rows * self.embed_dim, self.embed_dim
+        rows, size = self._rows(inputs), self.embed_dim
+        macs = F.linear_macs(rows, size, size)
         three = self.by_batch(inputs)
         attended = self.attention().backward(three, self.attention().infer(*three))["input"]
-        gradients = {
-            "input": Cost(macs, macs, F.sum_additions(macs, elements)) + attended,
-            "in_proj_weight": Cost(macs, macs, F.sum_additions(macs, 4 * size * size)),
-        }
-        if self.bias:
-            gradients["in_proj_bias"] = Cost(additions=elements - 4 * size)
+        gradients = {"input": Cost(macs, macs, F.sum_additions(macs, rows * size)) + attended}
+        last = product(three[0][:2])
+        for name, count, outputs_of in (("in_proj_", rows - last, 3 * size), ("out_proj.", last, size)):
+            macs = F.linear_macs(count, size, size)
+            gradients[f"{name}weight"] = Cost(macs, macs, F.sum_additions(macs, size * outputs_of))
+            if self.bias:
+                gradients[f"{name}bias"] = Cost(additions=F.sum_additions(count * size, outputs_of))
         return gradients
 
     def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:

@@ -1,4 +1,4 @@
-"""Recurrent layers: LSTM, GRU and the plain RNN, one layer of them as ONNX has them, and stacks as PyTorch has them."""
+"""Recurrent layers: LSTM, GRU and the plain RNN, one of each as ONNX has them, and stacks as PyTorch has them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ ACTIVATIONS = (
     "thresholdedrelu",
 )  # fmt: skip
 """ONNX's names of what the gates go through, in lower case."""
+MOST_LAYERS = 1_000
+"""Of a stack: more are a slip."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -133,13 +135,17 @@ class _Recurrent(Layer):
         """Products of the forward's size for the input and states, and for the weights; twice the gates' arithmetic."""
         macs, elements = self._macs(inputs), self._elements(inputs)
         multiplications, additions, others = (2 * elements * count for count in self.others)
-        weights = sum(product(shape) for name, shape in self.parameters().items() if name != "bias")
         gradients = {
-            "input": Cost(macs, macs + multiplications, F.sum_additions(macs, product(inputs[0])) + additions, others),
-            "weight_ih": Cost(macs, macs, F.sum_additions(macs, weights)),
+            "input": Cost(macs, macs + multiplications, F.sum_additions(macs, product(inputs[0])) + additions, others)
         }
+        for name, shape in self.parameters().items():
+            if name in ("weight_ih", "weight_hh", "projection"):
+                # Each element of a matrix meets a number at each step of each sample.
+                macs = product(inputs[0][:2]) * product(shape)
+                gradients[name] = Cost(macs, macs, F.sum_additions(macs, product(shape)))
         if self.bias:
-            gradients["bias"] = Cost(additions=self.gates * elements)
+            rows = self.gates * elements
+            gradients["bias"] = Cost(additions=F.sum_additions(rows, self.directions * self.gates * self.hidden_size))
         return gradients
 
     def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
@@ -149,20 +155,20 @@ class _Recurrent(Layer):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LSTM(_Recurrent):
+class OnnxLSTM(_Recurrent):
     """Long short-term memory: four gates, and a cell beside the state.
 
     With `peepholes` three gates look at the cell, too; with `input_forget` what is forgotten is what comes in.
 
-    >>> LSTM(8, 16).infer((10, 1, 8))
+    >>> OnnxLSTM(8, 16).infer((10, 1, 8))
     ((10, 1, 1, 16), (1, 1, 16), (1, 1, 16))
     """
 
-    kind = "lstm"
+    kind = "onnxlstm"
     gates = 4
     states = 2
     functions = 3
-    others = (3, 4, 11)  # three sigmoids (add, exp, divide), two tanh; three products and a sum
+    others = (3, 4, 8)  # three sigmoids (add, exp, divide), two tanh; three products and a sum
     peepholes: bool = False
     input_forget: bool = False
 
@@ -184,20 +190,20 @@ class LSTM(_Recurrent):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class GRU(_Recurrent):
+class OnnxGRU(_Recurrent):
     """Gated recurrent unit: three gates. With linear_before_reset the reset comes after the product, as in PyTorch."""
 
-    kind = "gru"
+    kind = "onnxgru"
     gates = 3
     functions = 2
     others = (3, 4, 5)  # two sigmoids and a tanh; three products, a difference and a sum
     linear_before_reset: bool = False
 
 
-class RNN(_Recurrent):
+class OnnxRNN(_Recurrent):
     """The plain recurrent layer: one tanh."""
 
-    kind = "rnn"
+    kind = "onnxrnn"
     gates = 1
     functions = 1
     others = (0, 0, 1)
@@ -208,51 +214,78 @@ class _Stack(Layer):
     """Recurrent layers one on the other, as PyTorch has them: (length, N, input_size), or with batch_first (N, length,
     input_size) -> outputs (..., directions·size), and the last states (num_layers·directions, N, size).
 
-    The first states may come in. Dropout between the layers does nothing at inference.
+    input_size None is taken from the input, hidden_size None is input_size. The first states may come in. Dropout
+    between the layers does nothing at inference.
     """
 
     layer: ClassVar[type[_Recurrent]]
     """What one of them is."""
     inputs = (1, None)
+    batch_axes = (0, 1, 1)
 
-    input_size: int | None
-    hidden_size: int
+    input_size: int | None = None
+    hidden_size: int | None = None
     num_layers: int = 1
     bias: bool = True
     batch_first: bool = False
     dropout: float = 0.0
     bidirectional: bool = False
-    proj_size: int = 0
-    nonlinearity: str = "tanh"
 
     def __post_init__(self) -> None:
-        for field in ("hidden_size", "num_layers"):
-            whole(field, getattr(self, field))
+        for field in ("input_size", "hidden_size"):
+            if getattr(self, field) is not None:
+                whole(field, getattr(self, field))
+        if whole("num_layers", self.num_layers) > MOST_LAYERS:
+            raise refused("num_layers", self.num_layers, f"at most {MOST_LAYERS}")
         for field in ("bias", "batch_first", "bidirectional"):
             flag(field, getattr(self, field))
         number("dropout", self.dropout)
-        whole("proj_size", self.proj_size, 0)
-        if self.proj_size >= self.hidden_size or (self.proj_size and self.layer is not LSTM):
-            raise refused("proj_size", self.proj_size, "of an LSTM, and less than its hidden_size")
-        choice("nonlinearity", self.nonlinearity, ("tanh", "relu"))
 
     def bind(self, *inputs: Shape) -> Self:
-        """Take input_size from the last axis where it is left open."""
-        size = self.layer(self.input_size, self.hidden_size).bind(*inputs).input_size
-        return self if self.input_size is not None else replace(self, input_size=size)
+        """Take the sizes that are left open from the last axis."""
+        shape, most = inputs[0], 1 + self.layer.states
+        if len(shape) != 3:
+            raise ShapeError(
+                f"needs steps and features, such as 10x{self.input_size or 8}, and a batch beside them if there is"
+                f" one, but {shape_text(shape[1:]) or 'a scalar'} came in",
+                value=shape,
+            )
+        if len(inputs) > most:
+            raise ShapeError(f"takes the input and {most - 1} first states at most, but {len(inputs)} came in")
+        if self.input_size not in (None, shape[2]):
+            raise ShapeError(
+                f"input_size is {self.input_size}, but the input {shape_text(shape)} has {shape[2]} features",
+                field="input_size",
+                value=self.input_size,
+            )
+        if self.input_size is not None and self.hidden_size is not None:
+            return self
+        return replace(self, input_size=shape[2], hidden_size=self.hidden_size or shape[2])
+
+    @property
+    def bound(self) -> tuple[int, int]:
+        """input_size and hidden_size of a bound layer."""
+        if self.input_size is None or self.hidden_size is None:
+            raise ShapeError("input_size is open until the layer is bound to an input", field="input_size")
+        return self.input_size, self.hidden_size
+
+    @property
+    def size(self) -> int:
+        """How many numbers a direction gives at each step."""
+        return self.bound[1]
+
+    def _single(self) -> dict[str, Any]:
+        """Further fields of each of the layers."""
+        return {}
 
     def levels(self) -> tuple[_Recurrent, ...]:
         """The layers, from the first to the last; the length is the first axis of what they take."""
         directions = 1 + self.bidirectional
-        came = [self.input_size, *[(self.proj_size or self.hidden_size) * directions] * (self.num_layers - 1)]
+        came = [self.bound[0], *[self.size * directions] * (self.num_layers - 1)]
         given = ("initial_h", "initial_c")[: self.layer.states]
-        curves = (("relu", 0.0, 0.0),) * directions if self.nonlinearity == "relu" else ()
-        more: dict[str, Any] = {"linear_before_reset": True} if self.layer is GRU else {}
         return tuple(
-            self.layer(size, self.hidden_size, directions, self.bias, activations=curves, given=given,
-                       proj_size=self.proj_size, **more)
-            for size in came
-        )  # fmt: skip
+            self.layer(size, self.bound[1], directions, self.bias, given=given, **self._single()) for size in came
+        )
 
     def _shapes(self, inputs: Sequence[Shape]) -> list[tuple[_Recurrent, Shape, tuple[Shape, ...]]]:
         """Each layer with what it takes and gives."""
@@ -265,28 +298,35 @@ class _Stack(Layer):
         return found
 
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
-        """All outputs, then the last hidden states, and of an LSTM the last cells."""
+        """All outputs, then the last hidden states, and of an LSTM the last cells. Raises `ShapeError`."""
         length, batch = inputs[0][:2]
-        size, directions = self.proj_size or self.hidden_size, 1 + self.bidirectional
+        directions = 1 + self.bidirectional
         lead = (self.num_layers * directions, length if self.batch_first else batch)
-        return ((length, batch, directions * size), *((*lead, size), (*lead, self.hidden_size))[: self.layer.states])
+        states = ((*lead, self.size), (*lead, self.bound[1]))[: self.layer.states]
+        for came, state in zip(inputs[1:], states):  # noqa: B905  fewer may come in
+            if came != state:
+                raise ShapeError(f"the first state is {shape_text(came)}, but must be {shape_text(state)}", value=came)
+        return ((length, batch, directions * self.size), *states)
 
     def output_dtypes(self, dtype: str) -> tuple[str, ...]:
         """The input's type for all."""
         return (dtype,) * (1 + self.layer.states)
+
+    def _ends(self, level: int) -> tuple[str, ...]:
+        """How the names of a layer's weights end, for each direction."""
+        return tuple(f"_l{level}{direction}" for direction in ("", "_reverse")[: 1 + self.bidirectional])
 
     def parameters(self) -> Mapping[str, Shape]:
         """PyTorch's weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0, and so on for each layer and direction."""
         found: dict[str, Shape] = {}
         for level, layer in enumerate(self.levels()):
             own = layer.parameters()
-            for direction in ("", "_reverse")[: layer.directions]:
-                end = f"_l{level}{direction}"
+            for end in self._ends(level):
                 found[f"weight_ih{end}"] = own["weight_ih"][1:]
                 found[f"weight_hh{end}"] = own["weight_hh"][1:]
                 if self.bias:
                     found[f"bias_ih{end}"] = found[f"bias_hh{end}"] = (own["weight_ih"][1],)
-                if self.proj_size:
+                if "projection" in own:
                     found[f"weight_hr{end}"] = own["projection"][1:]
         return found
 
@@ -295,42 +335,88 @@ class _Stack(Layer):
         return sum((layer.cost((came,), gone) for layer, came, gone in self._shapes(inputs)), Cost())
 
     def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
-        """That of each layer; weights and biases of all together."""
-        found: dict[str, Cost] = {}
-        for layer, came, gone in self._shapes(inputs):
-            for name, cost in layer.backward((came,), gone).items():
-                key = {"weight_ih": "weight_ih_l0", "bias": "bias_ih_l0"}.get(name, name)
-                found[key] = found.get(key, Cost()) + cost
+        """That of each layer, the weights of each direction by themselves; both biases have the same gradient."""
+        found = {"input": Cost()}
+        for level, (layer, came, gone) in enumerate(self._shapes(inputs)):
+            found["input"] += layer.backward((came,), gone)["input"]
+            of_one = replace(layer, directions=1, activations=()).backward((came,), gone)
+            for end in self._ends(level):
+                for name, own in _NAMES.items():
+                    if own in of_one:
+                        found[f"{name}{end}"] = of_one[own]
+                if self.bias:
+                    found[f"bias_hh{end}"] = Cost()
         return found
 
     def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
         """The input, the weights, and of each layer its outputs and the gates of each step."""
         kept: list[Saved] = ["input0", *self.parameters()]
         for layer, _, gone in self._shapes(inputs):
-            kept += [(gone[0], None), ((*gone[0][:-1], layer.gates * self.hidden_size), None)]
+            kept += [(gone[0], None), ((*gone[0][:-1], layer.gates * layer.hidden_size), None)]
         return kept
 
 
-class StackedLSTM(_Stack):
-    """`LSTM` layers one on the other: PyTorch's LSTM.
+_NAMES = {"weight_ih": "weight_ih", "weight_hh": "weight_hh", "bias_ih": "bias", "weight_hr": "projection"}
+"""PyTorch's names of what one layer has."""
 
-    >>> StackedLSTM(8, 16, 2, bidirectional=True).infer((10, 1, 8))
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LSTM(_Stack):
+    """Long short-term memory: PyTorch's LSTM, `lstm:64,l2,bidirectional`. With proj_size the state is projected to it.
+
+    (length, N, input_size), or with batch_first (N, length, input_size) -> outputs (..., directions·size), and the last
+    hidden states and cells, (num_layers·directions, N, size). Without a batch (length, input_size). input_size None is
+    taken from the input, hidden_size None is input_size. First states may come in, `lstm:64,@h,@c`. Dropout between the
+    layers does nothing at inference.
+
+    >>> LSTM(8, 16, 2, bidirectional=True).infer((10, 1, 8))
     ((10, 1, 32), (4, 1, 16), (4, 1, 16))
     """
 
-    kind = "stackedlstm"
-    layer = LSTM
+    kind = "lstm"
+    layer = OnnxLSTM
+    proj_size: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("proj_size", self.proj_size, 0)
+        if self.hidden_size is not None and self.proj_size >= self.hidden_size:
+            raise refused("proj_size", self.proj_size, f"less than hidden_size ({self.hidden_size})")
+
+    @property
+    def size(self) -> int:
+        """How many numbers a direction gives at each step."""
+        return self.proj_size or self.bound[1]
+
+    def _single(self) -> dict[str, Any]:
+        return {"proj_size": self.proj_size}
 
 
-class StackedGRU(_Stack):
-    """`GRU` layers one on the other: PyTorch's GRU."""
+class GRU(_Stack):
+    """Gated recurrent unit: PyTorch's GRU, `gru:64`. As LSTM, without cells.
 
-    kind = "stackedgru"
-    layer = GRU
+    >>> GRU(8, 16).infer((10, 1, 8))
+    ((10, 1, 16), (1, 1, 16))
+    """
+
+    kind = "gru"
+    layer = OnnxGRU
+
+    def _single(self) -> dict[str, Any]:
+        return {"linear_before_reset": True}
 
 
-class StackedRNN(_Stack):
-    """`RNN` layers one on the other: PyTorch's RNN."""
+@dataclass(frozen=True, eq=False, repr=False)
+class RNN(_Stack):
+    """The plain recurrent layer: PyTorch's RNN, `rnn:64,relu`. As LSTM, without gates and cells."""
 
-    kind = "stackedrnn"
-    layer = RNN
+    kind = "rnn"
+    layer = OnnxRNN
+    nonlinearity: str = "tanh"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choice("nonlinearity", self.nonlinearity, ("tanh", "relu"))
+
+    def _single(self) -> dict[str, Any]:
+        return {"activations": (("relu", 0.0, 0.0),) * (1 + self.bidirectional) if self.nonlinearity == "relu" else ()}

@@ -23,6 +23,7 @@ _FAMILIES = {
     "reshape": "Shape", "rearrange": "Shape", "unfold": "Shape", "upsample": "Shape", "pad": "Shape",
     "norm": "Norms and dropout", "dropout": "Norms and dropout",
     "activation": "Activations", "parametric": "Activations", "softmax": "Activations",
+    **dict.fromkeys(("recurrent", "multihead", "embedding"), "Sequences"),
     "join": "Joins of several tensors",
 }  # fmt: skip
 """Under which heading the kinds of a module stand."""
@@ -35,7 +36,8 @@ _EXPRESSIONS = """\
 How layers are written, at the prompt and in files.
 
   3x224x224               the input, first: channels and sizes; 224 or 224x224
-                          are sizes alone, 8x3x224x224 has a batch in front
+                          are sizes alone, 8x3x224x224 has a batch in front;
+                          10x64 are steps and features before an lstm
   conv:64,k7,s2,p3        a kind, a colon, and arguments with commas between
   conv:64                 one bare value, first: the main size of the kind
   k7  k3x5  p1+2  psame   short keys; p1+2 is 1 before and 2 after

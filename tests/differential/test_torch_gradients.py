@@ -12,13 +12,12 @@ torch = pytest.importorskip("torch")
 from gradient_cases import CASES, NAMES, numbers  # noqa: E402  after torch is known to be there
 
 from convcalc.executor.kernels import gradient_of, kernel_of  # noqa: E402
-from convcalc.layers.recurrent import GRU, LSTM, RNN  # noqa: E402
+from convcalc.layers.recurrent import OnnxGRU, OnnxLSTM, OnnxRNN  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
 ELSEWHERE = {
-    **dict.fromkeys(("lstm", "gru", "rnn"), ("test_torch_gradients", "test_recurrent_layers")),
-    **dict.fromkeys(("stackedlstm", "stackedgru", "stackedrnn"), ("test_torch_recurrent", "test_stacks_are_pytorchs")),
+    **dict.fromkeys(("onnxlstm", "onnxgru", "onnxrnn"), ("test_torch_gradients", "test_recurrent_layers")),
     "multiheadattention": ("test_torch_recurrent", "test_attention_is_pytorchs"),
     "layernormstatistics": ("test_torch_gradients", "test_layer_norm_with_its_statistics"),
 }
@@ -76,9 +75,9 @@ def test_layer_norm_with_its_statistics() -> None:
 
 
 RECURRENT = [
-    (LSTM, torch.nn.LSTM, [0, 3, 1, 2]),
-    (GRU, torch.nn.GRU, [1, 0, 2]),
-    (RNN, torch.nn.RNN, [0]),
+    (OnnxLSTM, torch.nn.LSTM, [0, 3, 1, 2]),
+    (OnnxGRU, torch.nn.GRU, [1, 0, 2]),
+    (OnnxRNN, torch.nn.RNN, [0]),
 ]
 """The layer, PyTorch's, and where ONNX's gates stand among PyTorch's."""
 
@@ -103,7 +102,7 @@ def test_recurrent_layers(ours: type, theirs: type, order: list[int], directions
 
     weights = {"weight_ih": stacked("weight_ih"), "weight_hh": stacked("weight_hh"),
                "bias": np.concatenate([stacked("bias_ih"), stacked("bias_hh")], axis=1)}  # fmt: skip
-    more = {"linear_before_reset": True} if ours is GRU else {}
+    more = {"linear_before_reset": True} if ours is OnnxGRU else {}
     layer = ours(size, hidden, directions=directions, **more)
     outputs = kernel_of(layer)(layer, (x.detach().numpy(),), weights)
     turned = outputs[0].swapaxes(1, 2).reshape(length, batch, -1)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402  after torch 
 from convcalc.analysis.costs import costs  # noqa: E402
 from convcalc.analysis.memory import memory  # noqa: E402
 from convcalc.analysis.shapes import shapes  # noqa: E402
-from convcalc.layers import LAYERS, find_kind  # noqa: E402
+from convcalc.layers import LAYERS, SEQUENCES, find_kind  # noqa: E402
 from convcalc.network import tensor_names  # noqa: E402
 from convcalc.torch_text import PrintedModel  # noqa: E402
 
@@ -37,8 +37,9 @@ NOT_OF_PYTORCH = {"Add", "Mul", "Concat", "Crop", "Reshape", "Permute", "GlobalA
 
 
 def class_names() -> list[str]:
+    """Those that take images; layers over sequences stand beside PyTorch's in test_torch_recurrent."""
     names = []
-    for kind in LAYERS.values():
+    for kind in (kind for name, kind in LAYERS.items() if name not in SEQUENCES):
         names += [kind.classes] if isinstance(kind.classes, str) else list(kind.classes)
     return [name for name in names if hasattr(nn, name)]
 
@@ -158,6 +159,7 @@ def test_what_a_class_prints_and_what_it_leaves_out(name: str, field: str) -> No
         assert any(item.message.startswith(f"{field} is not printed") for item in taken.diagnostics) == changes
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize(
     "made",
     [
@@ -175,15 +177,21 @@ def test_what_a_class_prints_and_what_it_leaves_out(name: str, field: str) -> No
 )
 def test_recurrent_modules_and_those_of_which_only_parameters_are_known(made) -> None:
     module = made()
-    report = costs(PrintedModel(str(nn.Sequential(module)), "model").network((6, 3)))
+    words = isinstance(module, nn.Embedding)
+    report = costs(PrintedModel(str(nn.Sequential(module)), "model").network((6,) if words else (6, 3)))
     assert report.totals["params"] == sum(parameter.numel() for parameter in module.parameters())
     assert "params" not in report.partial
-    if isinstance(module, nn.RNNBase) and not module.proj_size:
-        # Without a batch, so that it does not matter which axis would be the first.
-        assert report.rows[-1].outputs == (tuple(module(torch.zeros(6, 3))[0].shape),)
+    if isinstance(module, nn.RNNBase | nn.Embedding):
+        given = torch.zeros(6, dtype=torch.long) if words else torch.zeros(6, 3)
+        assert [tuple(shape) for shape in report.rows[-1].outputs] == [tuple(x.shape) for x in flat(module(given))]
         assert report.status == "complete"
     else:
         assert report.totals["macs"] is None
+
+
+def flat(outputs) -> list[torch.Tensor]:
+    """The tensors of nested tuples."""
+    return [outputs] if isinstance(outputs, torch.Tensor) else [x for each in outputs for x in flat(each)]
 
 
 def random_model(draw: random.Random, depth: int = 0):

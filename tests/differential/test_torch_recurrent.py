@@ -11,9 +11,11 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402  after torch is known to be there
 
+from convcalc.cli import run_command_line  # noqa: E402
 from convcalc.executor.kernels import gradient_of, kernel_of  # noqa: E402
+from convcalc.layers.embedding import Embedding  # noqa: E402
 from convcalc.layers.multihead import MultiheadAttention  # noqa: E402
-from convcalc.layers.recurrent import StackedGRU, StackedLSTM, StackedRNN  # noqa: E402
+from convcalc.layers.recurrent import GRU, LSTM, RNN  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -55,15 +57,15 @@ def same_gradients(module, layer, tensors, wanted, found):
 def test_stacks_are_pytorchs(seed):
     draw = random.Random(seed)
     torch.manual_seed(seed)
-    ours, theirs = draw.choice([(StackedLSTM, nn.LSTM), (StackedGRU, nn.GRU), (StackedRNN, nn.RNN)])
+    ours, theirs = draw.choice([(LSTM, nn.LSTM), (GRU, nn.GRU), (RNN, nn.RNN)])
     size, hidden, length, batch = (draw.randint(2, 6) for _ in range(4))
     fields = {
         "num_layers": draw.randint(1, 3), "bias": draw.random() < 0.7, "batch_first": draw.random() < 0.5,
         "bidirectional": draw.random() < 0.5,
     }  # fmt: skip
-    if ours is StackedLSTM and draw.random() < 0.4:
+    if ours is LSTM and draw.random() < 0.4:
         fields["proj_size"] = draw.randint(1, hidden - 1)
-    if ours is StackedRNN:
+    if ours is RNN:
         fields["nonlinearity"] = draw.choice(["tanh", "relu"])
     module = theirs(size, hidden, **fields)
     layer = ours(None, hidden, **fields)
@@ -121,8 +123,8 @@ def test_attention_is_pytorchs(seed):
     ("made", "layer", "shape"),
     [
         (lambda: nn.LSTM(3, 6, num_layers=2, bidirectional=True, proj_size=2),
-         StackedLSTM(3, 6, 2, bidirectional=True, proj_size=2), (5, 4, 3)),
-        (lambda: nn.GRU(3, 4, num_layers=2, batch_first=True), StackedGRU(3, 4, 2, batch_first=True), (5, 4, 3)),
+         LSTM(3, 6, 2, bidirectional=True, proj_size=2), (5, 4, 3)),
+        (lambda: nn.GRU(3, 4, num_layers=2, batch_first=True), GRU(3, 4, 2, batch_first=True), (5, 4, 3)),
     ],
 )  # fmt: skip
 def test_products_are_those_of_the_cells(made, layer, shape):
@@ -131,3 +133,86 @@ def test_products_are_those_of_the_cells(made, layer, shape):
     steps = shape[0] * shape[1]
     matrices = sum(value.numel() for name, value in module.named_parameters() if name.startswith("weight"))
     assert layer.cost((shape,), layer.infer(shape)).macs == steps * matrices
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_rows_are_pytorchs(seed):
+    draw = random.Random(seed)
+    torch.manual_seed(seed)
+    count, size = draw.randint(1, 9), draw.randint(1, 5)
+    fields = {"padding_idx": draw.choice([None, draw.randrange(-count, count)]), "max_norm": draw.choice([None, 1.5])}
+    fields["norm_type"] = draw.choice([2.0, 1.0])
+    module = nn.Embedding(count, size, **fields)
+    weights = {"weight": module.weight.detach().numpy().copy()}
+    layer = Embedding(count, size, **fields)
+    x = torch.randint(0, count, (3, 4))
+    found = kernel_of(layer)(layer, (x.numpy(),), weights)
+    wanted = module(x)
+    same(found, [wanted])
+    grad = torch.randn_like(wanted)
+    wanted.backward(grad)
+    _, of_weights = gradient_of(layer)(layer, (x.numpy(),), found, weights, (grad.numpy(),))
+    np.testing.assert_allclose(of_weights["weight"], module.weight.grad.numpy(), rtol=1e-12)
+
+
+PRINTED = {
+    "two layers in both directions": lambda first: [nn.LSTM(6, 5, 2, bidirectional=True, batch_first=first)],
+    "projected": lambda first: [nn.LSTM(6, 5, proj_size=3, batch_first=first)],
+    "gates": lambda first: [nn.GRU(6, 5, 2, bias=False, batch_first=first), nn.GRU(5, 4, batch_first=first)],
+    "plain": lambda first: [nn.RNN(6, 5, bidirectional=True, batch_first=first)],
+    "words": lambda first: [nn.Embedding(20, 6), nn.LSTM(6, 5, batch_first=first), nn.Linear(5, 2)],
+}
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 7)], ids=["alone", "batch"])
+@pytest.mark.parametrize("first", [False, True], ids=["steps first", "batch first"])
+@pytest.mark.parametrize("name", PRINTED)
+def test_printed_text_is_run_as_pytorch_runs_it(name, first, shape, tmp_path, capsys):
+    """print(model) and its weights: with a batch and without, as the module itself takes them."""
+    torch.manual_seed(0)
+    modules = PRINTED[name](first)
+    (tmp_path / "model.txt").write_text(str(nn.Sequential(*modules)))
+    np.savez(tmp_path / "w.npz", **{key: value.numpy() for key, value in nn.Sequential(*modules).state_dict().items()})
+    words = isinstance(modules[0], nn.Embedding)
+    x = torch.randint(0, 20, shape) if words else torch.randn(*shape, 6)
+    np.save(tmp_path / "x.npy", x.numpy())
+    wanted = x
+    for module in modules:
+        wanted = module(wanted)[0] if isinstance(module, nn.RNNBase) else module(wanted)
+    paths = [str(tmp_path / file) for file in ("x.npy", "model.txt")]
+    assert run_command_line(["run", *paths, "-w", str(tmp_path / "w.npz"), "-o", str(tmp_path / "y.npy")]) == 0
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), wanted.detach().numpy(), rtol=1e-9, atol=1e-12)
+    said = capsys.readouterr().err
+    stack = any(isinstance(module, nn.RNNBase) for module in modules)
+    assert ("steps come first" in said) == (stack and not first and len(shape) == 2)
+    if len(shape) == 2:  # samples along the first axis, each by itself
+        batched = ["run", *paths, "-w", str(tmp_path / "w.npz"), "--batch", "2", "-o", str(tmp_path / "z.npy")]
+        assert run_command_line(batched) == 0
+        for sample, found in zip(x, np.load(tmp_path / "z.npy"), strict=True):
+            for module in modules:
+                sample = module(sample)[0] if isinstance(module, nn.RNNBase) else module(sample)  # noqa: PLW2901
+            np.testing.assert_allclose(found, sample.detach().numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_an_expression_is_run_as_pytorch_runs_it(tmp_path):
+    """A transformer's encoder layer in expressions, against PyTorch's own."""
+    torch.manual_seed(0)
+    module = nn.TransformerEncoderLayer(12, 3, 20, batch_first=True).eval()
+    own = {key: value.numpy() for key, value in module.state_dict().items()}
+    names = {"self_attn": "attend", "linear1": "up", "linear2": "down", "norm1": "norm1", "norm2": "norm2"}
+    weights = {f"{names[key.partition('.')[0]]}.{key.partition('.')[2]}": value for key, value in own.items()}
+    np.savez(tmp_path / "w.npz", **weights)
+    x = torch.randn(2, 5, 12)
+    np.save(tmp_path / "x.npy", x.numpy())
+    layers = (
+        "@a mha:12,h3,batch_first,name=attend add:@a layernorm:name=norm1"
+        " @b linear:20,name=up relu linear:12,name=down add:@b layernorm:name=norm2"
+    )
+    out = tmp_path / "y.npy"
+    assert (
+        run_command_line(
+            ["run", str(tmp_path / "x.npy"), *layers.split(), "-w", str(tmp_path / "w.npz"), "-o", str(out)]
+        )
+        == 0
+    )
+    np.testing.assert_allclose(np.load(out), module(x).detach().numpy(), rtol=1e-9, atol=1e-12)

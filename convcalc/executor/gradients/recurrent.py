@@ -12,12 +12,12 @@ import numpy as np
 from convcalc.executor.gradients.tape import Taped, pull
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel_of
 from convcalc.executor.recurrent import by_names, gates_of, level_of, levels_of, side_by_side, step_of, turned
-from convcalc.layers.recurrent import GRU, LSTM, RNN, StackedGRU, StackedLSTM, StackedRNN
+from convcalc.layers.recurrent import GRU, LSTM, RNN, OnnxGRU, OnnxLSTM, OnnxRNN
 
 
-@gradient(LSTM, GRU, RNN)
+@gradient(OnnxLSTM, OnnxGRU, OnnxRNN)
 def recurrent_gradient(
-    layer: LSTM | GRU | RNN,
+    layer: OnnxLSTM | OnnxGRU | OnnxRNN,
     inputs: tuple[Array, ...],
     outputs: tuple[Array, ...],
     weights: Weights,
@@ -129,9 +129,9 @@ def _weights(layer: Any, weights: Weights, direction: int, dtype: np.dtype[Any])
     return weight, own, bias, own_bias
 
 
-@gradient(StackedLSTM, StackedGRU, StackedRNN)
+@gradient(LSTM, GRU, RNN)
 def stacked_gradient(
-    layer: StackedLSTM | StackedGRU | StackedRNN,
+    layer: LSTM | GRU | RNN,
     inputs: tuple[Array, ...],
     outputs: tuple[Array, ...],
     weights: Weights,
