@@ -11,20 +11,16 @@ must be there; onnxruntime is measured too where it and onnx are. Exit status 0 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+
+from turns import STAY, Server, serve
 
 
 class Case(NamedTuple):
@@ -57,12 +53,6 @@ GOALS = {"144@56 depthwise": 3.0}
 """The most that a layer's ratio may be, where it is not 2. Depthwise may take 5 at two threads and batch 1."""
 NETWORK = "ResNet-50"
 """The case that is examples/resnet50.txt; it is no part of the geometric mean."""
-LEAST_SECONDS = 0.03
-"""How long a process computes before it says its time."""
-
-
-STAY = ExitStack()
-"""Settings of a program, which last as long as its process."""
 
 # --- the programs: each makes a function that computes a case -------------------------------------------------------
 
@@ -278,65 +268,12 @@ PROGRAMS = {
 }
 
 
-def serve(name: str, threads: int, clock: Callable[[], float]) -> None:
-    """Answer each line of standard input, [case, batch], with the seconds that one run takes."""
-    make = PROGRAMS[name](threads)
-    made: dict[str, Any] = {}
-    print("ready", flush=True)
-    for line in sys.stdin:
-        case, batch = json.loads(line)
-        if line not in made:
-            made[line] = make(CASES.get(case), batch)
-            made[line]()
-        run = made[line]
-        run()
-        times = []
-        start = time.perf_counter()
-        while time.perf_counter() - start < LEAST_SECONDS or len(times) < 3:
-            begin = clock()
-            run()
-            times.append(clock() - begin)
-        print(min(times), flush=True)
-    STAY.close()
-
-
 # --- the measuring process ------------------------------------------------------------------------------------------
-
-
-class Server:
-    """A program in a process of its own."""
-
-    def __init__(self, name: str, threads: int, *, cpu: bool) -> None:
-        # Every program chooses its own kernels for the processor.
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("OPENBLAS_", "DNNL_"))}
-        environment |= {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", name, "--threads", str(threads), *["--cpu"] * cpu],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        self._answer()
-
-    def ask(self, case: str, batch: int) -> float:
-        assert self.process.stdin is not None
-        print(json.dumps([case, batch]), file=self.process.stdin, flush=True)
-        return float(self._answer())
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a process ended: {self.process.args}")
-        return line.strip()
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def measure(threads: int, batch: int, cases: list[str], rounds: int, others: list[str], *, cpu: bool) -> None:
     """Print the table of one setting."""
-    servers = {name: Server(name, threads, cpu=cpu) for name in ("convcalc", *others)}
+    servers = {name: Server(__file__, name, threads, cpu=cpu) for name in ("convcalc", *others)}
     times: dict[str, dict[str, list[float]]] = {case: {name: [] for name in servers} for case in cases}
     for _ in range(rounds):
         for case in cases:
@@ -368,7 +305,7 @@ def measure(threads: int, batch: int, cases: list[str], rounds: int, others: lis
 
 def measure_reference(threads: int, rounds: int) -> None:
     """Print how many times as fast as ONNX's reference evaluator the network is, at batch 1."""
-    servers = {name: Server(name, threads, cpu=False) for name in ("convcalc", "reference")}
+    servers = {name: Server(__file__, name, threads) for name in ("convcalc", "reference")}
     times: dict[str, list[float]] = {name: [] for name in servers}
     for _ in range(rounds):
         for name, server in servers.items():
@@ -391,7 +328,10 @@ def main() -> None:
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve, int(options.threads), time.process_time if options.cpu else time.perf_counter)
+        program = PROGRAMS[options.serve](int(options.threads))
+        serve(
+            lambda case, batch: program(CASES.get(case), batch), time.process_time if options.cpu else time.perf_counter
+        )
         return
     others = ["torch"]
     if all(map(find_spec, ("onnxruntime", "onnx"))):

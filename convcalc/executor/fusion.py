@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convcalc.analysis.shapes import Resolved
+from convcalc.executor.activation import change
 from convcalc.executor.algorithms import direct_only
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation
 from convcalc.executor.conv import convolution
@@ -142,12 +143,13 @@ def _with_norm(layer: BatchNorm, weights: Weights, norm: Weights) -> LayerWeight
 
 def in_place(layer: Elementwise) -> Activation:
     """The activation as a function that changes an array where it stands."""
+    kernel_of(layer)  # which loads what its family has
 
     def activate(part: Array) -> None:
         if isinstance(layer, ReLU):
             _relu(part)
         else:
-            np.copyto(part, kernel_of(layer)(layer, (part,), {})[0])
+            change(layer, part)
 
     return activate
 

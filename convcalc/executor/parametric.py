@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from convcalc import formulas as F
-from convcalc.executor.activation import SLOPES
+from convcalc.executor.activation import QUICK, SLOPES
 from convcalc.executor.kernels import Array, Gradients, Weights, floats, gradient, kernel
+from convcalc.executor.pieces import Formula, able, together
+from convcalc.executor.special import erf, gelu
 from convcalc.layers import parametric as L
-from convcalc.tracing import erf
 
 SLOPES.update({
     L.LeakyReLU: lambda layer, x, y: np.where(x > 0, 1, *layer.arguments),
@@ -24,6 +25,22 @@ SLOPES.update({
     L.Shift: lambda layer, x, y: 1,
     L.Softplus: lambda layer, x, y: np.where(layer.beta * x > layer.threshold, 1, F.sigmoid(layer.beta * x)),
     L.GELU: lambda layer, x, y: _gelu_slope(layer, x),
+})  # fmt: skip
+
+
+def _leaky_as_maximum(layer: L.LeakyReLU | L.RReLU) -> Formula | None:
+    """The larger of x and slope·x, for slopes from above 0 to 1."""
+    return _larger if 0 < layer.arguments[0] <= 1 else None
+
+
+def _larger(x: Any, slope: Any) -> Any:
+    return np.maximum(x, slope * x)
+
+
+QUICK.update({
+    L.LeakyReLU: _leaky_as_maximum,
+    L.RReLU: _leaky_as_maximum,
+    L.GELU: lambda layer: gelu if layer.approximate == "none" else None,
 })  # fmt: skip
 
 
@@ -43,7 +60,11 @@ def _gelu_slope(layer: L.GELU, x: Any) -> Array:
 def prelu(layer: L.PReLU, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """A leaky ReLU with the slope of each channel."""
     x: Any = inputs[0]
-    return (np.asarray(F.leaky_relu(x, _slopes(x, weights))),)
+    slopes = _slopes(x, weights)
+    if not able(x, slopes):
+        return (np.asarray(F.leaky_relu(x, slopes)),)
+    as_maximum = 0 < slopes.min() <= slopes.max() <= 1
+    return (together(_larger if as_maximum else F.leaky_relu, x, slopes),)
 
 
 @gradient(L.PReLU)
@@ -66,7 +87,7 @@ def _slopes(x: Any, weights: Weights) -> Any:
 def glu(layer: L.GLU, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """One half, through the gate that the other is."""
     halves: Any = np.split(floats(inputs[0]), 2, axis=layer.dim)
-    return (np.asarray(F.glu(*halves)),)
+    return (together(F.glu, *halves) if able(*halves) else np.asarray(F.glu(*halves)),)
 
 
 @gradient(L.GLU)

@@ -16,18 +16,21 @@ from convcalc.analysis.memory import Tensors
 from convcalc.analysis.shapes import Resolved, label
 from convcalc.errors import ResourceError
 from convcalc.executor import special
+from convcalc.executor.activation import formula_of
 from convcalc.executor.algorithms import algorithm_for
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Block, Problem, rows_read
 from convcalc.executor.columns import grouped_parts, im2col_blocks, pointwise_parts
 from convcalc.executor.conv import COLUMN_LIMIT, by_phases, problem_of
 from convcalc.executor.fourier import lengths, spectrum_elements
 from convcalc.executor.fusion import can_join, joined_runs
-from convcalc.executor.kernels import parts_of
+from convcalc.executor.kernels import kernel_of, parts_of
 from convcalc.executor.kn2row import kn2row_blocks
+from convcalc.executor.pieces import TYPES, program
 from convcalc.executor.rows import band_of, rows_parts
 from convcalc.executor.subpixel import algorithm_of_phase, phases, together
 from convcalc.executor.threads import thread_count
 from convcalc.executor.winograd import TRANSFORM_ELEMENTS, by_channels, tiles_of, winograd_blocks
+from convcalc.layers.activation import Elementwise
 from convcalc.layers.base import Shape
 from convcalc.limits import available_memory
 from convcalc.network import Network
@@ -251,6 +254,23 @@ def _other(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype:
     return Room(int(copies * max(map(product, (*inputs, *outputs)), default=0)))
 
 
+def _elementwise(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """The pieces that its program works in, which are the threads' own."""
+    return Room(columns=_activating(layer, int(product(outputs[0])), dtype))
+
+
+def _activating(layer: Elementwise, size: int, dtype: np.dtype[Any], *, in_place: bool = False) -> int:
+    """The numbers that an activation of so many takes: its program's, or whole arrays where there is none."""
+    if layer.kind == "relu" and in_place:
+        return 0
+    if layer.parameters() or dtype not in TYPES:
+        return COPIES.get(layer.kind, 2) * size
+    kernel_of(layer)  # which loads what its family has
+    made = program(formula_of(layer), layer.arguments, "f", dtype, in_place=in_place)
+    doubles = layer.kind == "gelu" and dtype == np.float64
+    return made.room(size) + doubles * special.WORKING * made.hands(size)
+
+
 def _upsample(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
     """Axis by axis: what an axis gives, and where it is a sum of neighbours that sum and the next part of it."""
     copies = 1 if layer.mode.startswith("nearest") else 2 if layer.mode == "area" else 3
@@ -302,12 +322,11 @@ def _samples(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtyp
 
 
 _KINDS_BY_COPIES = {
-    0: ("relu", "tanh", "dropout", "alphadropout", "featurealphadropout", "channelshuffle", "pixelshuffle",
+    0: ("dropout", "alphadropout", "featurealphadropout", "channelshuffle", "pixelshuffle",
         "pixelunshuffle", "unfold", "crop", "concat", "pad", "constantpad", "zeropad"),
-    1: ("linear", "batchnorm", "syncbatchnorm", "instancenorm", "groupnorm", "rmsnorm", "relu6", "hardsigmoid",
-        "hardswish", "silu", "mish", "sigmoid", "softsign", "tanhshrink", "add", "mul", "adaptiveavgpool",
+    1: ("linear", "batchnorm", "syncbatchnorm", "instancenorm", "groupnorm", "rmsnorm", "add", "mul", "adaptiveavgpool",
         "globalavgpool"),
-    3: ("gelu", "localresponsenorm"),
+    3: ("localresponsenorm",),
 }  # fmt: skip
 COPIES = {kind: count for count, kinds in _KINDS_BY_COPIES.items() for kind in kinds}
 """How many arrays the steps of a kind's formula take besides what goes in and out; 2 for what is not here."""
@@ -329,11 +348,13 @@ WORKING: dict[str, Working] = {
 def _room(items: Sequence[Resolved], dtype: np.dtype[Any]) -> Room:
     """What layers hold that run as one: a convolution whose weights are scaled, and whose blocks are activated."""
     first, last = items[0], items[-1]
-    room = WORKING.get(first.layer.kind, _other)(first.layer, first.inputs, first.outputs, dtype)
+    found = _elementwise if isinstance(first.layer, Elementwise) else WORKING.get(first.layer.kind, _other)
+    room = found(first.layer, first.inputs, first.outputs, dtype)
     if len(items) == 1:
         return room
+    block = min(int(product(last.outputs[0])), BLOCK_ELEMENTS)
     if first.layer.kind != "conv":
-        return Room(thread_count() * BLOCK_ELEMENTS * COPIES.get(last.layer.kind, 2))
+        return Room(columns=thread_count() * _activating(last.layer, block, dtype, in_place=True))  # type: ignore[arg-type]  # is one
     passing, tiles, columns, derived = room
     outputs = product(first.outputs[0])
     if any(item.layer.kind == "batchnorm" for item in items):
@@ -341,11 +362,13 @@ def _room(items: Sequence[Resolved], dtype: np.dtype[Any]) -> Room:
         weights = int(product(first.layer.parameters()["weight"]))
         passing = max(passing, weights * 8 // dtype.itemsize) + weights
         derived = max(derived, weights + first.outputs[0][1])
-    copies = COPIES.get(last.layer.kind, 2) if last.layer.kind != "batchnorm" else 0
+    if last.layer.kind == "batchnorm":
+        return Room(passing, tiles, columns, derived)
     whole = algorithm_of(first, dtype) == "direct"
-    activated = outputs if whole else min(outputs, max(tiles, columns, thread_count() * BLOCK_ELEMENTS * 4))
-    erf = thread_count() * special.WORKING if last.layer.kind == "gelu" else 0
-    return Room(passing + int(copies * activated) + erf, tiles, columns, derived)
+    activated = outputs if whole else min(outputs, max(tiles, columns, block * 4))
+    activating = _activating(last.layer, int(activated), dtype, in_place=True)  # type: ignore[arg-type]  # is one
+    # Blocks that lie apart are activated beside where they stand, and then copied there.
+    return Room(passing + int(activated) * (not whole), tiles, columns + thread_count() * activating, derived)
 
 
 def _gradients(item: Resolved) -> int:

@@ -1,60 +1,104 @@
-"""Functions that NumPy does not have."""
+"""The error function, which NumPy does not have, and the functions that are made of it."""
 
 from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 
+from convcalc import formulas as F
 from convcalc.executor.kernels import Array
-from convcalc.executor.threads import share
+from convcalc.executor.pieces import Symbol, each
+
+_ABOVE = (5.57336475100719, 48.92604848480231, 315.925078169811)
+_BELOW = (1.0, 72.86340394361089, 482.3123548744872, 3074.022124626914)
+_FIRST = 2 / math.sqrt(math.pi) - 1
+_FAR = 50.0
+"""From here on the square of a number changes nothing, and larger ones would overflow."""
+
+
+def _angle(x: Any) -> Any:
+    """The number whose hyperbolic tangent is erf(x), to a tenth of a rounding of float32: x + x·(first + x²·a / b).
+
+    Fitted by least squares whose weights were moved until the error of erf was level, for 0 < x < 5.3; larger numbers
+    give a larger angle, and a tangent of 1.
+    """
+    square = np.minimum(x * x, _FAR)
+    above, below = ((parts[0] * square if parts[0] != 1 else square) + parts[1] for parts in (_ABOVE, _BELOW))
+    above = above * square + _ABOVE[2]
+    for part in _BELOW[2:]:
+        below = below * square + part
+    return x + x * (square * (above / below) + _FIRST)
+
+
+def gelu(x: Any) -> Any:
+    """`formulas.gelu`, of float32 as x/2 + x/2·tanh, within 3·2^-24 of x: half of what PyTorch is off by at most."""
+    if x.dtype != np.float32:
+        return F.gelu(x)
+    half = 0.5 * x
+    return half + half * np.tanh(_angle(math.sqrt(0.5) * x))
+
+
+def erf(x: Any) -> Any:
+    """The error function of an array or a `Symbol`, within three roundings of float32 and float64."""
+    if isinstance(x, Symbol):
+        return _erf(x)
+    wide = np.result_type(x.dtype, np.float32) if x.dtype.kind == "f" else np.dtype(np.float64)
+    return each(_erf, x.astype(wide, copy=False)).astype(x.dtype if x.dtype.kind == "f" else wide, copy=False)
+
+
+def _erf(x: Any) -> Any:
+    if x.dtype == np.float32:
+        return np.tanh(_angle(x))
+    if isinstance(x, Symbol):
+        return x.noted(_erf_of_doubles, x)
+    flat = np.ascontiguousarray(x).reshape(-1)
+    result = np.empty_like(flat)
+    _erf_of_doubles(flat, result)
+    return result.reshape(x.shape)
+
 
 _STEP = 1 / 32
 _LAST = 6
 """From here on the error function is 1 in double precision."""
-_BLOCK = 1 << 14
+_BLOCK = 1 << 13
 WORKING = 5 * _BLOCK
-"""The numbers that a thread holds in `erf`: a block, its size, the places, the sum and the next term of it."""
-_TERMS = {np.dtype(np.float32): 5, np.dtype(np.float64): 8}
-"""How many terms of a Taylor series a type takes: at most half a step from its place, the next is below rounding."""
+"""The numbers that a thread holds in `_erf_of_doubles`: signs, sizes, places, steps and the next term of it."""
+_TERMS = 8
+"""How many terms of a Taylor series: at most half a step from its place, the next is below rounding."""
 
 
-def erf(x: Array) -> Array:
-    """The error function, within three roundings of float32 and float64: Taylor series from the places of a table.
+def _erf_of_doubles(x: Array, out: Array) -> None:
+    """Taylor series from the places of a table, of arrays of one axis.
 
     Half a step h away the series' terms fall as h^n; its coefficients are Hermite polynomials times 2/√π·exp(-x²).
     """
-    wide = np.result_type(x.dtype, np.float32) if x.dtype.kind == "f" else np.dtype(np.float64)
-    source = np.ascontiguousarray(x).reshape(-1)
-    result = np.empty(source.shape, wide)
-    table = _table(wide)
-
-    def work(start: int) -> None:
-        part = source[start : start + _BLOCK].astype(wide)
-        size = abs(part)
-        places = np.rint(np.fmin(size, _LAST) * (1 / _STEP)).astype(np.int32)
-        away = np.minimum(size, _LAST, out=size)
-        away -= places * wide.type(_STEP)
-        total = table[-1].take(places)
+    table = _table()
+    for start in range(0, len(x), _BLOCK):
+        # The input may stand where the output is written.
+        signs, total = x[start : start + _BLOCK].copy(), out[start : start + _BLOCK]
+        away = np.abs(signs)
+        places = np.rint(np.fmin(away, _LAST) * (1 / _STEP)).astype(np.int32)
+        np.minimum(away, _LAST, out=away)
+        away -= places * _STEP
+        table[-1].take(places, out=total, mode="clip")
         for row in table[-2::-1]:
             total *= away
             total += row.take(places)
-        np.copysign(total, part, out=result[start : start + _BLOCK])
-
-    share(work, range(0, source.size, _BLOCK))
-    return result.reshape(x.shape).astype(x.dtype if x.dtype.kind == "f" else wide, copy=False)
+        np.copysign(total, signs, out=total)
 
 
 @cache
-def _table(dtype: np.dtype[np.floating]) -> Array:
+def _table() -> Array:
     """For each term of the series its coefficients at all places."""
     places = np.arange(_LAST / _STEP + 1) * _STEP
     slopes = 2 / math.sqrt(math.pi) * np.exp(-places * places)
     rows = [np.array([math.erf(place) for place in places])]
     before, hermite = np.zeros_like(places), np.ones_like(places)
-    for term in range(1, _TERMS[dtype]):
+    for term in range(1, _TERMS):
         rows.append(slopes * hermite / math.factorial(term))
         # The derivatives of exp(-x²) are Hermite polynomials times it: H' = -2x·H - 2(n - 1)·H of the one before.
         before, hermite = hermite, -2 * places * hermite - 2 * (term - 1) * before
-    return np.stack(rows).astype(dtype)
+    return np.stack(rows)
