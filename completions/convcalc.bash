@@ -20,7 +20,7 @@ _convcalc() {
             memory) values='--dtype --train --optimizer --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --batch --assume-sequential --lines --layer --sort --top --format -q --quiet --get --max --strict -o --output -h --help' ;;
             summary) values='--depth --by --dtype --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --batch --assume-sequential --lines --layer --sort --top --format -q --quiet --get --max --strict -o --output -h --help' ;;
             compose) values='--explain -w --weights --verify --split --rank --error --dtype --always --seed --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --batch --assume-sequential --lines --layer --sort --top --format -q --quiet --get --max --strict -o --output -h --help' ;;
-            run) values='-w --weights --bias-values --seed --flip --layer --indices --as-matrix --im2col --check --profile --max --heatmap --table --fit --lr --steps --optimizer --algorithm --threads --batch --resume --resize --crop --normalize --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --assume-sequential --lines --format -q --quiet --get -o --output -h --help' ;;
+            run) values='-w --weights --bias-values --seed --flip --layer --indices --as-matrix --im2col --check --profile --max --heatmap --table --fit --lr --steps --optimizer --algorithm --dtype --threads --batch --resume --resize --crop --normalize --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --assume-sequential --lines --format -q --quiet --get -o --output -h --help' ;;
         esac
     else
         case $prev in
@@ -32,6 +32,7 @@ _convcalc() {
             --optimizer) values='sgd momentum adam adamw' ;;
             --dtype) values='float64 double float32 float float16 half bfloat16 float8 int64 int32 int16 int8 uint8 bool' ;;
             --optimizer) values='sgd momentum adam adamw' ;;
+            --dtype) values='float64 double float32 float float16 half bfloat16 float8 int64 int32 int16 int8 uint8 bool' ;;
             -o|--output|-w|--weights|-w|--weights|--bias-values|--check|--fit) _convcalc_files "$cur"; return ;;
             --to|-k|--kernel-size|-s|--stride|-p|--padding|-d|--dilation|-g|--groups|-c|--channels|--output-padding|--output-size|--input|--batch|--layer|--sort|--top|--get|--max|--samples|--speed|--by|--depth|--depth|--by|--split|--rank|--error|--seed|--seed|--layer|--max|--lr|--steps|--algorithm|--threads|--batch|--resize|--crop|--normalize) return ;;
             *)

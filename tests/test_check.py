@@ -61,7 +61,7 @@ def call(capsys):
     return answer
 
 
-CHAIN = ["32x24x24", "conv:32,k3", "relu"]
+CHAIN = ["random:32x24x24", "conv:32,k3", "relu"]
 
 
 def test_on_the_command_line(call, tmp_path):
@@ -72,7 +72,10 @@ def test_on_the_command_line(call, tmp_path):
     assert document["answer"] == document["layers"][1]["scaled"]
     assert document["answer"] <= document["totals"]["scaled"] < 1e-12
     assert 0 < document["totals"]["unequal"] <= 32 * 22 * 22
+    assert [(layer["algorithm"], layer["other"]) for layer in document["layers"]] == [("winograd4", "direct"), ("", "")]
     assert "note: winograd4 is compared with direct" in err
+    assert "note: what the rule chooses is compared with fft" in call(*CHAIN, "--check", "fft").err
+    assert float(call(*CHAIN, "--algorithm", "fft", "--check", "auto", "-q").out) > 0, "the rule does not choose fft"
     call(*CHAIN, "-o", tmp_path / "y.npy")
     assert call(*CHAIN, "--check", tmp_path / "y.npy", "-q").out == "0.0\n"
     saved = np.load(tmp_path / "y.npy")

@@ -190,6 +190,51 @@ def test_a_model_of_several_inputs_and_outputs(two_by_two, tmp_path, capsys):
     assert "y.npy holds y alone; an .npz file would hold y, z" in capsys.readouterr().err
 
 
+def test_a_model_says_of_what_shape_its_input_is(tmp_path, capsys):
+    infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "abcd"}
+    add, relu = helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Relu", ["a"], ["d"])
+    for name, nodes, inputs, output in (("one", [relu], "a", "d"), ("two", [add], "ab", "c")):
+        graph = helper.make_graph(nodes, "g", [infos[key] for key in inputs], [infos[output]])
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        (tmp_path / f"{name}.onnx").write_bytes(made.SerializeToString())
+        assert run_command_line(["run", str(tmp_path / f"{name}.onnx"), "--get", "shape"]) == 0
+        assert capsys.readouterr() == ("[2,3]\n", "note: the input is random, drawn from seed 0\n")
+    np.save(tmp_path / "x.npy", np.arange(12.0).reshape(4, 3))
+    asked = [str(tmp_path / "two.onnx"), "--input", f"a={tmp_path / 'x.npy'},b=ones:4x3", "--batch", "2"]
+    assert run_command_line(["run", *asked]) == 2
+    assert "batches are of one input, but a and b are given" in capsys.readouterr().err
+    assert (
+        run_command_line(
+            ["run", str(tmp_path / "one.onnx"), "--input", f"a={tmp_path / 'x.npy'}", "--batch", "2", "-q"]
+        )
+        == 0
+    )
+    assert capsys.readouterr().out == "[[0.0,1.0,2.0],[3.0,4.0,5.0],[6.0,7.0,8.0],[9.0,10.0,11.0]]\n"
+    assert run_command_line(["run", str(tmp_path / "one.onnx"), "--dtype", "float64"]) == 2
+    assert "--dtype has no meaning for a model's file" in capsys.readouterr().err
+
+
+def test_saved_outputs_are_compared_by_name(two_by_two, tmp_path, capsys):
+    asked = ["run", str(two_by_two), "--input", "x=[[1,2,3]],i=[0,0]"]
+    assert run_command_line([*asked, "-o", str(tmp_path / "y.npz")]) == 0
+    with np.load(tmp_path / "y.npz") as saved:
+        np.savez(tmp_path / "y.npz", y=saved["y"], z=saved["z"] + 3)
+    capsys.readouterr()
+    assert run_command_line([*asked, "--check", str(tmp_path / "y.npz"), "--format", "tsv"]) == 0
+    out, err = capsys.readouterr()
+    assert [line.split("\t")[0:5:4] for line in out.splitlines()] == [
+        ["name", "error"],
+        ["rows", "0.0"],
+        ["sums", "3.0"],
+    ]
+    assert err == f"note: the outputs are compared with {tmp_path / 'y.npz'}\n"
+    assert run_command_line([*asked, "--check", "[[1,2,3],[1,2,3]]"]) == 0
+    assert "note: of 2 outputs y is compared with" in capsys.readouterr().err
+    np.savez(tmp_path / "y.npz", y=np.ones((2, 3)), other=1.0)
+    assert run_command_line([*asked, "--check", str(tmp_path / "y.npz")]) == 1
+    assert "holds other, which is no output; the outputs are y, z" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -340,14 +340,30 @@ def test_the_loss_is_drawn_on_a_terminal():
     ]
 
 
+def test_the_type_that_is_computed_in(run, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((3, 4, 4), np.float32))
+    given = (str(tmp_path / "x.npy"), "conv:2,k3")
+    kinds = [
+        run(*given, *options, "--get", "dtype").out
+        for options in ([], ["--dtype", "float64"], ["--batch", "2", "--dtype", "float64"])
+    ]
+    assert kinds == ["float32\n", "float64\n", "float64\n"]
+    assert run("3x4x4", "conv:2,k3", "--get", "dtype").out == "float32\n"
+    assert run("[[1,2],[3,4]]", "relu", "--dtype", "float32", "--get", "dtype").out == "float32\n"
+    assert "--dtype is half, but must be one of float32, float64" in run(*given, "--dtype", "half", status=2).err
+
+
 def test_a_profile_on_the_command_line(run):
     out, err = run("2x3x16x16", "conv:8,k3", "relu", "--profile", "--threads", "1", "--format", "json")
     document = json.loads(out)
-    assert [(layer["name"], layer["layer"]) for layer in document["layers"]] == [("0", "conv2d:8,k3 relu")]
+    assert [(layer["name"], layer["kind"], layer["layer"]) for layer in document["layers"]] == [
+        ("0", "conv+relu", "conv2d:8,k3 relu")
+    ]
     assert {"seconds", "gflops", "of_matmul", "intensity", "bytes", "planned", "measured"} <= document["layers"][
         0
     ].keys()
     assert document["totals"]["threads"] == 1
-    assert "the best of 5 runs, 1 thread, float64" in err
+    assert "the best of 5 runs, 1 thread, float32" in err
+    assert ", float64\n" in run("2x3x16x16", "conv:8,k3", "--profile", "--dtype", "float64").err
     seconds = float(run("2x3x16x16", "conv:8,k3", "relu", "--profile", "-q").out)
     assert 0 < seconds < 1

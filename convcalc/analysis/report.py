@@ -16,8 +16,8 @@ Value = int | float | str | tuple[Any, ...] | None
 class Column:
     """One quantity: its key in JSON, its title in tables, and its unit.
 
-    `unit` is "count", "bytes", "seconds", "number", "sizes" (one for each axis), "share" (of 1), "percent" or "text";
-    `total` says whether the column has a total; `wide` marks one that a narrow terminal does without.
+    `unit` is "count", "bytes", "seconds", "number", "sizes" (one for each axis), "share" (of 1), "percent", "gflops" or
+    "text"; `total` says whether the column has a total; `wide` marks one that a narrow terminal does without.
     """
 
     __slots__ = ("key", "title", "total", "unit", "wide")

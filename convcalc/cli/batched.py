@@ -52,8 +52,9 @@ def run_batched(
         refuse_inputs(Path(path), (noun.text, *question.words, *noun.texts))
     samples, notes = noun.samples(batch or 1)
     batches = Batches(
-        noun.program, samples, batch or 1, noun.weights, bias=noun.bias, seed=how["seed"], flip=how["flip"]
-    )
+        noun.program, samples, batch or 1, noun.weights,
+        bias=noun.bias, seed=how["seed"], flip=how["flip"], dtype=noun.dtype,
+    )  # fmt: skip
     notes += [*batches.notes, *not_done(batches.prepared, how["algorithm"])]
     quiet = question["quiet"]
     if not grows:

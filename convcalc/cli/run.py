@@ -6,7 +6,7 @@ import gc
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from convcalc.cli.answer import (
     answer_lines,
@@ -18,7 +18,7 @@ from convcalc.cli.answer import (
     value_path,
 )
 from convcalc.cli.options import LAYER_OPTIONS, NETWORK_OPTIONS, OUTPUT_OPTIONS, Option, Question, under, verb
-from convcalc.errors import BudgetError, ExpressionError, Span
+from convcalc.errors import BudgetError, ExpressionError, Span, refuse_other
 from convcalc.records import dataclass, replace
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from convcalc.executor.run import Prepared
     from convcalc.expressions import Program
     from convcalc.images import Preparation
+    from convcalc.onnx_file import OnnxModel
 
 HELP = """\
 Run layers on real arrays, with NumPy.
@@ -97,6 +98,7 @@ _COMPUTING = under(
     Option("--algorithm",
            "Of convolutions: direct, pointwise, im2col, grouped, rows, kn2row, winograd2, winograd4, fft.",
            metavar="NAME"),
+    Option("--dtype", "float32 or float64; the input's own type if none, float32 if it is random.", metavar="TYPE"),
     Option("--threads", "Cores to use; all if none.", int, "N", least=1),
     Option("--batch", "The input's first axis are samples: so many at once. A folder has one at once if none.",
            int, "N", least=1),
@@ -131,6 +133,7 @@ class Asked:
     steps: int | None
     optimizer: str | None
     algorithm: str | None
+    dtype: str | None
     threads: int | None
     batch: int | None
     resume: bool
@@ -161,6 +164,8 @@ _FOR = {
     "budget": ("check", "profile"),
 }
 """What has a meaning with one of these only."""
+_TYPES = ("float32", "float64")
+"""What --dtype may be."""
 _NOT_FOR = {
     "indices": ("as_matrix", "im2col", "fit", "check", "profile"),
     "heatmap": ("check", "profile"),
@@ -192,7 +197,7 @@ def VERB(question: Question, **values: Any) -> None:  # noqa: N802  every verb's
                 from convcalc.cli.batched import run_batched
 
                 refused = [*asked.given(*_ANSWERS, "indices"), *(["--lines"] if question["lines"] else [])]
-                how = {"seed": asked.seed, "flip": asked.flip, "algorithm": asked.algorithm}
+                how = {"seed": asked.seed, "flip": asked.flip, "algorithm": asked.algorithm, "dtype": asked.dtype}
                 return run_batched(question, noun, asked.batch, how=how, resume=asked.resume, refused=refused)
             return _report(question, noun, asked)
 
@@ -228,10 +233,11 @@ def _refuse_together(question: Question, asked: Asked) -> None:
     if question["lines"] and asked.given("check", "profile"):
         raise ExpressionError(f"{asked.given('check', 'profile')[0]} has no meaning with --lines")
     if asked.optimizer is not None:
-        from convcalc.errors import refuse_other
         from convcalc.executor.optimizers import OPTIMIZERS
 
         refuse_other("--optimizer", asked.optimizer, OPTIMIZERS)
+    if asked.dtype is not None:
+        refuse_other("--dtype", asked.dtype, _TYPES)
 
 
 def _give(question: Question, report: Report, budget: str | None, name: str | None) -> None:
@@ -323,24 +329,40 @@ def _noun(question: Question, words: Sequence[Span], asked: Asked) -> Noun:
         text = shape_text(program.given)
     elif text is not None and not program.gives_way:
         raise input_twice(program.input_span)
+    if text is None and program.names_inputs:
+        text = _shapes_of_file(cast("OnnxModel", program))
     if text is None:
         raise ExpressionError(
             "there is no input; write an array first, such as '[[1,2],[3,4]]' or x.npy", field="input"
         )
+    if program.names_inputs and asked.dtype is not None:
+        raise ExpressionError("--dtype has no meaning for a model's file, which says of what type its tensors are")
     program = copy(program)
     program.given = None
     if question["assume_sequential"]:
         program.assume_sequential()
     bias = None if asked.bias_values is None else read_array(asked.bias_values, seed=asked.seed)
     texts = (*asked.weights, asked.bias_values or "")
-    return Noun(program, text, _weights(asked.weights, asked.seed), bias, asked.seed, texts, asked.preparation)
+    weights = _weights(asked.weights, asked.seed)
+    return Noun(program, text, weights, bias, asked.seed, texts, asked.preparation, asked.dtype)
+
+
+def _shapes_of_file(model: OnnxModel) -> str | None:
+    """The inputs as --input would name them, of the shapes that the model's file says. Raises for one that is open."""
+    from convcalc.layers.base import shape_text
+
+    shapes = {name: shape_text(given.shape) for name, given in model.named_network({}).inputs.items()}
+    if not all(shapes.values()):
+        return None
+    return next(iter(shapes.values())) if len(shapes) == 1 else ",".join("=".join(pair) for pair in shapes.items())
 
 
 @dataclass(frozen=True, eq=False)
 class Noun:
     """A program without its input, the text that names the input, and the weights; `texts` are what named those.
 
-    `preparation` are the options that say what is done to images.
+    `preparation` are the options that say what is done to images; `dtype` is what numbers are computed in, or None for
+    the input's own type.
     """
 
     program: Program
@@ -350,6 +372,7 @@ class Noun:
     seed: int
     texts: Sequence[str]
     preparation: Mapping[str, str | None]
+    dtype: str | None
 
     @property
     def is_folder(self) -> bool:
@@ -379,24 +402,38 @@ class Noun:
         from convcalc.images import IMAGE_SUFFIXES, preparation, read_image
 
         asked = preparation(**self.preparation)
-        if not is_array(self.text):
-            self._need_images(asked)
-            notes = [f"the input is random, drawn from seed {self.seed}"] if made == "random" else []
-            return read_array(f"{made}:{self.text}", seed=self.seed), notes
+        notes, dtype = [], self.dtype
         if self.text.lower().endswith(IMAGE_SUFFIXES):
-            return read_image(self.text, asked), []
-        self._need_images(asked)
-        return read_array(self.text, seed=self.seed), []
+            array = read_image(self.text, asked)
+        else:
+            self._need_images(asked)
+            text = self.text
+            if not is_array(text):
+                text = f"{made}:{text}"
+                if made == "random":
+                    notes = [f"the input is random, drawn from seed {self.seed}"]
+                    dtype = dtype or _TYPES[0]
+            array = read_array(text, seed=self.seed)
+        return (array if dtype is None else array.astype(dtype, copy=False)), notes
 
     def samples(self, count: int) -> tuple[Samples, list[str]]:
         """The input as samples along its first axis: mapped, a folder, or an array. And what is to be said about it.
 
         Where there is only the shape of a sample, so many are made.
         """
-        from convcalc.arrays import is_array, map_array
+        from convcalc.arrays import is_array, map_array, named_texts
         from convcalc.images import IMAGE_SUFFIXES, Folder, preparation
 
         asked = preparation(**self.preparation)
+        if self.program.names_inputs and is_array(self.text) and "=" in self.text and not self.text.startswith("["):
+            named = named_texts(self.text)
+            if len(named) > 1:
+                raise ExpressionError(
+                    f"batches are of one input, but {' and '.join(named)} are given; without --batch all run at once",
+                    field="input",
+                    value=self.text,
+                )
+            return replace(self, text=next(iter(named.values()))).samples(count)
         if self.is_folder:
             return Folder(self.text, asked), []
         if self.text.lower().endswith(".npy"):
@@ -438,7 +475,7 @@ def not_done(prepared: Prepared, algorithm: str | None) -> list[str]:
 def _measured(noun: Noun, asked: Asked) -> Report:
     """The answer to --profile; or to --check, an algorithm by its name or the file of a saved output."""
     from convcalc.analysis.report import Diagnostic
-    from convcalc.arrays import is_array, read_array
+    from convcalc.arrays import is_array
     from convcalc.errors import LayerError
     from convcalc.executor.algorithms import forced
     from convcalc.executor.check import check_algorithms, check_saved
@@ -449,7 +486,7 @@ def _measured(noun: Noun, asked: Asked) -> Report:
     if noun.is_folder:
         raise ExpressionError(f"{asked.given('check', 'profile')[0]} works on one input; {noun.text} is a folder")
     check = asked.check
-    saved = None if check is None or not is_array(check) else read_array(check, seed=asked.seed)
+    saved = None if check is None or not is_array(check) else _saved(check, asked.seed)
     if check is not None and saved is None:
         try:
             with forced(check):
@@ -468,11 +505,19 @@ def _measured(noun: Noun, asked: Asked) -> Report:
         if check is None:
             found = profile(prepared)
         elif saved is not None:
-            found = check_saved(prepared, compute(prepared).output, saved, check)
+            found = check_saved(prepared, compute(prepared).outputs, saved, check)
         else:
             found = check_algorithms(prepared, asked.algorithm, check)
     said = tuple(Diagnostic("note", note) for note in (*notes, *prepared.notes))
     return replace(found, diagnostics=(*said, *found.diagnostics))
+
+
+def _saved(path: str, seed: int) -> Array | dict[str, Array]:
+    """An output that was saved; of an .npz file with several arrays all by their names."""
+    from convcalc.arrays import read_array, read_arrays
+
+    arrays = read_arrays(path) if path.lower().endswith(".npz") else {}
+    return arrays if len(arrays) > 1 else read_array(path, seed=seed)
 
 
 def _named(layers: Mapping[str, Array], name: str) -> Array:

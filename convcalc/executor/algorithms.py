@@ -201,14 +201,14 @@ _forced: list[str] = []
 
 @contextmanager
 def forced(name: str | None) -> Iterator[None]:
-    """Use this algorithm inside the `with` block, for every layer that can; None and "auto" leave it to the rule.
+    """Use this algorithm inside the `with` block, for every layer that can; "auto" leaves it to the rule.
 
-    Raises `LayerError` for a name that is none.
+    None changes nothing, inside another such block either. Raises `LayerError` for a name that is none.
     """
-    if name is None or name == "auto":
+    if name is None:
         yield
         return
-    if name not in ("direct", *ALGORITHMS):
+    if name not in ("auto", "direct", *ALGORITHMS):
         known = ("auto", "direct", *ALGORITHMS)
         meant = did_you_mean(name, known) or f"; there are {', '.join(known)}"
         raise LayerError(f"unknown algorithm {name}{meant}", field="algorithm", value=name)
@@ -226,7 +226,8 @@ def algorithm_for(problem: Problem, dtypes: Sequence[np.dtype[Any]]) -> str:
     """
     if direct_only(dtypes):
         return "direct"
-    if _forced and ALGORITHMS[_forced[-1]].fits(problem):
+    forced_one = ALGORITHMS.get(_forced[-1]) if _forced else None
+    if forced_one is not None and forced_one.fits(problem):
         return _forced[-1]
     return choose(problem)
 

@@ -31,7 +31,7 @@ class Samples(Protocol):
 class Batches:
     """A network on samples, `batch` of them at a time. Weights are as for `run`; `notes` say how all was read.
 
-    `prepared` is the network for a whole batch.
+    `prepared` is the network for a whole batch. Numbers are computed in `dtype`, or in the samples' own type.
 
     Raises `ShapeError` where a sample does not fit the network, `ResourceError` for a batch that memory cannot hold.
     """
@@ -46,13 +46,15 @@ class Batches:
         bias: npt.ArrayLike | None = None,
         seed: int = 0,
         flip: bool = False,
+        dtype: str | None = None,
     ) -> None:
         if len(samples.shape) < 2:
             raise ShapeError(f"samples stand along the first axis, but the input is {shape_text(samples.shape)}")
         self.samples = samples
         self.count = samples.shape[0]
         self.batch = min(batch, self.count)
-        one = prepare(program, samples[0:1][0], weights, bias=bias, seed=seed)
+        first = samples[0:1][0]
+        one = prepare(program, first if dtype is None else first.astype(dtype), weights, bias=bias, seed=seed)
         self.notes = one.notes
         self._one = flipped(one) if flip else one
         self.prepared = self._of(self.batch)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import isfinite
+from typing import Any
 
 import numpy as np
 
 from convcalc.analysis.report import Column, Diagnostic, Report, Row, Value
-from convcalc.analysis.shapes import View, base_row
-from convcalc.errors import ShapeError
+from convcalc.analysis.shapes import Resolved, View, base_row
+from convcalc.errors import ShapeError, did_you_mean
 from convcalc.executor.algorithms import forced
 from convcalc.executor.kernels import Array
-from convcalc.executor.run import Computed, Prepared, steps
+from convcalc.executor.plan import algorithm_of
+from convcalc.executor.run import WINDOWED, Computed, Prepared, steps
 from convcalc.layers.base import shape_text
 from convcalc.records import replace
 
 COLUMNS = (
+    Column("algorithm", "By", "text", total=False, wide=True),
+    Column("other", "Beside", "text", total=False, wide=True),
     Column("error", "Error", "number", total=False, wide=True),
-    Column("scaled", "Of the largest", "number", total=False),
+    Column("scaled", "Of largest", "number", total=False),
     Column("relative", "Relative", "number", total=False),
     Column("ulps", "Ulps", "number", total=False),
     Column("unequal", "Unequal", "count", total=False),
@@ -69,39 +73,70 @@ def check_algorithms(prepared: Prepared, first: str | None, second: str) -> Repo
     algorithm that there is not.
     """
     view = View(prepared.network, list(prepared.resolved))
-    ways = zip(_each(prepared, first), _each(prepared, second), strict=True)
-    rows = [(base_row(found.items[0], view), apart(found.outputs[0], wanted.outputs[0])) for found, wanted in ways]
-    return _report(rows, f"{first or 'auto'} is compared with {second}")
+    dtype = next(iter(prepared.inputs.values())).dtype
+    rows = []
+    for found, wanted in zip(_each(prepared, first), _each(prepared, second), strict=True):
+        item = found.items[0]
+        by = {"algorithm": _by(item, first, dtype), "other": _by(item, second, dtype)}
+        rows.append((replace(base_row(item, view), values=by), apart(found.outputs[0], wanted.outputs[0])))
+    what = f"{first} is" if first not in (None, "auto") else "what the rule chooses is"
+    return _report(rows, f"{what} compared with {second}", COLUMNS)
+
+
+def _by(item: Resolved, algorithm: str | None, dtype: np.dtype[Any]) -> str:
+    """By which algorithm a layer is computed where this one is forced; nothing where there is no choice."""
+    with forced(algorithm or "auto"):
+        return algorithm_of(item, dtype) if item.layer.kind in WINDOWED else ""
 
 
 def _each(prepared: Prepared, algorithm: str | None) -> Iterator[Computed]:
     """The steps of a run, each computed with the algorithm, whatever another run does between them."""
     running = steps(prepared, prepared.inputs)
     while True:
-        with forced(algorithm):
+        with forced(algorithm or "auto"):
             step = next(running, None)
         if step is None:
             return
         yield step
 
 
-def check_saved(prepared: Prepared, output: Array, saved: Array, name: str) -> Report:
-    """The output of a run beside one that was saved. Raises `ShapeError` when their shapes differ."""
-    if saved.shape != output.shape:
-        raise ShapeError(f"{name} is {shape_text(saved.shape)}, but the output is {shape_text(output.shape)}")
-    last = next(item for item in prepared.resolved if prepared.network.outputs[0] in item.node.outputs)
-    row = base_row(last, View(prepared.network, list(prepared.resolved)))
-    return _report([(row, apart(output, saved))], f"the output is compared with {name}")
+def check_saved(
+    prepared: Prepared, outputs: Mapping[str, Array], saved: Array | Mapping[str, Array], name: str
+) -> Report:
+    """The outputs of a run beside those that were saved by their names, or the first beside an array.
+
+    Raises `ShapeError` when their shapes differ, or for an output that there is not.
+    """
+    wanted = saved if isinstance(saved, Mapping) else {next(iter(outputs)): saved}
+    view = View(prepared.network, list(prepared.resolved))
+    rows = []
+    for key, array in wanted.items():
+        if key not in outputs:
+            have = did_you_mean(key, outputs) or f"; the outputs are {', '.join(outputs)}"
+            raise ShapeError(f"{name} holds {key}, which is no output{have}")
+        called = f"{key} of {name}" if len(wanted) > 1 else name
+        if array.shape != outputs[key].shape:
+            found = shape_text(outputs[key].shape)
+            raise ShapeError(f"{called} is {shape_text(array.shape)}, but the output is {found}")
+        item = next(item for item in prepared.resolved if key in item.node.outputs)
+        rows.append((base_row(item, view), apart(outputs[key], array)))
+    what = "the output is" if len(outputs) == 1 else "the outputs are"
+    if len(wanted) < len(outputs):
+        what = f"of {len(outputs)} outputs {', '.join(wanted)} {'is' if len(wanted) == 1 else 'are'}"
+    return _report(rows, f"{what} compared with {name}", COLUMNS[2:])
 
 
-def _report(found: Sequence[tuple[Row, Mapping[str, float]]], note: str) -> Report:
+def _report(found: Sequence[tuple[Row, Mapping[str, float]]], note: str, columns: Sequence[Column]) -> Report:
     """The rows with their values, and the worst of each; -q prints the output's error in parts of its largest element.
 
     Unlike the other two it stays small where an element is nearly 0 because large ones cancel.
     """
-    rows = tuple(replace(row, values={key: _value(value) for key, value in values.items()}) for row, values in found)
-    worst = {column.key: _value(max(values[column.key] for _, values in found)) for column in COLUMNS}
-    return Report("check", COLUMNS, rows, worst, rows[-1].values["scaled"], (Diagnostic("note", note),))
+    rows = tuple(
+        replace(row, values={**row.values, **{key: _value(value) for key, value in values.items()}})
+        for row, values in found
+    )
+    worst = {key: _value(max(values[key] for _, values in found)) for key in found[0][1]}
+    return Report("check", tuple(columns), rows, worst, rows[-1].values["scaled"], (Diagnostic("note", note),))
 
 
 def _value(number: float) -> Value:

@@ -13,7 +13,7 @@ from convcalc.analysis.report import Column, Diagnostic, Report, Value
 from convcalc.analysis.shapes import Resolved, View, base_row
 from convcalc.executor.kernels import kernel_of
 from convcalc.executor.plan import algorithm_of, moments
-from convcalc.executor.run import Prepared, steps
+from convcalc.executor.run import WINDOWED, Prepared, steps
 from convcalc.executor.threads import share, thread_count
 from convcalc.layers import kind_of
 from convcalc.records import replace
@@ -74,14 +74,16 @@ def profile(prepared: Prepared, repeats: int = 5) -> Report:
         seconds = min(each[index][1] for each in times)
         flops = sum(item.layer.cost(item.inputs, item.outputs).flops for item in items)
         values: dict[str, Value] = {
-            "algorithm": algorithm_of(items[0], dtype),
+            "algorithm": algorithm_of(items[0], dtype) if items[0].layer.kind in WINDOWED else "",
             **_speeds(flops, seconds, moved, rate),
             "planned": planned[index].total,
             "measured": measured[index],
         }
         first, last = base_row(items[0], view), base_row(items[-1], view)
-        text = " ".join([first.layer, *(kind_of(item.layer).name for item in items[1:])])
-        rows.append(replace(first, source=text, outputs=last.outputs, values=values))
+        kinds = [kind_of(item.layer).name for item in items[1:]]
+        text = " ".join([first.layer, *kinds])
+        kind = "+".join([first.kind, *kinds])
+        rows.append(replace(first, kind=kind, source=text, outputs=last.outputs, values=values))
         flops_in_all += flops
         bytes_in_all += moved
     seconds = min(sum(second for _, second, _ in each) for each in times)

@@ -146,7 +146,7 @@ _SUMMARY = {
     "total_flops": ("FLOPs for all samples", "count"),
     "seconds": ("time", "seconds"),
     "threads": ("threads", "count"),
-    "matmul_gflops": ("this machine's matrix product, GFLOP/s", "number"),
+    "matmul_gflops": ("this machine's matrix product", "gflops"),
     "planned_peak": ("planned peak, all included", "bytes"),
     "measured_peak": ("measured peak", "bytes"),
     "split": ("split", "text"),

@@ -124,6 +124,7 @@ _TEXTS: dict[str, Callable[[float], str]] = {
     "seconds": seconds_text,
     "share": share_text,
     "percent": percent_text,
+    "gflops": lambda number: f"{count_text(number)} GFLOP/s",
 }
 """How numbers of a unit are written for people; counts, where it is none of these."""
 
