@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from importlib import import_module
 from itertools import pairwise
 from pkgutil import iter_modules
@@ -14,12 +15,15 @@ from onnx_models import initializer, integers, model
 
 import convcalc.layers
 from convcalc.analysis.shapes import resolve
-from convcalc.errors import UnsupportedOpError
+from convcalc.errors import ShapeError, UnsupportedOpError
 from convcalc.executor.fit import fit
-from convcalc.executor.gradients import onnx_nodes
+from convcalc.executor.gradients import conv as gradients, onnx_nodes
 from convcalc.executor.kernels import gradient_of, kernel_of
 from convcalc.executor.onnx_nodes import NODES, computing, differentiating
+from convcalc.executor.pool import max_indices
 from convcalc.executor.run import prepare
+from convcalc.executor.threads import threads
+from convcalc.executor.windows import pad, unpad
 from convcalc.expressions import parse_text
 from convcalc.layers import FILE_LAYERS, LAYERS
 from convcalc.layers.base import Layer
@@ -121,6 +125,115 @@ def are_slopes(pairs, outputs, grads, stream):
                 sums.append(sum((y * g).sum() for y, g in zip(outputs(), grads, strict=True)))
             array[place] = before
             assert gradient[place] == pytest.approx((sums[0] - sums[1]) / 2e-6, rel=1e-5, abs=1e-6)
+
+
+def large_convolutions(seed):
+    """Convolutions that are large enough for the algorithms that work by blocks."""
+    draw = random.Random(seed)
+    rank = draw.choice([1, 2, 2, 2, 3])
+    kind = draw.choice(["conv", "convt"])
+    groups, size = draw.choice([1, 1, 2, 8]), {1: 400, 2: 24, 3: 9}[rank]
+    fields = {
+        "kernel_size": tuple(draw.choice([1, 2, 3, 3, 5]) for _ in range(rank)),
+        "stride": tuple(draw.choice([1, 1, 2, 3]) for _ in range(rank)),
+        "padding": tuple(draw.randint(0, 2) for _ in range(rank)),
+        "dilation": tuple(draw.choice([1, 1, 2]) for _ in range(rank)),
+        "groups": groups,
+    }
+    if kind == "conv" and draw.random() < 0.3:
+        fields["padding_mode"] = draw.choice(["reflect", "replicate", "circular"])
+    if kind == "convt":
+        most = zip(fields["stride"], fields["dilation"], strict=True)
+        fields["output_padding"] = tuple(draw.randint(0, max(pair) - 1) for pair in most)
+    layer = LAYERS[kind].layer_class(rank)(groups * draw.randint(1, 6), groups * draw.randint(1, 6), **fields)
+    shape = (draw.choice([1, 3]), layer.bound[0], *(draw.randint(size // 2, size) for _ in range(rank)))
+    return layer, shape
+
+
+def plain_gradients(layer, x, weight, grad):
+    """Those of input and weight, window by window."""
+    groups, axes = layer.groups, "xyz"[: x.ndim - 2]
+    taps = list(np.ndindex(*layer.kernel_size))
+    if layer.kind == "conv":
+        pads = layer.pads(x.shape[2:])
+        wide, many = pad(x, pads, layer.padding_mode), grad
+    else:
+        pads = layer.padding
+        wide, many = pad(grad, pads), x
+    outputs, inputs = many.shape[1] // groups, wide.shape[1] // groups
+    of_weight, of_wide, of_many = np.zeros_like(weight), np.zeros_like(wide), np.zeros_like(many)
+    for tap in taps:
+        rows = tuple(
+            slice(place * spread, place * spread + (count - 1) * step + 1, step)
+            for place, spread, count, step in zip(tap, layer.dilation, many.shape[2:], layer.stride, strict=True)
+        )
+        for group in range(groups):
+            own, seen = (
+                (slice(None), slice(group * outputs, (group + 1) * outputs)),
+                slice(group * inputs, (group + 1) * inputs),
+            )
+            window = wide[(slice(None), seen, *rows)]
+            w = weight[(own[1], slice(None), *tap)]
+            of_weight[(own[1], slice(None), *tap)] = np.einsum(f"no{axes},nc{axes}->oc", many[own], window)
+            of_wide[(slice(None), seen, *rows)] += np.einsum("oc,no...->nc...", w, many[own])
+            of_many[own] += np.einsum("oc,nc...->no...", w, window)
+    if layer.kind == "convt":
+        return of_many, of_weight
+    return unpad(of_wide, pads, x.shape[2:], layer.padding_mode), of_weight
+
+
+@pytest.mark.parametrize("blocks", [None, 3000])
+@pytest.mark.parametrize("seed", range(40))
+def test_large_convolutions_have_the_gradients_of_the_plain_formula(seed, blocks, monkeypatch):
+    layer, shape = large_convolutions(seed)
+    try:
+        (output,) = layer.infer(shape)
+    except ShapeError:
+        return
+    if blocks:
+        monkeypatch.setattr(gradients, "LAID_ELEMENTS", blocks)
+    stream = np.random.default_rng(seed)
+    x, grad = stream.normal(size=shape), stream.normal(size=output)
+    weights = {name: stream.normal(size=size) for name, size in layer.parameters().items()}
+    gradients.way_of.cache_clear()
+    with threads(1 + seed % 3):
+        (of_x,), learned = gradient_of(layer)(layer, (x,), (grad,), weights, (grad,))
+    wanted_x, wanted_weight = plain_gradients(layer, x, weights["weight"], grad)
+    np.testing.assert_allclose(of_x, wanted_x, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(learned["weight"], wanted_weight, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(learned["bias"], grad.sum((0, *range(2, grad.ndim))), rtol=1e-9, atol=1e-9)
+    gradients.way_of.cache_clear()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_equal_maxima_the_first_is_chosen_and_no_number_is_the_largest(seed):
+    draw = random.Random(seed)
+    rank = draw.randint(1, 3)
+    kernel = tuple(draw.randint(1, 4) for _ in range(rank))
+    layer = LAYERS["maxpool"].layer_class(rank)(
+        kernel, tuple(draw.randint(1, 3) for _ in range(rank)), tuple(draw.randint(0, size // 2) for size in kernel),
+        tuple(draw.randint(1, 3) for _ in range(rank)), ceil_mode=draw.random() < 0.5,
+    )  # fmt: skip
+    x = np.random.default_rng(seed).integers(-1, 2, (2, 3, *(draw.randint(5, 12) for _ in range(rank)))).astype(float)
+    if seed % 3 == 1:
+        x[x == 0] = -np.inf
+    if seed % 3 == 2:
+        x.reshape(-1)[:: draw.randint(5, 40)] = np.nan
+    try:
+        (y,) = kernel_of(layer)(layer, (x,), {})
+    except ShapeError:
+        return
+    found = max_indices(layer, x, y)
+    for place in np.ndindex(y.shape):
+        best = None
+        for tap in np.ndindex(*layer.kernel_size):
+            geometry = zip(place[2:], layer.stride, layer.padding, tap, layer.dilation, strict=True)
+            at = tuple(out * step - pair[0] + own * wide for out, step, pair, own, wide in geometry)
+            if all(0 <= index < size for index, size in zip(at, x.shape[2:], strict=True)):
+                value = x[(*place[:2], *at)]
+                if best is None or value > best[0] or (np.isnan(value) and not np.isnan(best[0])):
+                    best = value, np.ravel_multi_index(at, x.shape[2:])
+        assert found[place] == (0 if best is None else best[1])
 
 
 SHAPE = (2, 4, 3)

@@ -11,10 +11,8 @@ from convcalc.executor.algorithms import SMALL, algorithm_for, convolve, direct_
 from convcalc.executor.blocks import Activation, Problem
 from convcalc.executor.kernels import (
     Array,
-    Gradients,
     Weights,
     derived,
-    gradient,
     kernel,
     largest,
     matmul,
@@ -62,24 +60,6 @@ def problem_of(layer: Conv, x: Shape, y: Shape) -> Problem:
     return Problem(*_geometry(layer), pads, layer.bound[2], x, y)
 
 
-@gradient(Conv)
-def conv_gradient(
-    layer: Conv, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
-) -> Gradients:
-    """The columns' gradient is added back into the input; the weight's is a product of gradient and columns."""
-    (x,), (grad,) = inputs, grads
-    shape = grad.shape
-    padded = _padded(layer, x)
-    weight = _weight_matrix(layer, weights["weight"])
-    rows = grad.reshape(shape[0], layer.bound[2], -1, product(shape[2:]))
-    back = matmul(weight.swapaxes(-1, -2), rows)
-    grad_padded = add_columns(back, x.shape[1], padded.shape[2:], *_geometry(layer), shape[2:])
-    grad_x = unpad(grad_padded, layer.pads(x.shape[2:]), x.shape[2:], layer.padding_mode)
-    cols = columns(padded, layer.bound[2], *_geometry(layer), shape[2:])
-    grad_weight = matmul(rows, cols.swapaxes(-1, -2)).sum(axis=0).reshape(weights["weight"].shape)
-    return (grad_x,), _with_bias_gradient(grad_weight, grad, weights)
-
-
 @kernel(ConvTranspose)
 def conv_transpose(layer: ConvTranspose, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """Every input element times the kernel, added up where they overlap, then cropped by the padding.
@@ -90,14 +70,18 @@ def conv_transpose(layer: ConvTranspose, inputs: tuple[Array, ...], weights: Wei
     (shape,) = layer.infer(x.shape)
     if by_phases(layer, x.shape, [x.dtype, *(weight.dtype for weight in weights.values())]):
         return (subpixel(layer, x, weights, shape),)
-    weight = _weight_matrix(layer, weights["weight"])
+    return (_with_bias(convolved_columns(layer, x, weights["weight"], shape), weights),)
+
+
+def convolved_columns(layer: ConvTranspose, x: Array, weight: Array, shape: Shape) -> Array:
+    """A transposed convolution of this output shape: columns made by one product, and added up where they overlap."""
     rows = x.reshape(x.shape[0], layer.bound[2], -1, product(x.shape[2:]))
-    cols = matmul(weight.swapaxes(-1, -2), rows)
+    cols = matmul(_weight_matrix(layer, weight).swapaxes(-1, -2), rows)
     if cols.dtype.kind != "f":
         refuse_wrapping(largest(cols) * product(layer.kernel_size))
     uncropped = tuple(size + sum(pair) for size, pair in zip(shape[2:], _crop(layer), strict=True))
     full = add_columns(cols, shape[1], uncropped, *_geometry(layer), x.shape[2:])
-    return (_with_bias(unpad(full, _crop(layer), shape[2:]), weights),)
+    return unpad(full, _crop(layer), shape[2:])
 
 
 def by_phases(layer: ConvTranspose, x: Shape, dtypes: Sequence[np.dtype[Any]]) -> bool:
@@ -105,24 +89,6 @@ def by_phases(layer: ConvTranspose, x: Shape, dtypes: Sequence[np.dtype[Any]]) -
     macs = product(x) * product(layer.parameters()["weight"][1:])
     apart = all(stride == 1 or dilation == 1 for stride, dilation in zip(layer.stride, layer.dilation, strict=True))
     return bool(macs >= SMALL and apart and not direct_only(dtypes))
-
-
-@gradient(ConvTranspose)
-def conv_transpose_gradient(
-    layer: ConvTranspose,
-    inputs: tuple[Array, ...],
-    outputs: tuple[Array, ...],
-    weights: Weights,
-    grads: tuple[Array, ...],
-) -> Gradients:
-    """The input's gradient is the convolution that the layer transposes."""
-    (x,), (grad,) = inputs, grads
-    weight = _weight_matrix(layer, weights["weight"])
-    cols = columns(pad(grad, _crop(layer)), layer.bound[2], *_geometry(layer), x.shape[2:])
-    grad_x = matmul(weight, cols).reshape(x.shape)
-    rows = x.reshape(x.shape[0], layer.bound[2], -1, product(x.shape[2:]))
-    grad_weight = matmul(rows, cols.swapaxes(-1, -2)).sum(axis=0).reshape(weights["weight"].shape)
-    return (grad_x,), _with_bias_gradient(grad_weight, grad, weights)
 
 
 def im2col(layer: Conv, x: Array) -> Array:
@@ -164,10 +130,3 @@ def _column_parts(problem: Problem, padded: Array, shape: Shape) -> Iterator[Arr
 def _with_bias(y: Array, weights: Weights) -> Array:
     bias = weights.get("bias")
     return y if bias is None else y + bias.reshape(-1, *(1,) * (y.ndim - 2))
-
-
-def _with_bias_gradient(grad_weight: Array, grad: Array, weights: Weights) -> dict[str, Any]:
-    gradients = {"weight": grad_weight}
-    if "bias" in weights:
-        gradients["bias"] = grad.sum(axis=(0, *range(2, grad.ndim)))
-    return gradients

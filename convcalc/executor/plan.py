@@ -371,15 +371,26 @@ def _room(items: Sequence[Resolved], dtype: np.dtype[Any]) -> Room:
     return Room(passing + int(activated) * (not whole), tiles, columns + thread_count() * activating, derived)
 
 
-def _gradients(item: Resolved) -> int:
-    """What the gradient of a layer holds: of a convolution the columns of the whole batch, and their gradient."""
-    if item.layer.kind in ("conv", "convt"):
-        many, few = (
-            (item.outputs[0], item.inputs[0]) if item.layer.kind == "conv" else (item.inputs[0], item.outputs[0])
-        )
-        columns = many[0] * few[1] * product(item.layer.kernel_size) * product(many[2:])  # type: ignore[attr-defined]  # a conv
-        return int(2 * columns + 2 * product(few))
-    return int(4 * max(map(product, (*item.inputs, *item.outputs)), default=0))
+def _gradients(item: Resolved, dtype: np.dtype[Any]) -> int:
+    """What the gradient of a layer holds besides it.
+
+    Of a convolution what the transposed one works in, or the other way round; then what is laid out for the weight's.
+    """
+    if item.layer.kind not in ("conv", "convt"):
+        return int(4 * max(map(product, (*item.inputs, *item.outputs)), default=0))
+    from convcalc.executor.gradients.conv import input_back, laid_out, read_problem
+
+    layer: Any = item.layer
+    x, y = item.inputs[0], item.outputs[0]
+    if layer.kind == "conv":
+        problem, padded = padded_problem(layer, x, y)
+        room = _conv_transpose(input_back(problem), [y], [problem.input], dtype)
+    else:
+        (_, problem), padded = read_problem(layer, x, y), 0
+        room = _convolution(algorithm_for(problem, [dtype]), problem, bias=False, dtype=dtype)
+    weights = int(problem.output[1] * problem.depth)
+    back = sum(room) + 2 * padded
+    return int(back + laid_out(problem) + 2 * weights)
 
 
 def plan(
@@ -418,7 +429,7 @@ def moments(
     found, tiles, columns = [], 0, 0
     for index, (run, alive, room) in enumerate(zip(runs, living, rooms, strict=True)):
         tiles, columns = max(tiles, room.tiles), max(columns, room.columns)
-        working = max(room.passing + tiles + columns, _gradients(run[0]) if training else 0)
+        working = max(room.passing + tiles + columns, _gradients(run[0], kind) if training else 0)
         # Who runs the network holds its inputs all the time.
         over = [name for name in network.inputs if last.get(name, -1) < index]
         held = 0 if keep or training else sum(tensors.sizes[name] for name in over)

@@ -290,7 +290,8 @@ def _compute(prepared: Prepared, given: Mapping[str, Array], *, keep: bool, indi
         if indices and item.layer.kind == "maxpool":
             from convcalc.executor.pool import max_indices
 
-            chosen[item.node.name] = prepared.shown(max_indices(item.layer, inputs[0]))  # type: ignore[arg-type]  # a kind has one class
+            found_at = max_indices(item.layer, inputs[0], outputs[0])  # type: ignore[arg-type]  # a kind has one class
+            chosen[item.node.name] = prepared.shown(found_at)
         del inputs, outputs  # nothing of a layer is held while the next is computed
     shown = {name: prepared.shown(found[name], name) for name in wanted}
     output = shown[prepared.network.outputs[0]]

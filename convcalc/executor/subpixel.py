@@ -80,7 +80,7 @@ def _phase(
 ) -> Phase:
     """The phase of these phases of the axes."""
     target = tuple(slice(phase.first, None, step) for phase, step in zip(own, stride, strict=True))
-    source, pads = _cut(x, [phase.pads for phase in own])
+    source, pads = cut(x, [phase.pads for phase in own])
     sizes = per_axis(lambda part, size: len(range(*part.indices(size))), source, x[2:])
     problem = None
     if all(sizes) and all(phase.taps for phase in own):
@@ -141,7 +141,7 @@ def _together(
         counts.append(max(s + phase.outputs for s, phase in zip(starts[-1], phases_of_axis, strict=True)))
         last = first + counts[-1] - 1 + (len(phases_of_axis[0].taps) - 1) * wide
         pads.append((-first, last - size + 1))
-    source, rest = _cut(x, pads)
+    source, rest = cut(x, pads)
     sizes = per_axis(lambda part, size: len(range(*part.indices(size))), source, x[2:])
     outputs = (y[0], y[1] * len(own), *counts)
     ones = (1,) * len(counts)
@@ -216,7 +216,7 @@ def _phase_weights(layer: ConvTranspose, weights: Weights, axes: Sequence[AxisPh
     return LayerWeights({**weights, "weight": np.ascontiguousarray(own)})
 
 
-def _cut(x: Shape, pads: Sequence[tuple[int, int]]) -> tuple[tuple[slice, ...], Pairs]:
+def cut(x: Shape, pads: Sequence[tuple[int, int]]) -> tuple[tuple[slice, ...], Pairs]:
     """What is left of each axis when negative padding has cut off its part, and the padding that is left."""
     cuts = tuple(
         slice(max(-before, 0), size + min(after, 0)) for (before, after), size in zip(pads, x[2:], strict=True)
