@@ -118,7 +118,7 @@ def _as_written(prepared: Prepared) -> dict[str, Array]:
     """The outputs, every layer by itself: the executor too folds batch norm, but here that is what is to be proved."""
     found = {**prepared.constants, **prepared.inputs}
     wanted = {name: found[name] for name in prepared.network.outputs if name in found}
-    for items, _, outputs in steps(prepared, prepared.inputs):
+    for items, _, outputs, _ in steps(prepared, prepared.inputs):
         pairs = zip(items[-1].node.outputs, outputs, strict=True)
         wanted.update(pair for pair in pairs if pair[0] in prepared.network.outputs)
     return wanted

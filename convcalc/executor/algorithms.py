@@ -219,6 +219,11 @@ def forced(name: str | None) -> Iterator[None]:
         _forced.pop()
 
 
+def forced_name() -> str | None:
+    """The algorithm that is forced now, if any is."""
+    return _forced[-1] if _forced else None
+
+
 def algorithm_for(problem: Problem, dtypes: Sequence[np.dtype[Any]]) -> str:
     """The name of the algorithm: the forced one where it can be had, else the rule's.
 

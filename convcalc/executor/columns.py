@@ -132,10 +132,9 @@ def im2col(
         return
     (whole,) = im2col_blocks(problem)
     columns = scratch("columns", (weight.shape[1], images * sizes[0] * row), x.dtype)
-    columns[depth:] = 1
 
     def lay_part(part: slice) -> Calls:
-        calls: Calls = []
+        calls: Calls = [] if part.start else [(columns[depth:].fill, (1,))]
         lay(whole, part, columns, calls)
         return calls
 

@@ -19,6 +19,7 @@ from convcalc.executor.kernels import (
     refuse_wrapping,
 )
 from convcalc.executor.subpixel import subpixel
+from convcalc.executor.threads import share
 from convcalc.executor.windows import add_columns, columns, pad, unpad
 from convcalc.layers.base import Pairs, Shape
 from convcalc.layers.conv import Conv, ConvTranspose
@@ -34,19 +35,29 @@ def conv(layer: Conv, inputs: tuple[Array, ...], weights: Weights) -> tuple[Arra
     return (convolution(layer, inputs[0], weights),)
 
 
-def convolution(layer: Conv, x: Array, weights: Weights, activation: Activation | None = None) -> Array:
-    """A convolution, and what is done to its output block by block."""
+def convolution(
+    layer: Conv, x: Array, weights: Weights, activation: Activation | None = None, out: Array | None = None
+) -> Array:
+    """A convolution, and what is done to its output block by block; into `out` where that is given."""
     given = x.shape
     shape = derived(weights, f"shape {given}", lambda: layer.infer(given)[0])
     if layer.padding_mode != "zeros":
         x = _padded(layer, x)
     problem = derived(weights, f"problem {given}", lambda: problem_of(layer, x.shape, shape))
-    pads = problem.pads
     name = algorithm_for(problem, [x.dtype, *(weight.dtype for weight in weights.values())])
     if name != "direct":
-        return convolve(name, problem, x, weights, activation)
+        return convolve(name, problem, x, weights, activation, out)
+    if out is not None:
+        share(lambda whole: np.copyto(whole, _directly(layer, problem, x, weights, activation)), [out])
+        return out
+    return _directly(layer, problem, x, weights, activation)
+
+
+def _directly(layer: Conv, problem: Problem, x: Array, weights: Weights, activation: Activation | None) -> Array:
+    """All columns at once."""
     weight = _weight_matrix(layer, weights["weight"])
-    parts = [matmul(weight, cols) for cols in _column_parts(problem, pad(x, pads), shape)]
+    shape = problem.output
+    parts = [matmul(weight, cols) for cols in _column_parts(problem, pad(x, problem.pads), shape)]
     y = _with_bias(np.concatenate(parts).reshape(shape), weights)
     if activation is not None:
         activation(y)

@@ -21,19 +21,25 @@ from convcalc.executor.conv import convolution
 from convcalc.executor.kernels import Array, LayerWeights, Weights, kernel_of
 from convcalc.executor.model import computed_weights
 from convcalc.executor.onnx_nodes import NODES, computing
+from convcalc.executor.pool import maxima
 from convcalc.executor.threads import Calls, share_calls
 from convcalc.layers.activation import Elementwise, ReLU
 from convcalc.layers.conv import Conv
 from convcalc.layers.join import Add
 from convcalc.layers.norm import BatchNorm
+from convcalc.layers.pool import MaxPool
 from convcalc.network import Network
 
 
 class Step(NamedTuple):
-    """Layers that run as one: what goes into the first, what comes out of the last, and the function between."""
+    """Layers that run as one: what goes into the first, what comes out of the last, and the function between.
+
+    `into` does the same into a given array, all by `share_calls`, where it can.
+    """
 
     items: tuple[Resolved, ...]
     compute: Callable[[tuple[Array, ...]], tuple[Array, ...]]
+    into: Callable[[tuple[Array, ...], Array], None] | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -87,9 +93,9 @@ def joined_steps(
         for norm in norms:
             weights = _with_norm(norm.layer, weights, weights_of(norm.node.name))  # type: ignore[arg-type]  # is one
         if isinstance(item.layer, Conv):
-            steps.append(Step(run, partial(_convolve, item.layer, weights, activation)))
+            steps.append(_convolving(run, weights, activation))
         elif activation is not None:
-            steps.append(Step(run, partial(_add, activation)))
+            steps.append(_adding(run, activation))
     return steps
 
 
@@ -115,7 +121,18 @@ def _run(item: Resolved, uses: Mapping[str, int], readers: Mapping[str, Resolved
 
 def _single(item: Resolved, weights: LayerWeights) -> Step:
     compute = computing(item)
-    return Step((item,), lambda inputs: compute(inputs, weights))
+    step = Step((item,), lambda inputs: compute(inputs, weights))
+    if item.node.op in NODES:
+        return step
+    if isinstance(item.layer, Conv):
+        return step._replace(into=_convolving((item,), weights, None).into)
+    if isinstance(item.layer, MaxPool) and not item.layer.return_indices:
+        return step._replace(into=partial(_pool, item.layer))
+    return step
+
+
+def _pool(layer: MaxPool, inputs: tuple[Array, ...], out: Array) -> None:
+    maxima(layer, inputs[0], out)
 
 
 class _Scaled(LayerWeights):
@@ -174,27 +191,43 @@ def _relu(part: Array) -> None:
         np.maximum(some, _zeros(part.dtype)[: some.shape[-1]], out=some)
 
 
-def _convolve(
-    layer: Conv, weights: LayerWeights, activation: Activation | None, inputs: tuple[Array, ...]
-) -> tuple[Array, ...]:
-    return (convolution(layer, inputs[0], weights, activation),)
+def _convolving(run: tuple[Resolved, ...], weights: LayerWeights, activation: Activation | None) -> Step:
+    layer = run[0].layer
+    assert isinstance(layer, Conv)
+
+    def compute(inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        return (convolution(layer, inputs[0], weights, activation),)
+
+    def into(inputs: tuple[Array, ...], out: Array) -> None:
+        convolution(layer, inputs[0], weights, activation, out)
+
+    return Step(run, compute, into if layer.padding_mode == "zeros" else None)
 
 
-def _add(activation: Activation, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-    if len({array.shape for array in inputs}) > 1 or len(inputs) < 2:
-        total = np.asarray(sum(inputs[1:], inputs[0]))
-        result = total.copy() if total is inputs[0] else total
-        activation(result)
+def _adding(run: tuple[Resolved, ...], activation: Activation) -> Step:
+    """Arrays of one shape, added block by block; or of several, which are stretched."""
+    same = len(set(run[0].inputs)) == 1 < len(run[0].inputs)
+
+    def into(inputs: tuple[Array, ...], out: Array) -> None:
+        flat = [np.ascontiguousarray(array).reshape(-1) for array in inputs]
+        result = out.reshape(-1)
+
+        def work(start: int) -> Calls:
+            first, second, *others = (array[start : start + BLOCK_ELEMENTS] for array in flat)
+            part = result[start : start + BLOCK_ELEMENTS]
+            more: Calls = [(np.add, (part, other, part)) for other in others]
+            return [(np.add, (first, second, part)), *more, (activation, (part,))]
+
+        share_calls(work, range(0, out.size, BLOCK_ELEMENTS))
+
+    def compute(inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        if not same:
+            total = np.asarray(sum(inputs[1:], inputs[0]))
+            result = total.copy() if total is inputs[0] else total
+            activation(result)
+        else:
+            result = np.empty(inputs[0].shape, np.result_type(*inputs))
+            into(inputs, result)
         return (result,)
-    flat = [np.ascontiguousarray(array).reshape(-1) for array in inputs]
-    result = np.empty(inputs[0].shape, np.result_type(*inputs))
-    out = result.reshape(-1)
 
-    def work(start: int) -> Calls:
-        first, second, *others = (array[start : start + BLOCK_ELEMENTS] for array in flat)
-        part = out[start : start + BLOCK_ELEMENTS]
-        more: Calls = [(np.add, (part, other, part)) for other in others]
-        return [(np.add, (first, second, part)), *more, (activation, (part,))]
-
-    share_calls(work, range(0, out.size, BLOCK_ELEMENTS))
-    return (result,)
+    return Step(run, compute, into if same else None)

@@ -23,13 +23,16 @@ from convcalc.tracing import per_axis, product
 def max_pool(layer: MaxPool, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """The largest element of each window, and with return_indices where it stood in its channel."""
     (x,) = inputs
-    shape = layer.infer(x.shape)[0]
+    best = np.empty(layer.infer(x.shape)[0], x.dtype)
+    maxima(layer, x, best)
+    return (best, max_indices(layer, x, best)) if layer.return_indices else (best,)
+
+
+def maxima(layer: MaxPool, x: Array, out: Array) -> None:
+    """The largest element of each window, into an array of the output's shape."""
     lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     before = [pair[0] for pair in layer.padding]
-    best = reduce_windows(
-        np.maximum, x, before, layer.kernel_size, layer.stride, layer.dilation, shape[2:], fill=lowest
-    )
-    return (best, max_indices(layer, x, best)) if layer.return_indices else (best,)
+    reduce_windows(np.maximum, x, before, layer.kernel_size, layer.stride, layer.dilation, out, fill=lowest)
 
 
 def max_indices(layer: MaxPool, x: Array, best: Array) -> Array:
@@ -156,7 +159,8 @@ def avg_pool(layer: AvgPool, inputs: tuple[Array, ...], weights: Weights) -> tup
     (shape,) = layer.infer(x.shape)
     before = [pair[0] for pair in layer.padding]
     ones = (1,) * len(before)
-    sums = reduce_windows(np.add, x, before, layer.kernel_size, layer.stride, ones, shape[2:], fill=0)
+    sums = np.empty(shape, x.dtype)
+    reduce_windows(np.add, x, before, layer.kernel_size, layer.stride, ones, sums, fill=0)
     return (sums / _divisors(layer, x.shape, shape).astype(x.dtype),)
 
 

@@ -115,7 +115,7 @@ def _times(prepared: Prepared) -> list[tuple[tuple[Resolved, ...], float, int]]:
     """The layers that run as one, their seconds, and the bytes that went in and out of them."""
     found = []
     start = perf_counter()
-    for items, inputs, outputs in steps(prepared, prepared.inputs, joined=True):
+    for items, inputs, outputs, _ in steps(prepared, prepared.inputs, joined=True):
         seconds = perf_counter() - start
         weights = [array for item in items for array in prepared.weights_of(item.node.name).values()]
         moved = 0 if items[0].layer.view else sum(array.nbytes for array in (*inputs, *weights, *outputs))
@@ -134,7 +134,7 @@ def _measured(prepared: Prepared) -> list[int]:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        for _, inputs, outputs in steps(prepared, prepared.inputs, joined=True):
+        for _, inputs, outputs, _ in steps(prepared, prepared.inputs, joined=True):
             found.append(there + tracemalloc.get_traced_memory()[1] - before)
             del inputs, outputs
             tracemalloc.reset_peak()

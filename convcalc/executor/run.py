@@ -15,13 +15,14 @@ import numpy.typing as npt
 from convcalc.analysis.shapes import Resolved, View, located, resolve
 from convcalc.analysis.unsaid import other_values, unsaid
 from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError, did_you_mean
-from convcalc.executor.algorithms import forced
+from convcalc.executor.algorithms import forced, forced_name
 from convcalc.executor.fusion import Step, can_join, joined_steps, single_steps
 from convcalc.executor.kernels import Array, LayerWeights
 from convcalc.executor.model import computed_weights, constants, fixed_weights, is_model, typed_inputs
 from convcalc.executor.onnx_nodes import computing, refuse
 from convcalc.executor.plan import need, plan
-from convcalc.executor.threads import threads as using_threads
+from convcalc.executor.replay import Replay, replays
+from convcalc.executor.threads import thread_count, threads as using_threads
 from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.limits import need_bytes
@@ -70,6 +71,7 @@ class Prepared:
     constants: Mapping[str, Array] = field(default_factory=dict)
     _of_layers: dict[str, LayerWeights] = field(default_factory=dict, init=False)
     _steps: dict[bool, list[Step]] = field(default_factory=dict, init=False)
+    _replays: dict[tuple[int, str | None], list[Step | Replay] | None] = field(default_factory=dict, init=False)
 
     def shown(self, array: Array, name: str = "") -> Array:
         """An array (batch first, of most tensors) in the shape that people see."""
@@ -97,6 +99,30 @@ class Prepared:
                 else single_steps(self.resolved, self.weights_of)
             )
         return self._steps[joined]
+
+    def again(self) -> Sequence[Step | Replay]:
+        """Joined steps; where they have been computed before with as many threads, those in a row as one."""
+        key = (thread_count(), forced_name())
+        plain = self.steps(joined=True)
+        if key not in self._replays:
+            self._replays.clear()  # the memory of one is enough
+            self._replays[key] = None
+            return plain
+        if self._replays[key] is None:
+            self._replays[key] = replays(plain, self.network.outputs, self._shapes(), self._dtype())
+        return self._replays[key] or plain
+
+    def _dtype(self) -> np.dtype[Any]:
+        return next(iter(self.inputs.values())).dtype
+
+    def _shapes(self) -> dict[str, Shape]:
+        """The shapes of the tensors that are of the inputs' type, weights and constants apart."""
+        types, own = self.network.dtypes, str(self._dtype())
+        shapes = {name: given.shape for name, given in self.network.inputs.items()}
+        for item in self.resolved:
+            made = zip(item.node.outputs, item.outputs, item.layer.output_dtypes(own), strict=False)
+            shapes |= {name: shape for name, shape, kind in made if (kind or own) == own}
+        return {name: shape for name, shape in shapes.items() if types.get(name, own) == own}
 
 
 def run(
@@ -240,22 +266,26 @@ def _prepared_model(
 
 
 class Computed(NamedTuple):
-    """Layers that have been computed as one: what went into the first and came out of the last."""
+    """Layers that have been computed as one: what went in and came out, and the names of the latter."""
 
     items: tuple[Resolved, ...]
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
+    names: tuple[str, ...]
 
 
-def steps(prepared: Prepared, given: Mapping[str, Array], *, joined: bool = False) -> Iterator[Computed]:
-    """Compute layer by layer, or layers joined where that is faster.
+def steps(
+    prepared: Prepared, given: Mapping[str, Array], *, joined: bool = False, again: bool = False
+) -> Iterator[Computed]:
+    """Compute layer by layer, or layers joined where that is faster; with `again` many of them, as if they were one.
 
     A tensor is let go after its last use, so that nobody should hold on to what this gives.
     """
     tensors = {**prepared.constants, **given}
     computed = {item.node.name: computed_weights(prepared.network, item.node) for item in prepared.resolved}
     dtypes = [array.dtype for array in given.values()]
-    todo = prepared.steps(joined=joined and can_join(prepared.network, prepared.resolved, dtypes))
+    joined = joined and can_join(prepared.network, prepared.resolved, dtypes)
+    todo = prepared.again() if joined and again else prepared.steps(joined=joined)
     uses = Counter(name for step in todo for name in step.inputs) + Counter(prepared.network.outputs)
     # These are held as float32, and rounded when they are made.
     halves = {name for name, kind in prepared.network.dtypes.items() if kind == "bfloat16"}
@@ -274,7 +304,7 @@ def steps(prepared: Prepared, given: Mapping[str, Array], *, joined: bool = Fals
             uses[name] -= name in step.inputs
             if uses[name] <= 0:
                 tensors.pop(name, None)
-        yield Computed(step.items, inputs, outputs)
+        yield Computed(step.items, inputs, outputs, step.outputs)
         del inputs, outputs
 
 
@@ -282,9 +312,10 @@ def _compute(prepared: Prepared, given: Mapping[str, Array], *, keep: bool, indi
     kept, chosen = {}, {}
     wanted = dict.fromkeys(prepared.network.outputs)
     found = {name: array for name, array in {**prepared.constants, **given}.items() if name in wanted}
-    for items, inputs, outputs in steps(prepared, given, joined=not (keep or indices)):
+    joined = not (keep or indices)
+    for items, inputs, outputs, names in steps(prepared, given, joined=joined, again=joined):
         item = items[-1]
-        found.update(pair for pair in zip(item.node.outputs, outputs, strict=True) if pair[0] in wanted)
+        found.update(pair for pair in zip(names, outputs, strict=True) if pair[0] in wanted)
         if keep:
             kept[item.node.name] = prepared.shown(outputs[0])
         if indices and item.layer.kind == "maxpool":
@@ -309,7 +340,7 @@ def with_computed_weights(
     return compute_layer(item, inputs[: len(inputs) - len(computed)], {**fixed, **weights})
 
 
-def _compute_step(step: Step, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+def _compute_step(step: Step | Replay, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
     """The outputs of layers that run as one; an error names the first."""
     try:
         # Overflow to inf and inf - inf are answers here; NumPy's warnings would add nothing to them.

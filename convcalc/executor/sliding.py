@@ -20,15 +20,16 @@ def reduce_windows(
     kernel_size: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
-    output: Sequence[int],
+    out: Array,
     fill: float,
-) -> Array:
-    """Every window of `x` (N, C, *sizes) reduced to one number: (N, C, *output).
+) -> None:
+    """Every window of `x` (N, C, *sizes) reduced to one number, into `out` (N, C, *output).
 
     What a window reads outside of `x` is `fill`, which must change nothing. `before` is the padding in front.
     """
     planes = x.reshape(-1, *x.shape[2:])
-    result = np.empty((len(planes), *output), x.dtype)
+    output = out.shape[2:]
+    result = out.reshape(len(planes), *output)
     together = max(1, BLOCK_ELEMENTS // max(product(x.shape[2:]), 1))
 
     def work(first: int) -> Calls:
@@ -45,7 +46,6 @@ def reduce_windows(
         return calls
 
     share_calls(work, range(0, len(planes), together))
-    return result.reshape(*x.shape[:2], *output)
 
 
 def _reduce_axis(

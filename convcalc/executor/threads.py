@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from threading import Lock, Thread, local
+from time import sleep
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +24,8 @@ from convcalc.tracing import product
 T = TypeVar("T")
 Calls = list[tuple[Callable[..., object], tuple[Any, ...]]]
 """Functions and what they are to be called with, one after the other."""
+Stage = list[Calls]
+"""Calls for each thread, the calling one first. No thread begins the next stage before all are done with this one."""
 
 _LINE = 64
 """Bytes of a cache line, where arrays start."""
@@ -90,9 +93,10 @@ class _State:
 
 
 class _Scratch(local):
-    """Arrays by name, of each thread its own; and for which of the threads calls are collected now."""
+    """Arrays by name, of each thread its own; for which of the threads calls are collected now, and where they go."""
 
     hand = 0
+    collected: list[Stage] | None = None
 
 
 _state = _State()
@@ -151,6 +155,9 @@ def share(work: Callable[[T], None], tasks: Iterable[T]) -> None:
 
     What a task shares in its turn is done by its own thread alone: the others may all be waiting for theirs.
     """
+    if _scratch.collected is not None:
+        share_calls(lambda task: [(work, (task,))], tasks)
+        return
     listed = list(tasks)
     todo = iter(listed)
 
@@ -160,16 +167,21 @@ def share(work: Callable[[T], None], tasks: Iterable[T]) -> None:
             for task in todo:
                 work(task)
 
-    if len(listed) < 2 or not _state.helpers or not _state.busy.acquire(blocking=False):
+    if not _at_once([take] * min(len(listed), _state.count)):
         take()
-        return
+
+
+def _at_once(works: Sequence[Callable[[], None]]) -> bool:
+    """Do each in a thread of its own, the first in this one. False, with nothing done, where threads are not free."""
+    if len(works) < 2 or len(works) > _state.count or not _state.helpers or not _state.busy.acquire(blocking=False):
+        return False
     started: list[_Helper] = []
     errors: list[BaseException | None] = []
     try:
-        for helper in _state.helpers[: len(listed) - 1]:
+        for helper, work in zip(_state.helpers, works[1:], strict=False):
             started.append(helper)
-            helper.start(take)
-        take()
+            helper.start(work)
+        works[0]()
     finally:
         try:
             errors = [helper.wait() for helper in started]
@@ -178,6 +190,7 @@ def share(work: Callable[[T], None], tasks: Iterable[T]) -> None:
     for error in errors:
         if error is not None:
             raise error
+    return True
 
 
 def share_calls(calls_of: Callable[[T], Calls], tasks: Iterable[T]) -> None:
@@ -191,11 +204,14 @@ def share_calls(calls_of: Callable[[T], Calls], tasks: Iterable[T]) -> None:
     for index, task in enumerate(listed):
         _scratch.hand = index % len(hands)
         hands[_scratch.hand] += calls_of(task)
-        if len(hands) == 1:
+        if len(hands) == 1 and _scratch.collected is None:
             perform(hands[0])
             hands[0] = []
     _scratch.hand = 0
-    share(perform, hands)
+    if _scratch.collected is not None:
+        _scratch.collected.append(hands)
+    else:
+        share(perform, hands)
 
 
 def perform(calls: Calls) -> None:
@@ -203,6 +219,55 @@ def perform(calls: Calls) -> None:
     with np.errstate(all="ignore"):
         for function, arguments in calls:
             function(*arguments)
+
+
+@contextmanager
+def collecting() -> Iterator[list[Stage]]:
+    """What `share_calls` is asked for inside the `with` block, in order, and not yet done."""
+    stages: list[Stage] = []
+    _scratch.collected = stages
+    try:
+        yield stages
+    finally:
+        _scratch.collected = None
+
+
+WATCHING = 300
+"""How often a thread looks for the others before it sleeps in between: about a quarter of a millisecond."""
+
+
+def play(stages: Sequence[Stage]) -> None:
+    """Make the calls of all stages, in the threads for which they were collected.
+
+    Threads are woken once. At the end of a stage they watch for each other, because to be woken takes longer than many
+    a call. Who watches lets go of the interpreter each time that it looks.
+    """
+    done = [0] * max(map(len, stages), default=0)
+    broken = False
+
+    def part(hand: int) -> None:
+        nonlocal broken
+        try:
+            with np.errstate(all="ignore"):
+                for number, stage in enumerate(stages, 1):
+                    if hand < len(stage):
+                        for function, arguments in stage[hand]:
+                            function(*arguments)
+                    done[hand] = number
+                    looked = 0
+                    while min(done) < number and not broken:
+                        looked += 1
+                        sleep(0 if looked < WATCHING else 1e-4)
+                    if broken:
+                        return
+        except BaseException:
+            broken = True  # nobody waits for this thread any longer
+            raise
+
+    if not _at_once([partial(part, hand) for hand in range(len(done))]):
+        for stage in stages:
+            for calls in stage:
+                perform(calls)
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:

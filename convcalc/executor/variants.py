@@ -56,9 +56,8 @@ def window_pool(layer: WindowPool, inputs: tuple[Array, ...], weights: Weights) 
     (shape,) = layer.infer(x.shape)
     before = [pair[0] for pair in layer.padding]
     terms = abs(x) ** layer.power if layer.function == "lp" else x
-    sums = reduce_windows(
-        np.add, terms, before, layer.kernel_size, layer.stride, layer.dilation, shape[2:], fill=0
-    )  # fmt: skip
+    sums = np.empty(shape, terms.dtype)
+    reduce_windows(np.add, terms, before, layer.kernel_size, layer.stride, layer.dilation, sums, fill=0)
     if layer.function == "lp":
         return ((sums ** (1 / layer.power)).astype(x.dtype, copy=False),)
     return ((sums / window_counts(layer, layer.dilation, x.shape, shape)).astype(x.dtype, copy=False),)

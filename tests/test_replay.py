@@ -1,0 +1,182 @@
+"""Networks that are computed again: the calls that were kept give what working them out anew gives."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import numpy as np
+import pytest
+
+from convcalc.errors import ConvcalcError
+from convcalc.executor.algorithms import ALGORITHMS
+from convcalc.executor.plan import plan
+from convcalc.executor.replay import ALIGNED, Replay, layout
+from convcalc.executor.run import compute, prepare
+from convcalc.executor.threads import play, threads
+from tests.test_plan import OBJECTS, PIECES, peak_of
+
+RESIDUAL = (
+    "conv:32,k3,p1 relu @a conv:8,k1 relu conv:8,k3,p1 relu conv:32,k1 add:@a relu @b conv:16,k3,s2,p1 bn relu"
+    " maxpool:3,s2,p1 conv:64,k1"
+)
+
+
+def seen(prepared):
+    """How many layers are recorded as one."""
+    with threads(2):
+        return [len(step.items) for step in prepared.again() if isinstance(step, Replay)]
+
+
+def test_a_network_is_recorded_when_it_is_computed_again():
+    prepared = prepare(RESIDUAL, np.ones((1, 3, 32, 32), np.float32))
+    assert seen(prepared) == []
+    assert seen(prepared) == [14]
+
+
+def same_again(text, shape, rounds=4, count=2, algorithm=None):
+    """Whether outputs on other inputs are those of a network prepared for each; and whether anything was recorded."""
+    stream = np.random.default_rng(1)
+    prepared = prepare(text, stream.standard_normal(shape).astype(np.float32))
+    for _ in range(rounds):
+        x = stream.standard_normal(shape).astype(np.float32)
+        (name,) = prepared.inputs
+        with threads(count):
+            found = compute(prepared, inputs={name: x}, algorithm=algorithm).output
+            wanted = compute(prepare(text, x), algorithm=algorithm).output
+        np.testing.assert_array_equal(found, wanted)
+    return any(isinstance(step, Replay) for steps in prepared._replays.values() for step in steps or ())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("algorithm", [None, *ALGORITHMS])
+def test_what_is_recorded_gives_what_is_worked_out(count, algorithm):
+    assert same_again(RESIDUAL, (2, 3, 40, 40), count=count, algorithm=algorithm)
+
+
+def test_outputs_are_not_overwritten():
+    x = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    prepared = prepare(RESIDUAL, x)
+    found = [compute(prepared, inputs={"input": x * factor}).output for factor in (1, 2, 3, 4)]
+    assert len({array.tobytes() for array in found}) == 4
+    np.testing.assert_array_equal(found[2], compute(prepare(RESIDUAL, x * 3)).output)
+
+
+def draw(seed):
+    """A chain of the pieces of the plan's tests, and a shape."""
+    stream = random.Random(seed)
+    pieces = [stream.choice(PIECES).format(c=stream.choice([4, 8, 16])) for _ in range(stream.randint(3, 9))]
+    return " ".join(pieces), (stream.choice([1, 2]), stream.choice([4, 16]), 24, 24)
+
+
+@pytest.mark.parametrize("seeds", [range(25), pytest.param(range(25, 1500), marks=pytest.mark.slow)])
+def test_random_chains(seeds):
+    recorded = 0
+    for seed in seeds:
+        chain, shape = draw(seed)
+        try:
+            prepare(chain, np.ones(shape, np.float32))
+        except ConvcalcError:
+            continue
+        recorded += same_again(chain, shape, rounds=3, count=1 + seed % 3)
+    assert recorded > len(seeds) // 8
+
+
+def test_another_number_of_threads_or_another_algorithm_is_recorded_anew():
+    x = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    prepared = prepare(RESIDUAL, x)
+    wanted = compute(prepare(RESIDUAL, x)).output
+    for count in (1, 2, 2, 2, 3, 3, 3, 1):
+        np.testing.assert_allclose(compute(prepared, threads=count).output, wanted, rtol=1e-4, atol=1e-5)
+    for algorithm in ("direct", "direct", "im2col", "im2col", "im2col", None, None):
+        np.testing.assert_allclose(compute(prepared, algorithm=algorithm).output, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_two_threads_at_once():
+    stream = np.random.default_rng(0)
+    xs = [stream.standard_normal((1, 3, 32, 32)).astype(np.float32) for _ in range(8)]
+    wanted = [compute(prepare(RESIDUAL, x)).output for x in xs]
+    prepared = prepare(RESIDUAL, xs[0])
+    found = {}
+
+    def work(index):
+        for _ in range(3):
+            found[index] = compute(prepared, inputs={"input": xs[index]}).output
+
+    running = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    with threads(2):
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+    for index in range(8):
+        np.testing.assert_allclose(found[index], wanted[index], rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_recorded_holds_no_more_than_the_plan():
+    for batch in (1, 4):
+        prepared = prepare(RESIDUAL, np.ones((batch, 3, 96, 96), np.float32))
+        with threads(2):
+            planned = plan(prepared.network, prepared.resolved, "float32")
+        there = sum(array.nbytes for array in (*prepared.inputs.values(), *prepared.weights.values()))
+
+        def several(prepared=prepared):
+            for _ in range(3):
+                compute(prepared, threads=2)
+
+        assert there + peak_of(several) <= 1.5 * planned.total + OBJECTS
+
+
+class TestStages:
+    def test_no_thread_begins_a_stage_before_the_last_is_done(self):
+        log = []
+        stages = [[[(log.append, ((number, hand),))] * 20 for hand in range(1 + number % 3)] for number in range(60)]
+        with threads(3):
+            play(stages)
+        numbers = [number for number, _ in log]
+        assert numbers == sorted(numbers)
+        assert len(numbers) == sum(20 * len(stage) for stage in stages)
+
+    def test_without_threads_all_is_done(self):
+        log = []
+        play([[[(log.append, (hand,))] for hand in range(4)]])
+        assert sorted(log) == [0, 1, 2, 3]
+
+    @pytest.mark.parametrize("hand", [0, 1])
+    def test_an_error_ends_all(self, hand):
+        def fail():
+            raise MemoryError("no room")
+
+        log = []
+        stages = [[[], []], [[], []], [[(log.append, (1,))]] * 2]
+        stages[1][hand] = [(fail, ())]
+        with threads(2), pytest.raises(MemoryError, match="no room"):
+            play(stages)
+        assert log == []
+
+
+class _Step:
+    def __init__(self, inputs, *outputs):
+        self.inputs, self.outputs = inputs, outputs
+
+
+def test_tensors_alive_at_once_lie_apart():
+    stream = random.Random(0)
+    for _ in range(200):
+        names = ["in"]
+        steps = []
+        for index in range(stream.randint(1, 12)):
+            steps.append(_Step(tuple(stream.sample(names, min(len(names), stream.randint(1, 2)))), f"t{index}"))
+            names.append(f"t{index}")
+        outputs = {names[-1], stream.choice(names[1:])}
+        sizes = {name: stream.randint(1, 1000) for name in names}
+        places, size = layout(steps, ["in"], list(outputs), sizes)
+        last = {name: index for index, step in enumerate(steps) for name in (*step.inputs, *step.outputs)}
+        last |= dict.fromkeys(outputs, len(steps))
+        first = {"in": -1} | {step.outputs[0]: index for index, step in enumerate(steps)}
+        for a in names:
+            assert places[a] % ALIGNED == 0
+            assert places[a] + sizes[a] <= size
+            for b in names:
+                if a < b and max(first[a], first[b]) <= min(last[a], last[b]):
+                    assert places[a] + sizes[a] <= places[b] or places[b] + sizes[b] <= places[a]
