@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from convcalc.executor.algorithms import ALGORITHMS
 from convcalc.executor.run import compute, prepare
 from convcalc.expressions import parse_text
 
@@ -28,7 +29,13 @@ def prepared_of(text, shape=(2, 8, 9, 9), dtype=np.float64, seed=0):
         ("conv:8,k3,p1,padding_mode=reflect,g8 bn:affine=false hardswish", 1),
         ("bn relu conv:8,k1 maxpool:2", 4),
         ("conv:8,k3 bn:track_running_stats=false relu", 3),
-        ("@x conv:8,k3,p1 bn add:@x relu", 2),
+        ("@x conv:8,k3,p1 bn add:@x relu", 1),
+        ("@x conv:8,k1 add:@x", 1),
+        ("@x conv:8,k1 add:@x bn", 2),
+        ("@x conv:4,k1 relu conv:8,k1 bn add:@x relu", 2),
+        ("@x conv:8,k3,p1 relu @y conv:8,k1 add:@x silu", 2),
+        ("@x conv:8,k1 add:@x,@x", 2),
+        ("@x conv:8,k1 @y add:@x concat:@y", 3),
         ("@x conv:8,k3,p1 @y relu add:@y add:@x leakyrelu", 4),
         ("@x conv:1,k1 add:@x relu", 2),
         ("@x add:@x,@x relu", 1),
@@ -47,6 +54,24 @@ def test_joined_layers_give_the_same(text, steps):
     assert joined.output == pytest.approx(one_by_one.output, rel=1e-9, abs=1e-9)
     assert not joined.layers
     assert len(one_by_one.layers) == len(prepared.resolved)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("algorithm", [None, *ALGORITHMS])
+@pytest.mark.parametrize("text", ["@x conv:8,k3,p1 bn add:@x relu", "@x conv:64,k1 conv:8,k1 add:@x silu"])
+def test_a_sum_is_joined_with_every_algorithm(text, algorithm, dtype):
+    prepared = prepared_of(text, (2, 8, 20, 20), dtype)
+    wanted = compute(prepared, algorithm="direct").output
+    for count in (1, 2):
+        found = compute(prepared, algorithm=algorithm, threads=count).output
+        assert found.dtype == dtype
+        assert found == pytest.approx(wanted, rel=1e-3, abs=float(abs(wanted).max()) * 1e-4)
+
+
+def test_the_later_of_two_branches_has_the_sum():
+    """What is added must be there when the convolution is computed."""
+    prepared = prepared_of("@x conv:8,k1 bn @y from:@x conv:8,k3,p1 add:@y relu")
+    assert [len(step.items) for step in prepared.steps(joined=True)] == [2, 3]
 
 
 def test_the_input_is_left_alone():

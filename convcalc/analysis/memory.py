@@ -124,6 +124,12 @@ _BUFFERS = {"num_batches_tracked": "int64"}
 _TRAINING = ("gradients", "optimizer", "training")
 
 
+def inputs_of(run: Sequence[Resolved]) -> tuple[str, ...]:
+    """The tensors that come into layers that run as one: all that they read and do not make."""
+    made = {name for item in run for name in item.node.outputs}
+    return tuple(name for item in run for name in item.node.inputs if name not in made)
+
+
 class Tensors:
     """The bytes of every tensor of a network, and which tensors share their memory."""
 
@@ -183,7 +189,7 @@ class Tensors:
         runs = [(item,) for item in self.resolved] if runs is None else runs
         last: dict[str, int] = {}
         for index, run in enumerate(runs):
-            for name in (*run[0].node.inputs, *run[-1].node.outputs):
+            for name in (*inputs_of(run), *run[-1].node.outputs):
                 last[self.storage.get(name, name)] = index
         for name in self._results:
             last[self.storage.get(name, name)] = len(runs)

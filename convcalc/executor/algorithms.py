@@ -14,7 +14,7 @@ import numpy as np
 
 from convcalc.errors import LayerError, did_you_mean
 from convcalc.executor import columns
-from convcalc.executor.blocks import COPY, Activation, Problem
+from convcalc.executor.blocks import COPY, Activation, Problem, add_up
 from convcalc.executor.fourier import fft, fft_macs, spectrum_elements, weight_spectrum
 from convcalc.executor.kernels import Array, Weights, aligned, derived
 from convcalc.executor.kn2row import kn2row, taps_first
@@ -249,13 +249,23 @@ def convolve(
     weights: Weights,
     activation: Activation | None = None,
     out: Array | None = None,
+    added: Sequence[Array] = (),
 ) -> Array:
-    """The convolution by the algorithm of this name. `x` is what came in, without padding; `out` may be any view."""
+    """The convolution by the algorithm of this name, arrays of its shape added to it, and activated.
+
+    `x` is what came in, without padding; `out` may be any view.
+    """
     algorithm = ALGORITHMS[name]
     ready = derived(weights, name, lambda: algorithm.ready(problem, weights))
     direct = out is not None and (out.flags.c_contiguous or name in _INTO_VIEWS)
     found = out if out is not None and direct else np.empty(problem.output, x.dtype)
-    algorithm.compute(problem, np.ascontiguousarray(x), ready, weights.get("bias"), activation, found)
+    x, bias = np.ascontiguousarray(x), weights.get("bias")
+    if name == "pointwise":
+        columns.pointwise(problem, x, ready, bias, activation, found, added)
+    else:
+        algorithm.compute(problem, x, ready, bias, None if added else activation, found)
+        if added:
+            add_up((found, *added), found, activation)
     if out is None or direct:
         return found
     share(lambda image: np.copyto(out[image], found[image]), range(len(out)))

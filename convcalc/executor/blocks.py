@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from convcalc import formulas as F
+from convcalc.executor.blas import add_product, can_add_to
 from convcalc.executor.kernels import Array, parts_of
-from convcalc.executor.threads import Calls, scratch, thread_count
+from convcalc.executor.threads import Calls, is_in_a_row, scratch, share_calls, thread_count
 from convcalc.layers.base import Pairs, Shape
 from convcalc.tracing import ceil_div, per_axis, product
 
@@ -23,10 +24,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 BLOCK_ELEMENTS = 1 << 17
 """Numbers that a block works on: half a megabyte of float32, half of the second level of many a core's cache."""
-LEAST_WORK = 1 << 22
-"""Multiply-adds below which a block is not worth a thread's while."""
-WAKING = LEAST_WORK
+WAKING = 1 << 22
 """Multiply-adds that a thread makes while another is woken."""
+WATCHING = 1 << 20
+"""The same while another sees that it may go on."""
 COPY = 50
 """What a number laid out costs, in multiply-adds of a matrix product."""
 
@@ -87,16 +88,21 @@ class Block(NamedTuple):
         return self.stop - self.start
 
 
+def least_work() -> int:
+    """Multiply-adds below which a block is not worth a thread's while."""
+    return WATCHING if is_in_a_row() else WAKING
+
+
 def for_threads(function: Function) -> Function:
-    """Keep what a function gives for its arguments and the number of threads: making blocks takes as long as a call."""
+    """Keep what a function gives for its arguments and the threads there are: making blocks takes as long as a call."""
 
     @lru_cache(maxsize=1024)
-    def kept(count: int, *arguments: Any) -> Any:
+    def kept(threads: tuple[int, int], *arguments: Any) -> Any:
         return function(*arguments)
 
     @wraps(function)
     def found(*arguments: Any) -> Any:
-        return kept(thread_count(), *arguments)
+        return kept((thread_count(), least_work()), *arguments)
 
     return cast("Function", found)
 
@@ -106,11 +112,11 @@ def blocks(
 ) -> list[Block]:
     """Blocks of at most `limit` elements: parts of an image, or several whole images when they are small.
 
-    There is a block for every thread, unless blocks would fall below `LEAST_WORK`. `parts` says how many more blocks
+    There is a block for every thread, unless blocks would fall below `least_work`. `parts` says how many more blocks
     the caller makes of each.
     """
     fair = ceil_div(images * rows * parts, thread_count())
-    least = max(1, int(LEAST_WORK / max(row_work, 1)))
+    least = max(1, int(least_work() / max(row_work, 1)))
     height = max(1, min(limit // max(row_elements, 1), max(fair, least)))
     if height >= rows:
         count = _even(ceil_div(images, height // rows), images, parts)
@@ -144,9 +150,10 @@ def shares(size: int, work: float) -> list[slice]:
     The first is the calling thread's, which begins before it has woken the others.
     """
     count = thread_count()
-    if count == 1 or work < LEAST_WORK * count:
+    if count == 1 or work < least_work() * count:
         return [slice(0, size)]
-    other = int(size * (work - WAKING) / work / count)
+    waking = 0 if is_in_a_row() else WAKING
+    other = int(size * (work - waking) / work / count)
     if size >= 64:  # products are made of whole vectors
         other = (other + 4) // 8 * 8
     rest = even_slices(other * (count - 1), count - 1)
@@ -228,10 +235,25 @@ def span(shift: int, step: int, count: int, size: int) -> tuple[int, int, int]:
     return first, last, first * step + shift
 
 
-def multiply(weight: Array, columns: Array, out: Array, terms: int, calls: Calls) -> None:
-    """Call weight @ columns into `out`; sums of so many terms are made in parts (`sums_of_products` says why)."""
+def multiply(weight: Array, columns: Array, out: Array, terms: int, calls: Calls, added: Sequence[Array] = ()) -> None:
+    """Call weight @ columns, and what is added, into `out`.
+
+    Sums of so many terms are made in parts; `sums_of_products` says why.
+    """
     length = weight.shape[-1]
     step = ceil_div(length, parts_of(terms))
+    if (added or step < length) and can_add_to(weight, columns, out):
+        first, *others = added or (None,)
+        if first is None:
+            calls.append((np.matmul, (weight[:, :step], columns[:step], out)))
+        elif others:
+            calls.append((np.add, (first, others.pop(0), out)))
+        else:
+            calls.append((np.copyto, (out, first)))
+        calls += [(np.add, (out, other, out)) for other in others]
+        for start in range(step if first is None else 0, length, step):
+            add_product(weight[:, start : start + step], columns[start : start + step], out, calls)
+        return
     calls.append((np.matmul, (weight[..., :step], columns[..., :step, :], out)))
     room = out
     if step < length:
@@ -243,6 +265,24 @@ def multiply(weight: Array, columns: Array, out: Array, terms: int, calls: Calls
         part = slice(start, start + step)
         calls.append((np.matmul, (weight[..., part], columns[..., part, :], room)))
         calls.append((np.add, (out, room, out)))
+    calls += [(np.add, (out, other, out)) for other in added]
+
+
+def add_up(arrays: Sequence[Array], out: Array, activation: Activation | None) -> None:
+    """The sum of several arrays of one shape, activated, block by block; `out` may be the first of them."""
+    flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
+    result = out.reshape(-1)
+
+    def work(start: int) -> Calls:
+        first, second, *others = (array[start : start + BLOCK_ELEMENTS] for array in flat)
+        part = result[start : start + BLOCK_ELEMENTS]
+        calls: Calls = [(np.add, (first, second, part))]
+        calls += [(np.add, (part, other, part)) for other in others]
+        if activation is not None:
+            calls.append((activation, (part,)))
+        return calls
+
+    share_calls(work, range(0, out.size, BLOCK_ELEMENTS))
 
 
 def finish(part: Array, bias: Array | None, activation: Activation | None, calls: Calls) -> None:

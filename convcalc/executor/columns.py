@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import gcd
 from typing import NamedTuple
 
@@ -10,7 +11,6 @@ import numpy as np
 from convcalc.executor.blocks import (
     BLOCK_ELEMENTS,
     COPY,
-    LEAST_WORK,
     Activation,
     Block,
     Problem,
@@ -19,6 +19,7 @@ from convcalc.executor.blocks import (
     even_slices,
     finish,
     for_threads,
+    least_work,
     multiply,
     rows_read,
     shares,
@@ -39,19 +40,29 @@ class Part(NamedTuple):
 
 
 def pointwise(
-    problem: Problem, x: Array, weight: Array, bias: Array | None, activation: Activation | None, out: Array
+    problem: Problem,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    activation: Activation | None,
+    out: Array,
+    added: Sequence[Array] = (),
 ) -> None:
-    """1x1 with stride 1 and no padding: weight (O, C) times the input as it lies, without a copy."""
-    flat = x.reshape(*x.shape[:2], -1)
-    result = out.reshape(*out.shape[:2], -1)
-    column = None if bias is None else bias[:, None]
+    """1x1 with stride 1 and no padding: weight (O, C) times the input as it lies, without a copy.
+
+    Arrays of the output's shape are added to it.
+    """
+    flat, result, *more = (array.reshape(*array.shape[:2], -1) for array in (x, out, *added))
 
     def work(part: Part) -> Calls:
         calls: Calls = []
         own = slice(part.first, part.last)
         for image in range(part.block.first, part.block.last):
-            multiply(weight[own], flat[image], result[image, own], weight.shape[1], calls)
-            finish(result[image, own], None if column is None else column[own], activation, calls)
+            place, terms = result[image, own], [array[image, own] for array in more]
+            if bias is not None:
+                terms.append(bias[own, None])
+            multiply(weight[own], flat[image], place, weight.shape[1], calls, terms)
+            finish(place, None, activation, calls)
         return calls
 
     share_calls(work, pointwise_parts(problem))
@@ -64,7 +75,7 @@ def pointwise_parts(problem: Problem) -> list[Part]:
     NumPy takes three times as long for sums of arrays whose rows lie apart.
     """
     images, channels_out = problem.output[:2]
-    count = thread_count() // gcd(thread_count(), images) if problem.macs >= LEAST_WORK * thread_count() else 1
+    count = thread_count() // gcd(thread_count(), images) if problem.macs >= least_work() * thread_count() else 1
     slices = shares(channels_out, problem.macs) if images == 1 else even_slices(channels_out, count)
     return [
         Part(Block(image, image + 1, 0, problem.output[2]), own.start, own.stop)
@@ -81,7 +92,7 @@ def by_outputs(problem: Problem) -> bool:
     """Whether threads share the output channels, and so the weights, and not the places."""
     places = problem.output[0] * product(problem.output[2:])
     count = thread_count()
-    return count > 1 and places < LEAST_PLACES * count and problem.macs >= LEAST_WORK * count
+    return count > 1 and places < LEAST_PLACES * count and problem.macs >= least_work() * count
 
 
 def im2col(

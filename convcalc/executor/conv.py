@@ -36,9 +36,17 @@ def conv(layer: Conv, inputs: tuple[Array, ...], weights: Weights) -> tuple[Arra
 
 
 def convolution(
-    layer: Conv, x: Array, weights: Weights, activation: Activation | None = None, out: Array | None = None
+    layer: Conv,
+    x: Array,
+    weights: Weights,
+    activation: Activation | None = None,
+    out: Array | None = None,
+    added: Sequence[Array] = (),
 ) -> Array:
-    """A convolution, and what is done to its output block by block; into `out` where that is given."""
+    """A convolution, arrays of its shape added to it, and what is done to that block by block.
+
+    Into `out` where that is given.
+    """
     given = x.shape
     shape = derived(weights, f"shape {given}", lambda: layer.infer(given)[0])
     if layer.padding_mode != "zeros":
@@ -46,19 +54,23 @@ def convolution(
     problem = derived(weights, f"problem {given}", lambda: problem_of(layer, x.shape, shape))
     name = algorithm_for(problem, [x.dtype, *(weight.dtype for weight in weights.values())])
     if name != "direct":
-        return convolve(name, problem, x, weights, activation, out)
+        return convolve(name, problem, x, weights, activation, out, added)
     if out is not None:
-        share(lambda whole: np.copyto(whole, _directly(layer, problem, x, weights, activation)), [out])
+        share(lambda whole: np.copyto(whole, _directly(layer, problem, x, weights, activation, added)), [out])
         return out
-    return _directly(layer, problem, x, weights, activation)
+    return _directly(layer, problem, x, weights, activation, added)
 
 
-def _directly(layer: Conv, problem: Problem, x: Array, weights: Weights, activation: Activation | None) -> Array:
+def _directly(
+    layer: Conv, problem: Problem, x: Array, weights: Weights, activation: Activation | None, added: Sequence[Array]
+) -> Array:
     """All columns at once."""
     weight = _weight_matrix(layer, weights["weight"])
     shape = problem.output
     parts = [matmul(weight, cols) for cols in _column_parts(problem, pad(x, problem.pads), shape)]
     y = _with_bias(np.concatenate(parts).reshape(shape), weights)
+    for array in added:
+        y += array
     if activation is not None:
         activation(y)
     return y

@@ -13,16 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from convcalc.analysis.memory import inputs_of
 from convcalc.analysis.shapes import Resolved
 from convcalc.executor.activation import change
 from convcalc.executor.algorithms import direct_only
-from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation
+from convcalc.executor.blocks import Activation, add_up
 from convcalc.executor.conv import convolution
 from convcalc.executor.kernels import Array, LayerWeights, Weights, kernel_of
-from convcalc.executor.model import computed_weights
 from convcalc.executor.onnx_nodes import NODES, computing
 from convcalc.executor.pool import maxima
-from convcalc.executor.threads import Calls, share_calls
 from convcalc.layers.activation import Elementwise, ReLU
 from convcalc.layers.conv import Conv
 from convcalc.layers.join import Add
@@ -43,7 +42,7 @@ class Step(NamedTuple):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return self.items[0].node.inputs
+        return inputs_of(self.items)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -55,24 +54,29 @@ def single_steps(resolved: Sequence[Resolved], weights_of: Callable[[str], Layer
     return [_single(item, weights_of(item.node.name)) for item in resolved]
 
 
-def can_join(network: Network, resolved: Sequence[Resolved], dtypes: Sequence[np.dtype[Any]]) -> bool:
-    """Whether layers may run as one: not where everything is done directly, as it is written.
+def can_join(dtypes: Sequence[np.dtype[Any]]) -> bool:
+    """Whether layers of inputs of these types may run as one: not where everything is done directly, as it is written.
 
-    And weights must be there for that, not computed by layers.
+    And their weights must be there, not computed by layers before them.
     """
-    return bool(dtypes) and not direct_only(dtypes) and not any(computed_weights(network, i.node) for i in resolved)
+    return bool(dtypes) and not direct_only(dtypes)
 
 
 def joined_runs(network: Network, resolved: Sequence[Resolved]) -> list[tuple[Resolved, ...]]:
-    """The layers that run as one: a convolution with the batch norm and the activation after it, a sum with its own."""
+    """The layers that run as one: a convolution and what follows it of a batch norm, a sum and an activation.
+
+    A sum by itself has its activation, too.
+    """
+    makers = {name: index for index, item in enumerate(resolved) for name in item.node.outputs}
     uses = Counter(name for item in resolved for name in item.node.inputs) + Counter(network.outputs)
     readers = {name: item for item in resolved for name in item.node.inputs}
     done: set[str] = set()
     runs = []
-    for item in resolved:
+    for index, item in enumerate(resolved):
         if item.node.name not in done:
             joins = isinstance(item.layer, Conv | Add) and item.node.op not in NODES
-            runs.append(tuple(_run(item, uses, readers)) if joins else (item,))
+            later = partial(_is_made_after, makers, index)
+            runs.append(tuple(_run(item, uses, readers, later)) if joins else (item,))
             done |= {joined.node.name for joined in runs[-1]}
     return runs
 
@@ -99,10 +103,16 @@ def joined_steps(
     return steps
 
 
-def _run(item: Resolved, uses: Mapping[str, int], readers: Mapping[str, Resolved]) -> Iterator[Resolved]:
-    """The layer and those after it that can be done with it."""
+def _is_made_after(makers: Mapping[str, int], index: int, name: str) -> bool:
+    return makers.get(name, -1) > index
+
+
+def _run(
+    item: Resolved, uses: Mapping[str, int], readers: Mapping[str, Resolved], later: Callable[[str], bool]
+) -> Iterator[Resolved]:
+    """The layer and those after it that can be done with it; not what needs a tensor that is made later."""
     yield item
-    allowed: tuple[type, ...] = (BatchNorm, Elementwise) if isinstance(item.layer, Conv) else (Elementwise,)
+    allowed: tuple[type, ...] = (BatchNorm, Add, Elementwise) if isinstance(item.layer, Conv) else (Elementwise,)
     while allowed:
         (name,) = item.node.outputs
         following = readers.get(name)
@@ -114,7 +124,12 @@ def _run(item: Resolved, uses: Mapping[str, int], readers: Mapping[str, Resolved
             return  # it works with the statistics of what comes in
         if isinstance(following.layer, Elementwise) and following.layer.parameters():
             return
-        allowed = (Elementwise,) if isinstance(following.layer, BatchNorm) else ()
+        if isinstance(following.layer, Add):
+            others = [other for other in following.node.inputs if other != name]
+            if len(others) != 1 or later(others[0]) or len(set(following.inputs)) != 1:
+                return
+        rest: dict[type, tuple[type, ...]] = {BatchNorm: (Add, Elementwise), Add: (Elementwise,)}
+        allowed = next((kinds for kind, kinds in rest.items() if isinstance(following.layer, kind)), ())
         item = following
         yield item
 
@@ -122,12 +137,10 @@ def _run(item: Resolved, uses: Mapping[str, int], readers: Mapping[str, Resolved
 def _single(item: Resolved, weights: LayerWeights) -> Step:
     compute = computing(item)
     step = Step((item,), lambda inputs: compute(inputs, weights))
-    if item.node.op in NODES:
-        return step
-    if isinstance(item.layer, Conv):
-        return step._replace(into=_convolving((item,), weights, None).into)
-    if isinstance(item.layer, MaxPool) and not item.layer.return_indices:
+    if isinstance(item.layer, MaxPool) and len(item.node.outputs) == 1:
         return step._replace(into=partial(_pool, item.layer))
+    if isinstance(item.layer, Conv) and item.node.op not in NODES:
+        return step._replace(into=_convolving((item,), weights, None).into)
     return step
 
 
@@ -196,10 +209,10 @@ def _convolving(run: tuple[Resolved, ...], weights: LayerWeights, activation: Ac
     assert isinstance(layer, Conv)
 
     def compute(inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-        return (convolution(layer, inputs[0], weights, activation),)
+        return (convolution(layer, inputs[0], weights, activation, added=inputs[1:]),)
 
     def into(inputs: tuple[Array, ...], out: Array) -> None:
-        convolution(layer, inputs[0], weights, activation, out)
+        convolution(layer, inputs[0], weights, activation, out, inputs[1:])
 
     return Step(run, compute, into if layer.padding_mode == "zeros" else None)
 
@@ -209,16 +222,7 @@ def _adding(run: tuple[Resolved, ...], activation: Activation) -> Step:
     same = len(set(run[0].inputs)) == 1 < len(run[0].inputs)
 
     def into(inputs: tuple[Array, ...], out: Array) -> None:
-        flat = [np.ascontiguousarray(array).reshape(-1) for array in inputs]
-        result = out.reshape(-1)
-
-        def work(start: int) -> Calls:
-            first, second, *others = (array[start : start + BLOCK_ELEMENTS] for array in flat)
-            part = result[start : start + BLOCK_ELEMENTS]
-            more: Calls = [(np.add, (part, other, part)) for other in others]
-            return [(np.add, (first, second, part)), *more, (activation, (part,))]
-
-        share_calls(work, range(0, out.size, BLOCK_ELEMENTS))
+        add_up(inputs, out, activation)
 
     def compute(inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         if not same:

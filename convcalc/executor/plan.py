@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convcalc.analysis.memory import Tensors
+from convcalc.analysis.memory import Tensors, inputs_of
 from convcalc.analysis.shapes import Resolved, label
 from convcalc.errors import ResourceError
 from convcalc.executor import special
 from convcalc.executor.activation import formula_of
 from convcalc.executor.algorithms import algorithm_for
+from convcalc.executor.blas import can_add
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Block, Problem, rows_read
 from convcalc.executor.columns import grouped_parts, im2col_blocks, pointwise_parts
 from convcalc.executor.conv import COLUMN_LIMIT, by_phases, problem_of
@@ -25,6 +26,7 @@ from convcalc.executor.fourier import lengths, spectrum_elements
 from convcalc.executor.fusion import can_join, joined_runs
 from convcalc.executor.kernels import kernel_of, parts_of
 from convcalc.executor.kn2row import kn2row_blocks
+from convcalc.executor.model import computed_weights
 from convcalc.executor.pieces import TYPES, program
 from convcalc.executor.rows import band_of, rows_parts
 from convcalc.executor.subpixel import algorithm_of_phase, phases, together
@@ -90,25 +92,28 @@ def _convolution(name: str, problem: Problem, *, bias: bool, dtype: np.dtype[Any
         spectra = product(lengths(problem)) * 4 * (problem.input[1] + problem.output[1])
         return Room(max(int(min(thread_count(), problem.output[0]) * spectra), making), derived=derived)
     in_tiles = name.startswith("winograd")
-    rooms = _winograd_rooms(name, problem) if in_tiles else _rooms(name, problem)
+    rooms = _winograd_rooms(name, problem) if in_tiles else _rooms(name, problem, dtype)
     kept = min(thread_count(), len(rooms)) * int(max(rooms))
     return Room(making, kept * in_tiles, kept * (not in_tiles), derived)
 
 
-def _rooms(name: str, problem: Problem) -> list[int]:
+def _rooms(name: str, problem: Problem, dtype: np.dtype[Any]) -> list[int]:
     """The numbers that a thread works with, block by block: what is padded and laid out, and what comes of it."""
+    apart = not can_add(dtype)
     in_parts = 1 + (parts_of(problem.depth) > 1)
     channels_out = problem.output[1]
     if name == "pointwise":
         places = product(problem.output[2:])
-        return [(last - first) * places * (in_parts - 1) for _, first, last in pointwise_parts(problem)]
+        # Where sums cannot be added to what is there, each part has an array of its own.
+        return [(last - first) * places * (in_parts - 1) * apart for _, first, last in pointwise_parts(problem)]
     if name == "kn2row":
         width = product(problem.widths)
         return [_padded(problem, block) + 3 * channels_out * block.height * width for block in kn2row_blocks(problem)]
     if name == "im2col":
         row = product(problem.output[3:])
         return [
-            _padded(problem, block) + block.many * block.height * row * (problem.depth + 1 + channels_out * in_parts)
+            _padded(problem, block)
+            + block.many * block.height * row * (problem.depth + 1 + channels_out * (in_parts if apart else 1))
             for block in im2col_blocks(problem)
         ]
     if name == "rows":
@@ -362,7 +367,7 @@ def _room(items: Sequence[Resolved], dtype: np.dtype[Any]) -> Room:
         weights = int(product(first.layer.parameters()["weight"]))
         passing = max(passing, weights * 8 // dtype.itemsize) + weights
         derived = max(derived, weights + first.outputs[0][1])
-    if last.layer.kind == "batchnorm":
+    if not isinstance(last.layer, Elementwise):
         return Room(passing, tiles, columns, derived)
     whole = algorithm_of(first, dtype) == "direct"
     activated = outputs if whole else min(outputs, max(tiles, columns, block * 4))
@@ -412,7 +417,8 @@ def moments(
     tensors = Tensors(network, resolved, dtype)
     kind = np.dtype(dtype)
     training = copies is not None
-    joined = not (keep or training) and can_join(network, resolved, [kind])
+    joined = not (keep or training) and can_join([kind])
+    joined = joined and not any(computed_weights(network, item.node) for item in resolved)
     runs = joined_runs(network, resolved) if joined else [(item,) for item in resolved]
     weights = sum(
         int(product(shape))
@@ -423,7 +429,7 @@ def moments(
     living = tensors.alive(runs)
     if keep or training:
         living = [tensors.activations * (1 + training)] * len(runs)
-    last = {name: index for index, run in enumerate(runs) for name in (*run[0].node.inputs, *run[-1].node.outputs)}
+    last = {name: index for index, run in enumerate(runs) for name in (*inputs_of(run), *run[-1].node.outputs)}
     rooms = [_room(run, kind) for run in runs]
     weights += sum(room.derived for room in rooms)
     found, tiles, columns = [], 0, 0

@@ -17,7 +17,7 @@ import numpy as np
 from convcalc.analysis.shapes import Resolved
 from convcalc.executor.fusion import Step
 from convcalc.executor.kernels import Array
-from convcalc.executor.threads import Stage, collecting, play, share_calls, thread_count
+from convcalc.executor.threads import Stage, collecting, in_a_row, play, share_calls, thread_count
 from convcalc.layers.base import Shape
 from convcalc.tracing import ceil_div, product
 
@@ -65,7 +65,7 @@ class Replay:
             self._tensors[name] = part.view(self._dtype).reshape(shape)
         # The second time the threads' own arrays are as large as any layer needs, so that all layers share them.
         for _ in range(2):
-            with collecting() as stages:
+            with in_a_row(True), collecting() as stages:
                 for step in self._steps:
                     (output,) = step.outputs
                     into = step.into or partial(_store, step)

@@ -16,7 +16,6 @@ import numpy as np
 from convcalc.executor.blocks import (
     BLOCK_ELEMENTS,
     COPY,
-    LEAST_WORK,
     Activation,
     Block,
     Problem,
@@ -25,6 +24,7 @@ from convcalc.executor.blocks import (
     even_slices,
     finish,
     for_threads,
+    least_work,
     multiply,
     shares,
     span,
@@ -120,7 +120,7 @@ def rows_parts(problem: Problem) -> list[Part]:
     if images == parts == 1 and groups > 1:
         return [Part(Block(0, 1, 0, rows_out), own.start, own.stop) for own in shares(groups, macs * groups * rows_out)]
     if images < thread_count() and groups > 1:
-        parts = max(parts, min(groups, thread_count(), ceil_div(macs * groups * rows_out, LEAST_WORK)))
+        parts = max(parts, min(groups, thread_count(), ceil_div(macs * groups * rows_out, least_work())))
     together = ceil_div(groups, parts)
     return [
         Part(block, own.start, own.stop)

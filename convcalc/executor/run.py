@@ -22,7 +22,7 @@ from convcalc.executor.model import computed_weights, constants, fixed_weights, 
 from convcalc.executor.onnx_nodes import computing, refuse
 from convcalc.executor.plan import need, plan
 from convcalc.executor.replay import Replay, replays
-from convcalc.executor.threads import thread_count, threads as using_threads
+from convcalc.executor.threads import in_a_row, thread_count, threads as using_threads
 from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.limits import need_bytes
@@ -71,6 +71,7 @@ class Prepared:
     constants: Mapping[str, Array] = field(default_factory=dict)
     _of_layers: dict[str, LayerWeights] = field(default_factory=dict, init=False)
     _steps: dict[bool, list[Step]] = field(default_factory=dict, init=False)
+    _computed: list[frozenset[str]] = field(default_factory=list, init=False)
     _replays: dict[tuple[int, str | None], list[Step | Replay] | None] = field(default_factory=dict, init=False)
 
     def shown(self, array: Array, name: str = "") -> Array:
@@ -90,6 +91,14 @@ class Prepared:
             )
         return self._of_layers[name]
 
+    @property
+    def with_computed_weights(self) -> frozenset[str]:
+        """The names of the nodes whose weights are made by nodes before them."""
+        if not self._computed:
+            nodes = (item.node for item in self.resolved)
+            self._computed.append(frozenset(node.name for node in nodes if computed_weights(self.network, node)))
+        return self._computed[0]
+
     def steps(self, *, joined: bool) -> list[Step]:
         """What is computed one after the other: layers by themselves, or joined where that is faster."""
         if joined not in self._steps:
@@ -99,6 +108,11 @@ class Prepared:
                 else single_steps(self.resolved, self.weights_of)
             )
         return self._steps[joined]
+
+    @property
+    def has_a_row(self) -> bool:
+        """Whether there are layers whose calls could be kept together."""
+        return sum(step.into is not None for step in self.steps(joined=True)) > 1
 
     def again(self) -> Sequence[Step | Replay]:
         """Joined steps; where they have been computed before with as many threads, those in a row as one."""
@@ -282,16 +296,15 @@ def steps(
     A tensor is let go after its last use, so that nobody should hold on to what this gives.
     """
     tensors = {**prepared.constants, **given}
-    computed = {item.node.name: computed_weights(prepared.network, item.node) for item in prepared.resolved}
-    dtypes = [array.dtype for array in given.values()]
-    joined = joined and can_join(prepared.network, prepared.resolved, dtypes)
+    computed = prepared.with_computed_weights
+    joined = joined and _may_join(prepared, given)
     todo = prepared.again() if joined and again else prepared.steps(joined=joined)
     uses = Counter(name for step in todo for name in step.inputs) + Counter(prepared.network.outputs)
     # These are held as float32, and rounded when they are made.
     halves = {name for name, kind in prepared.network.dtypes.items() if kind == "bfloat16"}
     for step in todo:
         inputs = tuple(tensors[name] for name in step.inputs)
-        if computed[step.items[0].node.name]:
+        if step.items[0].node.name in computed:
             outputs = with_computed_weights(prepared, step.items[0], inputs, tensors)
         else:
             outputs = _compute_step(step, inputs)
@@ -308,22 +321,28 @@ def steps(
         del inputs, outputs
 
 
+def _may_join(prepared: Prepared, given: Mapping[str, Array]) -> bool:
+    return not prepared.with_computed_weights and can_join([array.dtype for array in given.values()])
+
+
 def _compute(prepared: Prepared, given: Mapping[str, Array], *, keep: bool, indices: bool) -> Result:
     kept, chosen = {}, {}
     wanted = dict.fromkeys(prepared.network.outputs)
     found = {name: array for name, array in {**prepared.constants, **given}.items() if name in wanted}
-    joined = not (keep or indices)
-    for items, inputs, outputs, names in steps(prepared, given, joined=joined, again=joined):
-        item = items[-1]
-        found.update(pair for pair in zip(names, outputs, strict=True) if pair[0] in wanted)
-        if keep:
-            kept[item.node.name] = prepared.shown(outputs[0])
-        if indices and item.layer.kind == "maxpool":
-            from convcalc.executor.pool import max_indices
+    joined = not (keep or indices) and _may_join(prepared, given)
+    # Work is divided alike the first time and when calls are kept, so that every time gives the same numbers.
+    with in_a_row(joined and prepared.has_a_row):
+        for items, inputs, outputs, names in steps(prepared, given, joined=joined, again=joined):
+            item = items[-1]
+            found.update(pair for pair in zip(names, outputs, strict=True) if pair[0] in wanted)
+            if keep:
+                kept[item.node.name] = prepared.shown(outputs[0])
+            if indices and item.layer.kind == "maxpool":
+                from convcalc.executor.pool import max_indices
 
-            found_at = max_indices(item.layer, inputs[0], outputs[0])  # type: ignore[arg-type]  # a kind has one class
-            chosen[item.node.name] = prepared.shown(found_at)
-        del inputs, outputs  # nothing of a layer is held while the next is computed
+                found_at = max_indices(item.layer, inputs[0], outputs[0])  # type: ignore[arg-type]  # a kind has one class
+                chosen[item.node.name] = prepared.shown(found_at)
+            del inputs, outputs  # nothing of a layer is held while the next is computed
     shown = {name: prepared.shown(found[name], name) for name in wanted}
     output = shown[prepared.network.outputs[0]]
     return Result(output, kept, chosen, prepared.weights, prepared.notes, shown)

@@ -93,10 +93,14 @@ class _State:
 
 
 class _Scratch(local):
-    """Arrays by name, of each thread its own; for which of the threads calls are collected now, and where they go."""
+    """Arrays by name, of each thread its own.
+
+    Besides for which of the threads calls are collected now, where they go, and whether they follow others at once.
+    """
 
     hand = 0
     collected: list[Stage] | None = None
+    in_a_row = False
 
 
 _state = _State()
@@ -109,7 +113,8 @@ def thread_count() -> int:
 
 
 @cache
-def _libraries() -> ThreadpoolController:
+def libraries() -> ThreadpoolController:
+    """The libraries that are loaded now that have threads of their own, such as NumPy's for matrix products."""
     return ThreadpoolController()
 
 
@@ -128,7 +133,7 @@ def threads(count: int | None = None) -> Iterator[None]:
     _state.helpers = helpers
     try:
         _start(helpers, _state.count - 1)
-        with _libraries().limit(limits=1, user_api="blas"):
+        with libraries().limit(limits=1, user_api="blas"):
             yield
     finally:
         for helper in helpers:
@@ -219,6 +224,21 @@ def perform(calls: Calls) -> None:
     with np.errstate(all="ignore"):
         for function, arguments in calls:
             function(*arguments)
+
+
+def is_in_a_row() -> bool:
+    """Whether what is shared now follows other work at once, or will when it is done again: no thread must be woken."""
+    return _scratch.in_a_row
+
+
+@contextmanager
+def in_a_row(now: bool) -> Iterator[None]:
+    """Divide work inside the `with` block as work that follows other work at once; not if not `now`."""
+    before, _scratch.in_a_row = _scratch.in_a_row, now
+    try:
+        yield
+    finally:
+        _scratch.in_a_row = before
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from convcalc.executor.algorithms import algorithm_for, convolve
-from convcalc.executor.blocks import COPY, LEAST_WORK, Block, Problem, copy, even_slices, rows_read, slab, taps_view
+from convcalc.executor.blocks import COPY, Block, Problem, copy, even_slices, least_work, rows_read, slab, taps_view
 from convcalc.executor.conv import by_phases, convolved_columns, problem_of
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient
 from convcalc.executor.subpixel import cut, subpixel
@@ -300,7 +300,7 @@ def _by_outputs(problem: Problem, way: Way, x: Array, grad: Array, total: Array)
     """Block by block: threads share the channels that are laid out, then the output's channels."""
     found = _blocks(problem, way, 1)
     kept = [np.empty(shape, x.dtype) for shape in _room(problem, way, found[0], x.shape[1])]
-    count = 1 if problem.macs < LEAST_WORK * thread_count() else thread_count()
+    count = 1 if problem.macs < least_work() * thread_count() else thread_count()
     for index, block in enumerate(found):
         shapes = _room(problem, way, block, x.shape[1])
         laid = [whole.reshape(-1)[: product(shape)].reshape(shape) for whole, shape in zip(kept, shapes, strict=True)]
