@@ -371,7 +371,7 @@ def _room(items: Sequence[Resolved], dtype: np.dtype[Any]) -> Room:
         return Room(passing, tiles, columns, derived)
     whole = algorithm_of(first, dtype) == "direct"
     activated = outputs if whole else min(outputs, max(tiles, columns, block * 4))
-    activating = _activating(last.layer, int(activated), dtype, in_place=True)  # type: ignore[arg-type]  # is one
+    activating = _activating(last.layer, int(activated), dtype, in_place=True)
     # Blocks that lie apart are activated beside where they stand, and then copied there.
     return Room(passing + int(activated) * (not whole), tiles, columns + thread_count() * activating, derived)
 
