@@ -507,11 +507,18 @@ def _npz(arrays: Mapping[str, Array]) -> bytes:
     return buffer.getvalue()
 
 
+def nested(array: Array) -> Any:
+    """Nested lists of numbers as short as they are exact: a float32 of 0.1 is 0.1."""
+    if array.dtype.kind == "f" and array.dtype.itemsize < 8:
+        array = array.astype("U32").astype(np.float64)
+    return array.tolist()
+
+
 def _csv(array: Array) -> str:
     plain = array.reshape([size for axis, size in enumerate(array.shape) if size > 1 or axis >= array.ndim - 2])
     if plain.ndim > 2:
         raise ShapeError(f"a .csv file holds one or two axes, not {shape_text(array.shape)}; write .npy")
-    return "".join(",".join(map(str, row)) + "\n" for row in np.atleast_2d(plain).tolist())
+    return "".join(",".join(map(str, row)) + "\n" for row in nested(np.atleast_2d(plain)))
 
 
 def _pixels(array: Array, channels: tuple[int, ...], suffix: str) -> npt.NDArray[np.uint8]:

@@ -606,8 +606,9 @@ class Program:
             return rank, Input((1, *given), batch_given=False)
         if count == rank + 2:
             return rank, Input(given)
+        what = f"the input has {count} numbers" if count else "the input is a number alone"
         raise ExpressionError(
-            f"the input has {count} numbers, but layers over {rank} spatial axes take {rank} sizes,"
+            f"{what}, but layers over {rank} spatial axes take {rank} sizes,"
             f" {rank + 1} with channels, or {rank + 2} with channels and batch",
             span=self.input_span,
             field="input",

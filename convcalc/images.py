@@ -46,6 +46,11 @@ class Preparation:
     def __bool__(self) -> bool:
         return self != Preparation()
 
+    @property
+    def channels(self) -> int | None:
+        """Of how many channels an image must be, 3 where it is normalised with three numbers; None if any will do."""
+        return 3 if max(len(self.mean), len(self.std)) == 3 else None
+
 
 def preparation(resize: str | None, crop: str | None, normalize: str | None) -> Preparation:
     """The preparation that options describe: 256, 224x224 or 256,bicubic; 224 or 224x160; imagenet or mean/std.
@@ -105,12 +110,14 @@ def read_image(path: str | Path, prepare: Preparation | None = None, channels: i
     """An image as floats from 0 to 1, (channels, height, width): grey has one channel, all else red, green and blue.
 
     Transparency is dropped. It is turned as its camera says. With `prepare` it is resized, cropped and normalised, and
-    float32 as models are. `channels` (1 or 3) makes it grey or coloured, whatever it is.
+    float32 as models are. `channels` (1 or 3) makes it grey or coloured, whatever it is; three numbers to normalise
+    with make it coloured too.
 
     Needs pillow. Raises `ModelFileError` without it and for what is no image, `ShapeError` for one that is too small
     to be cropped or has another number of channels than is normalised.
     """
     prepare = prepare or Preparation()
+    channels = channels or prepare.channels
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -118,7 +125,7 @@ def read_image(path: str | Path, prepare: Preparation | None = None, channels: i
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
-        raise ModelFileError(f"reading {path} needs pillow: pip install convcalc[image]") from None
+        raise ModelFileError(f"reading {path} needs Pillow: pip install pillow") from None
     import warnings
 
     try:
@@ -199,8 +206,6 @@ class Folder:
         if not self.files:
             raise ModelFileError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)})")
         self.prepare = prepare
-        if channels is None and prepare is not None and max(len(prepare.mean), len(prepare.std)) == 3:
-            channels = 3
         first = read_image(self.files[0], prepare, channels).astype(np.float32)
         self.channels = len(first)
         self.shape = (len(self.files), *first.shape)

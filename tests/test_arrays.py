@@ -303,7 +303,7 @@ def test_images_without_pillow_say_what_to_install(tmp_path):
         f"read_array({str(tmp_path / 'x.png')!r})"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "needs pillow: pip install convcalc[image]" in result.stderr
+    assert "needs Pillow: pip install pillow" in result.stderr
 
 
 # --- writing --------------------------------------------------------------------------------------------------------

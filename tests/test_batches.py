@@ -96,9 +96,9 @@ def test_what_is_no_preparation(options, said):
 def test_what_an_image_cannot_be_prepared_for(photos):
     with pytest.raises(ShapeError, match="16x16, smaller than the crop 18x18; --resize can make it larger"):
         read_image(photos / "2.png", preparation(None, "18", None))
-    with pytest.raises(ShapeError, match="has 1 channel, but --normalize has numbers for 3"):
-        read_image(photos / "4.png", preparation(None, None, "imagenet"))
-    assert read_image(photos / "4.png", preparation(None, None, "imagenet"), channels=3).shape == (3, 19, 23)
+    with pytest.raises(ShapeError, match="has 1 channel, but --normalize has numbers for 2"):
+        read_image(photos / "4.png", preparation(None, None, "1,2/3,4"))
+    assert read_image(photos / "4.png", preparation(None, None, "imagenet")).shape == (3, 19, 23)
 
 
 def test_sixteen_bits_are_resized_without_loss_of_range(tmp_path):
@@ -231,6 +231,7 @@ def test_a_shape_makes_as_many_samples_as_a_batch_has(call):
         (["x.npy", "relu", "--crop", "3", "--batch", "2"], 2, "--crop has a meaning for images"),
         (["x.npy", "relu", "--batch", "0"], 2, "--batch"),
         (["x.npy", "flatten:0", "--batch", "2"], 1, "no axis of samples"),
+        (["folder", "relu"], 1, "folder is a folder; a folder of images is written with a / at its end, folder/"),
         (["nowhere/", "relu"], 1, "nowhere/ does not exist"),
         (["nowhere.npy", "relu", "--batch", "2"], 1, "nowhere.npy does not exist"),
     ],
@@ -238,6 +239,7 @@ def test_a_shape_makes_as_many_samples_as_a_batch_has(call):
 def test_what_is_refused(call, tmp_path, monkeypatch, arguments, status, said):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.ones((3, 2, 2)))
+    Path("folder").mkdir()
     assert said in call(*arguments, status=status).err
 
 

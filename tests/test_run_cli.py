@@ -251,6 +251,22 @@ def test_a_small_array_is_a_table_and_a_large_one_a_picture():
     assert len(lines) == 28
 
 
+def test_a_row_that_is_too_wide_stands_upright():
+    lines = drawn(np.arange(30) + 0.1234).splitlines()
+    assert (len(lines), lines[0].split(), lines[-1].split()) == (30, ["0", "0.1234"], ["29", "29.12"])
+    assert len(drawn(np.arange(30) + 0.1234, width=300).splitlines()) == 3
+    assert "1x1000" in drawn(np.ones((1, 1000)))
+
+
+def test_of_a_table_that_is_too_wide_the_first_and_last_columns_are_shown():
+    lines = drawn(np.arange(300).reshape(3, 100), "table", width=40).splitlines()
+    assert " ".join(" ".join(lines[5:]).split()) == "95 columns do not fit; -o FILE writes all"
+    assert [line.split() for line in lines[:5]] == [
+        ["0", "1", "2", "…", "98", "99"], ["─" * 29], ["0", "0", "1", "2", "…", "98", "99"],
+        ["1", "100", "101", "102", "…", "198", "199"], ["2", "200", "201", "202", "…", "298", "299"],
+    ]  # fmt: skip
+
+
 def test_shades_without_colour():
     picture = drawn([[0, 1], [2, 9]], "heatmap").splitlines()
     assert picture[0] == " " * 16 + "." * 16
@@ -338,6 +354,37 @@ def test_the_loss_is_drawn_on_a_terminal():
         "     0  3  (logarithmic)",
         "",
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "a.npy relu -o a.npy",
+        "relu --input a.npy -o a.npy",
+        "3x4x4 conv:2,k3,nobias -w 0.weight=a.npy -o a.npy",
+        "3x4x4 conv:2,k3,nobias -w b.npz:a -o b.npz",
+        "3x4x4 conv:2,k3 -w 0.weight=b.npz:a --bias-values a.npy -o a.npy",
+        "3x4x4 conv:2,k3 --check a.npy -o a.npy",
+        "3x4x4 conv:2,k3 --fit a.npy -o a.npy",
+        "a.npy relu --batch 1 -o a.npy",
+        "a.npy relu --profile -o a.npy --format json",
+    ],
+)
+def test_no_file_that_is_read_is_overwritten(arguments, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    array = np.ones((2, 3, 3, 3))
+    np.save("a.npy", array)
+    np.savez("b.npz", a=array)
+    assert "is the input; the result would overwrite it" in run(*arguments.split(), status=1).err
+    assert np.array_equal(np.load("a.npy"), array)
+    assert np.load("b.npz").files == ["a"]
+
+
+def test_a_table_is_not_written_as_an_array(run, tmp_path):
+    for option in ("--profile", "--check=direct"):
+        said = run("3x4x4", "relu", option, "-o", str(tmp_path / "y.npy"), status=2).err
+        assert "y.npy is for an array, but the answer is a table; write .json" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_type_that_is_computed_in(run, tmp_path):

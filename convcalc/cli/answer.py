@@ -25,6 +25,8 @@ from convcalc.nouns import LayerOptions, read_network
 Analysis = Callable[[Network], Report]
 OUTPUT_FORMATS = {".json": "json", ".jsonl": "jsonl", ".csv": "csv", ".tsv": "tsv", ".md": "markdown", ".txt": "plain"}
 """The format of a file by its suffix."""
+_OF_ARRAYS = (".npy", ".npz", ".png", ".pgm")
+"""The suffixes of files that hold arrays."""
 
 
 def answer(
@@ -148,10 +150,13 @@ def format_name(question: Question) -> str | None:
     return name
 
 
-def check_output_options(question: Question, name: str | None, *, explain: bool, files: Sequence[str] = ()) -> None:
+def check_output_options(
+    question: Question, name: str | None, *, explain: bool, files: Sequence[str] = (), array: bool = False
+) -> None:
     """Raise `ExpressionError` for a format that is not known, and for output options that contradict each other.
 
-    Raises `ModelFileError` for an --output that is one of the words, or of these further files.
+    Raises `ModelFileError` for an --output that is one of the words, or of these further files. `array`: the answer is
+    an array, which files of arrays can hold.
     """
     if name is not None:
         refuse_other("--format", name, FORMATS, OUTPUT_FORMATS.get(f".{name.lower()}", name))
@@ -173,6 +178,12 @@ def check_output_options(question: Question, name: str | None, *, explain: bool,
         from convcalc.files import refuse_inputs
 
         refuse_inputs(path, [*question.words, *files])
+        if not array and name is None and path.lower().endswith(_OF_ARRAYS):
+            raise ExpressionError(
+                f"-o {path} is for an array, but the answer is a table; write {', '.join(OUTPUT_FORMATS)}",
+                field="output",
+                value=path,
+            )
     if question["lines"]:
         if question["output"] is not None:
             raise ExpressionError("--lines answers on standard output; it has no --output")

@@ -38,7 +38,6 @@ def run_batched(
     from convcalc.cli.run import not_done
     from convcalc.executor.batches import Batches
     from convcalc.executor.report import RunReport
-    from convcalc.files import refuse_inputs
     from convcalc.growing import GrowingArray
     from convcalc.render.progress import batch_progress, say
 
@@ -48,8 +47,6 @@ def run_batched(
     grows = path is not None and path.lower().endswith(".npy") and question["format_name"] is None
     if resume and not grows:
         raise ExpressionError("--resume goes on with a file that was interrupted; name it with -o FILE.npy")
-    if grows:
-        refuse_inputs(Path(path), (noun.text, *question.words, *noun.texts))
     samples, notes = noun.samples(batch or 1)
     batches = Batches(
         noun.program, samples, batch or 1, noun.weights,

@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from convcalc.cli.answer import (
@@ -18,7 +19,7 @@ from convcalc.cli.answer import (
     value_path,
 )
 from convcalc.cli.options import LAYER_OPTIONS, NETWORK_OPTIONS, OUTPUT_OPTIONS, Option, Question, under, verb
-from convcalc.errors import BudgetError, ExpressionError, Span, refuse_other
+from convcalc.errors import BudgetError, ExpressionError, ModelFileError, Span, refuse_other
 from convcalc.records import dataclass, replace
 
 if TYPE_CHECKING:
@@ -185,7 +186,8 @@ def VERB(question: Question, **values: Any) -> None:  # noqa: N802  every verb's
     asked = Asked(**values)
     _refuse_together(question, asked)
     name = format_name(question)
-    check_output_options(question, name, explain=False)
+    array = asked.check is None and not asked.profile
+    check_output_options(question, name, explain=False, files=_files(question, asked), array=array)
 
     def report_of(words: Sequence[Span]) -> RunReport:
         from convcalc.executor.algorithms import forced
@@ -215,7 +217,19 @@ def VERB(question: Question, **values: Any) -> None:  # noqa: N802  every verb's
     if report.written:
         return
     how = None if asked.heatmap is None else "heatmap" if asked.heatmap else "table"
-    _write(question, report, name, how, (*question.words, *asked.weights))
+    _write(question, report, name, how)
+
+
+def _files(question: Question, asked: Asked) -> list[str]:
+    """Every text of the options that may name a file to be read: the whole of it, or what follows a name in it."""
+    texts = [question["input_shape"], *asked.weights, asked.bias_values, asked.check, asked.fit]
+    parts = [part for text in (*question.words, *texts) if text for part in (text, *text.split(","))]
+    return [
+        name
+        for part in parts
+        for value in (part, part.rpartition("=")[2])
+        for name in (value, value.rpartition(":")[0])
+    ]
 
 
 def _refuse_together(question: Question, asked: Asked) -> None:
@@ -322,7 +336,17 @@ def _noun(question: Question, words: Sequence[Span], asked: Asked) -> Noun:
         text = _text(rest.pop(0))
     options = layer_options(question)
     # A weight alone is a convolution.
-    program = program_of(rest, options) if rest or options or not (asked.weights or text) else Program([], None, None)
+    try:
+        program = (
+            program_of(rest, options) if rest or options or not (asked.weights or text) else Program([], None, None)
+        )
+    except ModelFileError:
+        if text is None and Path(_text(rest[0])).is_dir():
+            raise ModelFileError(
+                f"{_text(rest[0])} is a folder; a folder of images is written with a / at its end, {_text(rest[0])}/",
+                span=rest[0],
+            ) from None
+        raise
     if not (program.names_inputs or program.layers or asked.weights) and (text or program.given):
         raise ExpressionError("there is no layer after the input; write one, such as conv:k3, or a kernel with -w")
     if text is None and program.given is not None:
@@ -352,6 +376,8 @@ def _shapes_of_file(model: OnnxModel) -> str | None:
     from convcalc.layers.base import shape_text
 
     shapes = {name: shape_text(given.shape) for name, given in model.named_network({}).inputs.items()}
+    if not shapes:
+        raise ModelFileError(f"{model.model.file.name} takes no input: what it gives stands in it")
     if not all(shapes.values()):
         return None
     return next(iter(shapes.values())) if len(shapes) == 1 else ",".join("=".join(pair) for pair in shapes.items())
@@ -547,7 +573,7 @@ def _path(question: Question) -> str | None:
     return "output" if question["quiet"] else value_path(question)
 
 
-def _write(question: Question, report: RunReport, name: str | None, how: str | None, inputs: Iterable[str]) -> None:
+def _write(question: Question, report: RunReport, name: str | None, how: str | None) -> None:
     from convcalc.render.arrays import print_arrays
 
     path = question["output"]
@@ -556,7 +582,7 @@ def _write(question: Question, report: RunReport, name: str | None, how: str | N
         from convcalc.files import write_whole
 
         if question["format_name"] is None and path.lower().endswith(WRITTEN_SUFFIXES):
-            _write_array(path, report, list(inputs))
+            _write_array(path, report)
             return
         write_whole(path, "".join(f"{line}\n" for line in _lines(question, report, name or "tsv")).encode())
         return
@@ -570,16 +596,15 @@ def _write(question: Question, report: RunReport, name: str | None, how: str | N
         print(line)  # noqa: T201  the answer
 
 
-def _write_array(path: str, report: RunReport, inputs: Sequence[str]) -> None:
+def _write_array(path: str, report: RunReport) -> None:
     """Write the output and what goes with it; learned weights and a model's outputs under their own names."""
     from convcalc.arrays import write_array, write_arrays
 
     if report.same and path.lower().endswith(".npz"):
         group = report.same.partition(".")[0]
-        named = {name.removeprefix(f"{group}."): array for name, array in report.others.items()}
-        write_arrays(path, named, inputs=inputs)
+        write_arrays(path, {name.removeprefix(f"{group}."): array for name, array in report.others.items()})
     else:
-        write_array(path, report.output, others=report.others, inputs=inputs)
+        write_array(path, report.output, others=report.others)
 
 
 def _lines(question: Question, report: RunReport, name: str) -> Iterable[str]:

@@ -49,7 +49,8 @@ class Batches:
         dtype: str | None = None,
     ) -> None:
         if len(samples.shape) < 2:
-            raise ShapeError(f"samples stand along the first axis, but the input is {shape_text(samples.shape)}")
+            found = shape_text(samples.shape) or "one number"
+            raise ShapeError(f"samples stand along the first axis, each an array; but the input is {found}")
         self.samples = samples
         self.count = samples.shape[0]
         self.batch = min(batch, self.count)

@@ -19,14 +19,17 @@ from convcalc.layers.base import shape_text
 from convcalc.records import replace
 
 COLUMNS = (
-    Column("algorithm", "By", "text", total=False, wide=True),
-    Column("other", "Beside", "text", total=False, wide=True),
     Column("error", "Error", "number", total=False, wide=True),
     Column("scaled", "Of largest", "number", total=False),
     Column("relative", "Relative", "number", total=False),
     Column("ulps", "Ulps", "number", total=False),
     Column("unequal", "Unequal", "count", total=False),
 )
+WAYS = (
+    Column("algorithm", "By", "text", total=False, wide=True),
+    Column("other", "Beside", "text", total=False, wide=True),
+)
+"""The algorithms that are compared."""
 
 
 def apart(found: Array, wanted: Array) -> dict[str, float]:
@@ -80,7 +83,7 @@ def check_algorithms(prepared: Prepared, first: str | None, second: str) -> Repo
         by = {"algorithm": _by(item, first, dtype), "other": _by(item, second, dtype)}
         rows.append((replace(base_row(item, view), values=by), apart(found.outputs[0], wanted.outputs[0])))
     what = f"{first} is" if first not in (None, "auto") else "what the rule chooses is"
-    return _report(rows, f"{what} compared with {second}", COLUMNS)
+    return _report(rows, f"{what} compared with {second}", (*COLUMNS, *WAYS))
 
 
 def _by(item: Resolved, algorithm: str | None, dtype: np.dtype[Any]) -> str:
@@ -123,7 +126,7 @@ def check_saved(
     what = "the output is" if len(outputs) == 1 else "the outputs are"
     if len(wanted) < len(outputs):
         what = f"of {len(outputs)} outputs {', '.join(wanted)} {'is' if len(wanted) == 1 else 'are'}"
-    return _report(rows, f"{what} compared with {name}", COLUMNS[2:])
+    return _report(rows, f"{what} compared with {name}", COLUMNS)
 
 
 def _report(found: Sequence[tuple[Row, Mapping[str, float]]], note: str, columns: Sequence[Column]) -> Report:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from convcalc.arrays import nested
 from convcalc.executor.report import RunReport
 from convcalc.layers.base import shape_text
 from convcalc.render.document import VERSION
@@ -31,13 +32,6 @@ _MOST_PLANES = 4
 
 
 # --- for scripts ----------------------------------------------------------------------------------------------------
-
-
-def nested(array: Array) -> Any:
-    """Nested lists of numbers as short as they are exact: a float32 of 0.1 is 0.1."""
-    if array.dtype.kind == "f" and array.dtype.itemsize < 8:
-        array = array.astype("U32").astype(np.float64)
-    return array.tolist()
 
 
 def nested_text(array: Array) -> str:
@@ -206,11 +200,25 @@ def _fits(array: Array, width: int) -> bool:
         return False
     lines, columns = 0, 0
     for _, plane in planes(array):
-        rows = _rows(plane)
-        cells = max(len(number_text(value)) for row in rows for value in row)
+        rows = _upright(_rows(plane), width)
         lines += len(rows)
-        columns = max(columns, len(rows[0]) * (cells + 2) + 6)
+        columns = max(columns, _columns(rows))
     return lines <= _TABLE_LINES and columns <= width
+
+
+def _columns(rows: list[list[float]]) -> int:
+    """How wide the table of these rows is."""
+    return len(rows[0]) * _cell(rows) + 6
+
+
+def _cell(rows: list[list[float]]) -> int:
+    """How wide a column of these rows is, with its gap."""
+    return max(len(number_text(value)) for row in rows for value in row) + 2
+
+
+def _upright(rows: list[list[float]], width: int) -> list[list[float]]:
+    """The rows; a single one that is too wide, such as what a classifier gives, as a column."""
+    return [[value] for value in rows[0]] if len(rows) == 1 and _columns(rows) > width else rows
 
 
 def _print_table(array: Array, name: str, console: Console) -> None:
@@ -218,17 +226,30 @@ def _print_table(array: Array, name: str, console: Console) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    left_out = 0
     for title, plane in planes(array, name):
-        rows = _rows(plane)
+        whole = _rows(plane)
+        rows = _upright(whole, console.width)
         if title:
             console.print(Text(title))
-        table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+        table = Table(
+            box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), show_edge=False, pad_edge=False,
+            show_header=rows is whole,
+        )  # fmt: skip
         table.add_column("", style="dim", justify="right")
-        for column in range(len(rows[0])):
-            table.add_column(str(column), justify="right", no_wrap=True)
+        # Where not all columns fit the first and the last are shown, as NumPy does.
+        most = max((console.width - 6) // _cell(rows), 3)
+        shown = list(range(len(rows[0])))
+        if len(shown) > most:
+            shown = [*shown[: most // 2], -1, *shown[len(shown) - (most - 1) // 2 :]]
+            left_out = len(rows[0]) - len(shown) + 1
+        for column in shown:
+            table.add_column("…" if column < 0 else str(column), justify="right", no_wrap=True)
         for index, row in enumerate(rows):
-            table.add_row(str(index), *map(number_text, row))
+            table.add_row(str(index), *("…" if column < 0 else number_text(row[column]) for column in shown))
         console.print(table)
+    if left_out:
+        console.print(Text(f"{left_out} columns do not fit; -o FILE writes all", style="dim"))
 
 
 SHADES = " .:-=+*#%@"

@@ -25,7 +25,7 @@ def print_table(report: Report, console: Console) -> None:
     """Print the table, as wide as the terminal allows, then what the totals say that no column shows."""
     titles, rows, totals = people_rows(report)
     merged = merged_rows(report)
-    titles = [title.replace(" ", "\n") for title in titles]
+    titles = ["\n".join(filter(None, title.rpartition(" ")[::2])) for title in titles]
     wanted = {index for index, column in enumerate(report.columns, 4) if not column.wide}
     for longest in _BARS if any(column.unit == "share" for column in report.columns) else _BARS[:1]:
         rows = [_with_bars(report, item, row, longest) for item, row in zip(report.rows, rows, strict=True)]
