@@ -89,7 +89,7 @@ class Network:
     is made by a node: how it is wired is not known then, nor any shape after it. `hidden` names modules that may own
     parameters which no node has. `notes` and `warnings` are sentences about how the network was read. `constants` are
     tensors that nodes take without computing them; `dtypes` are the types of tensors that a file gives another one
-    than float32.
+    than float32. `decided` names what decided shapes by the numbers of one input, for which alone the network is.
     """
 
     inputs: Mapping[str, Input]
@@ -100,6 +100,7 @@ class Network:
     hidden: tuple[str, ...] = ()
     constants: Mapping[str, Constant] = field(default_factory=dict)
     dtypes: Mapping[str, str] = field(default_factory=dict)
+    decided: str = ""
 
     @classmethod
     def chain(cls, *layers: Layer, input: Sequence[int] | None, batch: int | None = None) -> Network:

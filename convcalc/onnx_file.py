@@ -44,6 +44,7 @@ from convcalc.onnx_wire import (
     read_model,
     versions,
 )
+from convcalc.records import replace
 from convcalc.tracing import product
 
 OLDEST, NEWEST = 7, 28
@@ -73,7 +74,7 @@ def read_onnx(
     where bytes belong: beside it are weights that are in files of their own. Raises
     `ModelFileError` for what is wrong with the file, `ShapeError` for sizes that stay open or do not fit.
     """
-    return _Reader(read_model(source, name, path), given or {}, batch).network()
+    return Reader(read_model(source, name, path), given or {}, batch).network()
 
 
 class OnnxModel(Program):
@@ -101,14 +102,18 @@ class OnnxModel(Program):
         """The network with these shapes of inputs by name ("" for the only one). Raises as `read_onnx` does."""
         if given and self.given is not None:
             raise input_twice(self.input_span)
-        return _Reader(self.model, given if self.given is None else {"": self.given}, batch).network()
+        return Reader(self.model, given if self.given is None else {"": self.given}, batch).network()
+
+    def reader(self, given: GivenShapes) -> Reader:
+        """What reads the file, with these shapes of inputs."""
+        return Reader(self.model, given, None)
 
     def network(self, shape: tuple[int, ...] | None = None, *, open_input: bool = False) -> Network:
         """The network with this shape of its only input."""
         return self.named_network({} if shape is None else {"": shape})
 
 
-class _Scope:
+class Scope:
     """The names of a graph or function: what its tensors are called in the network, and its attributes' values.
 
     The main graph's names are the network's; others' stand after a prefix, but for those that go out, which are
@@ -117,7 +122,7 @@ class _Scope:
 
     __slots__ = ("attributes", "called", "infos", "names", "opset", "outer", "prefix")
 
-    def __init__(self, prefix: str, opset: int, outer: _Scope | None = None) -> None:
+    def __init__(self, prefix: str, opset: int, outer: Scope | None = None) -> None:
         self.prefix = prefix
         self.opset = opset
         self.outer = outer
@@ -128,7 +133,7 @@ class _Scope:
 
     def find(self, name: str) -> str | None:
         """What a tensor is called in the network, or None when nothing has made it."""
-        scope: _Scope | None = self
+        scope: Scope | None = self
         while scope is not None:
             found = scope.names.get(name)
             if found is not None:
@@ -142,7 +147,7 @@ class _Turns:
 
     __slots__ = ("around", "body", "count", "name", "where")
 
-    def __init__(self, name: str, body: Graph, around: _Scope, where: str) -> None:
+    def __init__(self, name: str, body: Graph, around: Scope, where: str) -> None:
         self.name = name
         self.body = body
         self.around = around
@@ -150,7 +155,7 @@ class _Turns:
         self.count = 0
 
 
-class _Reader:
+class Reader:
     """The state of the walk: every tensor's shape and type, and the values of those that are known."""
 
     def __init__(self, model: Model, given: GivenShapes, batch: int | None) -> None:
@@ -212,7 +217,7 @@ class _Reader:
         """The network of the main graph."""
         if not (self.graph.nodes or self.graph.outputs):
             raise self.wrong("its graph has no nodes and no outputs")
-        scope = _Scope("", self.opset)
+        scope = Scope("", self.opset)
         scope.infos = {info.name: info for info in (*self.graph.value_infos, *self.graph.outputs)}
         self._initializers(scope, self.graph)
         inputs = self._inputs(scope)
@@ -229,18 +234,39 @@ class _Reader:
                     self._constant(tensor, scale=False)
                 outputs.append(tensor)
         self._forget_unlearned()
+        named = self._by_their_names(outputs)
         dtypes = {name: dtype for name, dtype in self.dtypes.items() if dtype != "float32"}
         return Network(
             inputs,
             tuple(self.nodes),
-            tuple(outputs),
+            tuple(named),
             tuple(self.notes),
             tuple(self.warnings),
             constants=self.constants,
             dtypes=dtypes,
         )
 
-    def _initializers(self, scope: _Scope, graph: Graph) -> None:
+    def _by_their_names(self, outputs: list[str]) -> Sequence[str]:
+        """The outputs under the file's names, where a node inside a loop or branch has made them under its own."""
+        if len(outputs) != len(self.graph.outputs):  # sequences are several
+            return outputs
+        wanted = [info.name for info in self.graph.outputs]
+        if list(outputs) == wanted:
+            return outputs
+        made = {tensor for node in self.nodes for tensor in node.outputs}
+        held = {tensor for node in self.nodes for tensor in node.attributes.get("inputs", ()) if node.op == "If"}
+        names = {
+            tensor: name
+            for tensor, name in zip(outputs, wanted, strict=True)
+            if tensor in made - held and outputs.count(tensor) == 1 and name not in self.shapes
+        }
+        if names:
+            self.nodes = [_renamed(node, names) for node in self.nodes]
+            self.shapes |= {name: self.shapes[tensor] for tensor, name in names.items() if tensor in self.shapes}
+            self.dtypes |= {name: self.dtypes[tensor] for tensor, name in names.items() if tensor in self.dtypes}
+        return [names.get(tensor, tensor) for tensor in outputs]
+
+    def _initializers(self, scope: Scope, graph: Graph) -> None:
         for tensor in graph.initializers:
             self._tensor(self._define(scope, tensor.name, "initializer"), tensor)
         for sparse in graph.sparse_initializers:
@@ -257,7 +283,7 @@ class _Reader:
         self.shapes[name] = tuple(tensor.dims)
         self.dtypes[name] = tensor.dtype
 
-    def _define(self, scope: _Scope, name: str, what: str) -> str:
+    def _define(self, scope: Scope, name: str, what: str) -> str:
         """The network's name for a tensor that is made here. Raises `ModelFileError` when there is one already."""
         if not name:
             raise self.wrong(f"an {what} has no name")
@@ -268,7 +294,7 @@ class _Reader:
 
     # --- inputs ---
 
-    def _inputs(self, scope: _Scope) -> dict[str, Input]:
+    def _inputs(self, scope: Scope) -> dict[str, Input]:
         infos = [info for info in self.graph.inputs if info.name not in scope.names]
         known = [info.name for info in infos]
         for name in self.given if known else ():
@@ -338,7 +364,7 @@ class _Reader:
 
     # --- nodes ---
 
-    def _node(self, node: WireNode, scope: _Scope) -> None:
+    def _node(self, node: WireNode, scope: Scope) -> None:
         self.read += 1
         if self.read > MOST_NODES:
             raise ResourceError(f"{self.file} grows to more than {MOST_NODES} nodes")
@@ -384,7 +410,7 @@ class _Reader:
             # What no rule of an op foresees: a number of axes, a size of 0, a value of another type.
             raise ModelFileError(f"{where}: its attributes and inputs do not fit together ({error})") from None
 
-    def _name(self, node: WireNode, scope: _Scope) -> str:
+    def _name(self, node: WireNode, scope: Scope) -> str:
         """The node's name, made if it has none, and told from others of the same name.
 
         PyTorch's newer exporter notes the modules apart from the name; then they become a part of it, as its older
@@ -400,7 +426,7 @@ class _Reader:
         self.names[name] = 0
         return name
 
-    def _input_name(self, given: str, where: str, scope: _Scope) -> str:
+    def _input_name(self, given: str, where: str, scope: Scope) -> str:
         if not given:
             return ""
         found = scope.find(given)
@@ -408,7 +434,7 @@ class _Reader:
             raise ModelFileError(f"{where}: it takes {given}, which nothing before it makes")
         return found
 
-    def _attributes(self, node: WireNode, scope: _Scope) -> dict[str, Any]:
+    def _attributes(self, node: WireNode, scope: Scope) -> dict[str, Any]:
         values = {}
         for name, attribute in node.attributes.items():
             meant: Attribute | None = attribute
@@ -418,7 +444,7 @@ class _Reader:
                 values[name] = meant.value
         return values
 
-    def _evaluated(self, node: WireNode, scope: _Scope, inputs: Sequence[str], attributes: dict[str, Any]) -> bool:
+    def _evaluated(self, node: WireNode, scope: Scope, inputs: Sequence[str], attributes: dict[str, Any]) -> bool:
         """Whether the outputs are known without the model running; then they are noted."""
         op = node.op_type
         found: list[Small] | None
@@ -456,7 +482,7 @@ class _Reader:
             return None
         return fold(node.op_type, known, attributes | {"outputs": len(node.outputs)})
 
-    def _output(self, node: WireNode, scope: _Scope, place: int) -> str:
+    def _output(self, node: WireNode, scope: Scope, place: int) -> str:
         """The name of an output, which must be there and new."""
         if place >= len(node.outputs) or not node.outputs[place]:
             raise self.wrong(f"{node.op_type} {node.name} has no output")
@@ -468,7 +494,7 @@ class _Reader:
         self.shapes[name] = small.shape
         self.dtypes[name] = small.dtype
 
-    def _constant_node(self, node: WireNode, scope: _Scope, attributes: dict[str, Any]) -> bool:
+    def _constant_node(self, node: WireNode, scope: Scope, attributes: dict[str, Any]) -> bool:
         name = self._define(scope, self._peek(node), "tensor")
         value = attributes.get("value")
         if isinstance(value, Tensor):
@@ -521,9 +547,13 @@ class _Reader:
         tensor = self.tensors.get(name)
         return self._decoded(tensor) if small is None and tensor is not None else small
 
+    def _needed(self, name: str) -> Small | None:
+        """The values of a tensor without which nothing is known of a node's shapes, or None."""
+        return self._values(name)
+
     # --- functions and branches ---
 
-    def _call(self, node: WireNode, function: Function, scope: _Scope) -> None:
+    def _call(self, node: WireNode, function: Function, scope: Scope) -> None:
         """Put a function's nodes in the place of the node that calls it."""
         key = (_domain(function.domain), function.name, function.overload)
         name = self._name(node, scope)
@@ -531,7 +561,7 @@ class _Reader:
         if key in self.calls:
             raise ModelFileError(f"{where}: function {function.name} calls itself")
         imports = versions(function.opset_imports)
-        inner = _Scope(f"{name}/", imports.get("", scope.opset))
+        inner = Scope(f"{name}/", imports.get("", scope.opset))
         inner.infos = {info.name: info for info in function.value_infos}
         inner.attributes = {attribute.name: attribute for attribute in function.attribute_defaults} | {
             key: scope.attributes.get(attribute.ref_attr_name, attribute) if attribute.ref_attr_name else attribute
@@ -545,14 +575,14 @@ class _Reader:
         self.calls.pop()
 
     def _branch(
-        self, node: WireNode, scope: _Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str
+        self, node: WireNode, scope: Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str
     ) -> bool:
         """Whether this is an If whose condition is known; then its branch takes its place."""
         if node.op_type != "If":
             return False
         if not (inputs and inputs[0]):
             raise ModelFileError(f"{where}: input 1 is missing")
-        condition = self._small(inputs[0])
+        condition = self._needed(inputs[0])
         if condition is None or len(condition.items) != 1:
             self._undecided(node, scope, inputs, attributes, where)
             return True
@@ -563,8 +593,8 @@ class _Reader:
         self._inline(chosen.nodes, inner, [info.name for info in chosen.outputs], node, scope, where)
         return True
 
-    def _inside(self, prefix: str, scope: _Scope, graph: Graph) -> _Scope:
-        inner = _Scope(prefix, scope.opset, scope)
+    def _inside(self, prefix: str, scope: Scope, graph: Graph) -> Scope:
+        inner = Scope(prefix, scope.opset, scope)
         inner.attributes = scope.attributes
         inner.infos = {info.name: info for info in (*graph.value_infos, *graph.outputs)}
         self._initializers(inner, graph)
@@ -575,7 +605,7 @@ class _Reader:
     def _repeated(
         self,
         node: WireNode,
-        scope: _Scope,
+        scope: Scope,
         name: str,
         inputs: Sequence[str],
         attributes: dict[str, Any],
@@ -612,7 +642,7 @@ class _Reader:
         """Take the body's nodes once, on these tensors; what comes out."""
         if turns.count == MOST_TURNS:
             raise UnsupportedOpError(f"it takes more than {MOST_TURNS} turns")
-        inner = _Scope(f"{turns.name}/{turns.count}/", turns.around.opset, turns.around)
+        inner = Scope(f"{turns.name}/{turns.count}/", turns.around.opset, turns.around)
         inner.attributes = turns.around.attributes
         inner.names = {info.name: tensor for info, tensor in zip(turns.body.inputs, given, strict=False) if tensor}
         self._walk(turns.body.nodes, inner, turns.where)
@@ -679,7 +709,7 @@ class _Reader:
         ]
 
     def _listed(
-        self, node: WireNode, scope: _Scope, name: str, inputs: Sequence[str], attributes: Mapping[str, Any]
+        self, node: WireNode, scope: Scope, name: str, inputs: Sequence[str], attributes: Mapping[str, Any]
     ) -> bool:
         """Whether this is an op on sequences of tensors; they are names only, and no layers."""
         op = node.op_type
@@ -726,7 +756,7 @@ class _Reader:
         """The parts of a SplitToSequence: of given sizes, of one size but for the last, or of 1 each."""
         shape = self._shape_of(inputs[0])
         axis = attributes.get("axis", 0)
-        given = self._small(inputs[1]) if inputs[1:] and inputs[1] else Small((), [1], "int64")
+        given = self._needed(inputs[1]) if inputs[1:] and inputs[1] else Small((), [1], "int64")
         if given is None:
             raise UnsupportedOpError("its sizes are known only when the model runs")
         size = shape[axis]
@@ -756,7 +786,7 @@ class _Reader:
         return self.shapes[name]
 
     def _number(self, name: str, what: str) -> int:
-        small = self._small(name)
+        small = self._needed(name)
         if small is None or len(small.items) != 1:
             raise UnsupportedOpError(f"{what} is known only when the model runs")
         return int(small.items[0])
@@ -786,7 +816,7 @@ class _Reader:
     ) -> list[str]:
         from convcalc.onnx_functions import MadeNode
 
-        inner = _Scope(f"{place if isinstance(place, str) else place.name}/", NEWEST)
+        inner = Scope(f"{place if isinstance(place, str) else place.name}/", NEWEST)
         names = [f"in{number}" for number in range(len(inputs))]
         inner.names = dict(zip(names, inputs, strict=True))
         outputs = [f"{op}_{self.read}.{number}" for number in range(count)]
@@ -794,7 +824,7 @@ class _Reader:
         return [inner.names[output] for output in outputs]
 
     def _undecided(
-        self, node: WireNode, scope: _Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str
+        self, node: WireNode, scope: Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str
     ) -> None:
         """Add an If whose condition the model computes: it owns what both branches do, and costs what nobody knows.
 
@@ -852,7 +882,7 @@ class _Reader:
         dtypes = {tensor: self.dtypes[tensor] for tensor in (*inputs, *made) if tensor in self.dtypes}
         return Network(inputs, tuple(nodes), tuple(results), constants=self.constants, dtypes=dtypes)
 
-    def _walk(self, nodes: Sequence[WireNode], scope: _Scope, where: str) -> None:
+    def _walk(self, nodes: Sequence[WireNode], scope: Scope, where: str) -> None:
         """Take the nodes of a function or branch in order."""
         self.depth += 1
         if self.depth > DEEPEST:
@@ -864,10 +894,10 @@ class _Reader:
     def _inline(
         self,
         nodes: Sequence[WireNode],
-        inner: _Scope,
+        inner: Scope,
         results: Sequence[str],
         node: WireNode,
-        scope: _Scope,
+        scope: Scope,
         where: str,
     ) -> None:
         for result, output in zip(results, node.outputs, strict=False):
@@ -885,7 +915,7 @@ class _Reader:
     # --- layers ---
 
     def _seen(
-        self, node: WireNode, scope: _Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str
+        self, node: WireNode, scope: Scope, inputs: Sequence[str], attributes: dict[str, Any], where: str
     ) -> Call:
         """A node as the functions of its op see it."""
         return Call(
@@ -898,6 +928,7 @@ class _Reader:
             [self.dtypes[name] if name else "" for name in inputs],
             [self._is_used(name, scope) for name in node.outputs] if len(node.outputs) > 1 else (True,),
             self._values,
+            self._needed,
             self._is_constant,
         )
 
@@ -908,7 +939,7 @@ class _Reader:
         found = op(call)
         return Plan(found) if isinstance(found, Layer) else found
 
-    def _put_together(self, node: WireNode, scope: _Scope, name: str, call: Call) -> bool:
+    def _put_together(self, node: WireNode, scope: Scope, name: str, call: Call) -> bool:
         """Whether this is an op that is made of others; then these take its place."""
         from convcalc.onnx_functions import FUNCTIONS
 
@@ -916,7 +947,7 @@ class _Reader:
         if make is None:
             return False
         body = make(call)
-        inner = _Scope(f"{name}/", NEWEST)
+        inner = Scope(f"{name}/", NEWEST)
         inner.names = {f"in{place}": tensor for place, tensor in enumerate(call.inputs) if tensor}
         self._inline(body.nodes, inner, body.results, node, scope, call.where)
         return True
@@ -924,7 +955,7 @@ class _Reader:
     def _is_constant(self, name: str) -> bool:
         return name in self.tensors or name in self.constants
 
-    def _is_used(self, name: str, scope: _Scope) -> bool:
+    def _is_used(self, name: str, scope: Scope) -> bool:
         """Whether anything takes a tensor: what nothing takes need not be made."""
         if scope.outer is not None or scope.prefix:
             return bool(name)
@@ -937,7 +968,7 @@ class _Reader:
         return bool(name) and (self.inside or name in self.taken)
 
     def _emit(
-        self, node: WireNode, scope: _Scope, name: str, plan: Plan, inputs: Sequence[str], attributes: dict[str, Any]
+        self, node: WireNode, scope: Scope, name: str, plan: Plan, inputs: Sequence[str], attributes: dict[str, Any]
     ) -> None:
         """Add the layer, or the layers in a row, that a node is."""
         places = [place for place, tensor in enumerate(inputs) if tensor] if plan.data is None else plan.data
@@ -970,6 +1001,8 @@ class _Reader:
         if node.op_type == "Dropout" and len(inputs) > 2 and inputs[2]:
             known = self._values(inputs[2])
             attributes = {**attributes, "training_mode": known is None or any(known.items)}
+        if plan.lacking:
+            attributes = {**attributes, "lacking": plan.lacking}
         layers = (plan.layer, *plan.then)
         for step, layer in enumerate(layers):
             last = step == len(layers) - 1
@@ -990,7 +1023,7 @@ class _Reader:
             self.nodes.append(made)
             data, weights = names[:1], {}
 
-    def _output_names(self, node: WireNode, scope: _Scope, name: str, count: int) -> list[str]:
+    def _output_names(self, node: WireNode, scope: Scope, name: str, count: int) -> list[str]:
         """The network's names of the outputs; those that the file does not name have the node's."""
         names = []
         if any(self._is_used(output, scope) for output in node.outputs[count:]):
@@ -1069,7 +1102,7 @@ class _Reader:
         numbers = None if tensor is None or tensor.absent else tensor.numbers()
         return numbers is None or any(numbers)
 
-    def _opaque(self, node: WireNode, scope: _Scope, name: str, inputs: Sequence[str], why: str) -> None:
+    def _opaque(self, node: WireNode, scope: Scope, name: str, inputs: Sequence[str], why: str) -> None:
         """Add a layer whose cost is unknown, with the shapes that the file tells.
 
         `why` is empty when the op may be known, but not what comes into it.
@@ -1099,6 +1132,18 @@ class _Reader:
         if why:
             self.warnings.append(f"{name}: {why}; what it costs is left out of the totals")
         self.nodes.append(Node(name, layer, tuple(filter(None, inputs)), tuple(names), op=op))
+
+
+def _renamed(node: Node, names: Mapping[str, str]) -> Node:
+    """The node with tensors under other names."""
+    if names.keys().isdisjoint((*node.inputs, *node.outputs, *node.weights.values())):
+        return node
+    return replace(
+        node,
+        inputs=tuple(names.get(tensor, tensor) for tensor in node.inputs),
+        outputs=tuple(names.get(tensor, tensor) for tensor in node.outputs),
+        weights={key: names.get(tensor, tensor) for key, tensor in node.weights.items()},
+    )
 
 
 _SCOPES = "pkg.torch.onnx.name_scopes"

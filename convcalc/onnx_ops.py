@@ -25,9 +25,10 @@ class Plan:
     """What a node becomes: its layer, the places of its inputs that are data, and those that are weights by name.
 
     `then` are layers that follow in a row; `dtypes` are the outputs' types where the layer's own rule does not hold.
+    `lacking` says what its numbers hang on, where that is not known and its shapes do not.
     """
 
-    __slots__ = ("data", "dtypes", "layer", "then", "weights")
+    __slots__ = ("data", "dtypes", "lacking", "layer", "then", "weights")
 
     def __init__(
         self,
@@ -37,18 +38,22 @@ class Plan:
         *,
         then: Sequence[Layer] = (),
         dtypes: Sequence[str] | None = None,
+        lacking: str = "",
     ) -> None:
         self.layer = layer
         self.data = data
         self.weights = weights or {}
         self.then = then
         self.dtypes = dtypes
+        self.lacking = lacking
 
 
 class Call:
     """A node as its function sees it: attributes with their defaults, and the inputs' shapes and known values."""
 
-    __slots__ = ("attributes", "constant", "dtypes", "inputs", "op", "opset", "outputs", "shapes", "small", "where")
+    __slots__ = (
+        "attributes", "constant", "dtypes", "inputs", "needed", "op", "opset", "outputs", "shapes", "small", "where",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class Call:
         dtypes: Sequence[str],
         outputs: Sequence[bool],
         small: Callable[[str], Small | None],
+        needed: Callable[[str], Small | None],
         constant: Callable[[str], bool],
     ) -> None:
         self.op = op
@@ -72,6 +78,7 @@ class Call:
         self.dtypes = dtypes
         self.outputs = outputs
         self.small = small
+        self.needed = needed
         self.constant = constant
 
     # --- attributes ---
@@ -128,7 +135,7 @@ class Call:
     def values(self, place: int, what: str) -> list[Any]:
         """The values of an input that must be known before the model runs."""
         self.shape(place)
-        small = self.small(self.inputs[place])
+        small = self.needed(self.inputs[place])
         if small is None:
             raise UnsupportedOpError(f"its {what} are computed while the model runs")
         return small.items
@@ -728,12 +735,14 @@ def _pad(call: Call) -> Plan:
     for axis, pair in zip(axes, _as_pairs(pads), strict=True):
         pairs[axis] = pair
     value = call.number("value", 0.0)
-    if call.has(2) and call.small(call.inputs[2]):
-        value = shortest(float(call.values(2, "value")[0]))
+    known = call.needed(call.inputs[2]) if call.has(2) else None
+    lacking = "its value is computed while the model runs" if call.has(2) and known is None else ""
+    if known is not None:
+        value = shortest(float(known.items[0]))
     name = {"edge": "replicate", "wrap": "circular"}.get(mode, mode)
     if rank in (3, 4, 5) and pairs[:2] == [(0, 0), (0, 0)]:
-        return Plan(_class("pad", rank - 2)(tuple(pairs[2:]), name, value), (0,))
-    return Plan(_class("padaxes")(tuple(pairs), name, value), (0,))
+        return Plan(_class("pad", rank - 2)(tuple(pairs[2:]), name, value), (0,), lacking=lacking)
+    return Plan(_class("padaxes")(tuple(pairs), name, value), (0,), lacking=lacking)
 
 
 def _resize(call: Call) -> Plan:

@@ -11,7 +11,7 @@ from convcalc.analysis.shapes import resolve
 from convcalc.errors import ShapeError
 from convcalc.executor.kernels import Array
 from convcalc.executor.plan import need, plan
-from convcalc.executor.run import GivenWeights, Prepared, as_array, compute, flipped, prepare
+from convcalc.executor.run import GivenWeights, Prepared, as_array, compute, flipped, prepare, refuse_decided
 from convcalc.expressions import Program
 from convcalc.layers.base import shape_text
 from convcalc.records import replace
@@ -56,6 +56,7 @@ class Batches:
         self.batch = min(batch, self.count)
         first = samples[0:1][0]
         one = prepare(program, first if dtype is None else first.astype(dtype), weights, bias=bias, seed=seed)
+        refuse_decided(one.network, "run the samples one by one, without --batch")
         self.notes = one.notes
         self._one = flipped(one) if flip else one
         self.prepared = self._of(self.batch)

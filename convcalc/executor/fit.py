@@ -14,7 +14,16 @@ from convcalc.executor.model import computed_weights
 from convcalc.executor.onnx_nodes import differentiating
 from convcalc.executor.optimizers import OPTIMIZERS
 from convcalc.executor.plan import need, plan
-from convcalc.executor.run import WINDOWED, Prepared, Result, as_array, compute, compute_layer, with_computed_weights
+from convcalc.executor.run import (
+    WINDOWED,
+    Prepared,
+    Result,
+    as_array,
+    compute,
+    compute_layer,
+    refuse_decided,
+    with_computed_weights,
+)
 from convcalc.layers.base import choice, shape_text
 from convcalc.records import dataclass, replace
 
@@ -47,6 +56,7 @@ def fit(
     """
     choice("optimizer", optimizer, tuple(OPTIMIZERS))
     states, update = OPTIMIZERS[optimizer]
+    refuse_decided(prepared.network, "while the weights learn they would be others")
     prepared = replace(
         prepared,
         inputs={name: floats(array) for name, array in prepared.inputs.items()},

@@ -221,7 +221,9 @@ def differentiating(item: Resolved) -> Callable[[Any, Any, Weights, Any], Gradie
 def refuse(item: Resolved) -> None:
     """Raise `UnsupportedOpError` for a node that cannot be run, or would give other numbers than it should."""
     node = item.node
-    reason = item.unknown if node.op not in NODES or not item.outputs else ""
+    # An If runs though nobody knows which of its branches does; another node without a layer does not.
+    reason = item.unknown if node.op != "If" or not item.outputs else ""
+    reason = reason or str(node.attributes.get("lacking", ""))
     if node.op == "Dropout" and node.attributes.get("training_mode") and getattr(node.layer, "p", 0):
         reason = "Dropout in training mode drops at random"
     if reason:

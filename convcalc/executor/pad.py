@@ -13,7 +13,7 @@ from convcalc.layers.pad import Crop, Pad
 def padding(layer: Pad, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """The input with more around it, or less."""
     (x,) = inputs
-    if layer.mode == "constant" and layer.value != int(layer.value):
+    if layer.mode == "constant" and not float(layer.value).is_integer():
         x = floats(x)
     return (pad(x, layer.padding, layer.mode, layer.value),)
 

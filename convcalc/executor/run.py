@@ -25,6 +25,7 @@ from convcalc.executor.replay import Replay, replays
 from convcalc.executor.threads import in_a_row, thread_count, threads as using_threads
 from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
 from convcalc.layers.base import Layer, Shape, shape_text
+from convcalc.layers.opaque import Opaque
 from convcalc.limits import need_bytes
 from convcalc.narrow import converted
 from convcalc.network import Input, Network, no_input
@@ -190,14 +191,15 @@ def prepare(
 
             if not isinstance(network, OnnxModel):
                 raise ShapeError("a chain has one input; give one array")
-            network = network.named_network({name: np.shape(array) for name, array in input.items()})
+            read = network.named_network({name: np.shape(array) for name, array in input.items()})
         else:
-            network = network.network(as_array(input, "the input").shape)
+            read = network.network(as_array(input, "the input").shape)
+        network, weights = _as_decided(network, read, input, weights, seed)
     if isinstance(network, Network) and is_model(network):
         return _prepared_model(network, input, weights, seed)
     if isinstance(network, Network):
         notes += (note for note in network.notes if note != ONE_CHANNEL)
-        arrays = _input_arrays(network, input)
+        arrays = input_arrays(network, input)
         network = _with_batch_of(network, arrays)
         given = _by_name(network, weights, bias)
     else:
@@ -224,6 +226,41 @@ def prepare(
     if drawn:
         notes.append(f"the weights of {', '.join(drawn)} are random, drawn from seed {seed}")
     return Prepared(network, resolved, arrays, ready, tuple(notes), drop_channels)
+
+
+def _as_decided(
+    program: Program,
+    network: Network,
+    input: npt.ArrayLike | Mapping[str, npt.ArrayLike],
+    weights: GivenWeights | None,
+    seed: int,
+) -> tuple[Network, GivenWeights | None]:
+    """The network, or where numbers decide shapes that for these numbers; and the weights that it still has.
+
+    Raises `UnsupportedOpError` for neither.
+    """
+    open_nodes = any(isinstance(node.layer, Opaque) or "lacking" in node.attributes for node in network.nodes)
+    if not (open_nodes and is_model(network)):
+        return network, weights
+    try:
+        for item in resolve(network, partial=True):
+            refuse(item)
+    except UnsupportedOpError:
+        from convcalc.executor.onnx_running import RunningReader
+        from convcalc.onnx_file import OnnxModel
+
+        if not isinstance(program, OnnxModel):
+            raise
+        given = input if isinstance(input, Mapping) else {"": input}
+        reader = RunningReader(program, given, weights if isinstance(weights, Mapping) else {}, seed)
+        return reader.network(), reader.weights if isinstance(weights, Mapping) else weights
+    return network, weights
+
+
+def refuse_decided(network: Network, what: str) -> None:
+    """Raise `UnsupportedOpError` for a network that is one for the numbers of its input alone; `what` has others."""
+    if network.decided:
+        raise UnsupportedOpError(f"what {network.decided} gives decides shapes; {what}")
 
 
 def compute(
@@ -255,7 +292,7 @@ def _prepared_model(
     """A network with tensors of its own: they keep their types. What it lacks is drawn as for any other."""
     if weights is not None and not isinstance(weights, Mapping):
         raise ShapeError("a model's file has its weights; give others by name, such as conv1.weight")
-    arrays = typed_inputs(network, _input_arrays(network, input, keep_types=True)) if network.inputs else {}
+    arrays = typed_inputs(network, input_arrays(network, input, keep_types=True)) if network.inputs else {}
     network = _with_batch_of(network, arrays)
     # Some layers of unknown cost can be run, such as an If.
     resolved = resolve(network, partial=True)
@@ -376,6 +413,7 @@ def compute_layer(item: Resolved, inputs: tuple[Array, ...], weights: Mapping[st
 
 def flipped(prepared: Prepared) -> Prepared:
     """The same with every kernel turned by 180 degrees."""
+    refuse_decided(prepared.network, "with turned kernels they would be others")
     weights = dict(prepared.weights)
     for item in prepared.resolved:
         if item.layer.kind in WINDOWED:
@@ -419,7 +457,7 @@ def _program(network: Layer | Sequence[Layer] | str) -> Program:
     return parse_text(network)
 
 
-def _input_arrays(
+def input_arrays(
     network: Network, given: npt.ArrayLike | Mapping[str, npt.ArrayLike], *, keep_types: bool = False
 ) -> dict[str, Array]:
     if not network.inputs:

@@ -157,7 +157,9 @@ class DeformConv(Layer):
         before, after = zip(*self.padding, strict=True)
         sizes = per_axis(F.window_count, x[2:], self.kernel_size, self.stride, before, after, self.dilation)
         taps = self.offset_groups * product(self.kernel_size)
-        for name, given, channels in zip(("offsets", "mask"), inputs[1:3], (taps * rank, taps), strict=False):
+        # What comes after these is a weight that is computed.
+        own = inputs[1 : 2 + self.masked]
+        for name, given, channels in zip(("offsets", "mask"), own, (taps * rank, taps), strict=False):
             if given != (x[0], channels, *sizes):
                 raise ShapeError(f"{name} are {shape_text(given)}, but must be {shape_text((x[0], channels, *sizes))}",
                                  value=given)  # fmt: skip
