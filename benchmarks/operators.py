@@ -70,12 +70,12 @@ SAME = {
     "group norm": ("GroupNorm(32, 256)", ((1, 256, 56, 56),)), "instance norm": ("InstanceNorm2d(64)", MAP),
     "rms norm": ("RMSNorm(2048)", ((1, 512, 2048),)),
     "local response norm": ("LocalResponseNorm(5)", ((1, 96, 55, 55),)),
-    "lstm, batch 1": ("StackedLSTM(256, 256)", ((50, 1, 256),)),
-    "lstm, batch 16": ("StackedLSTM(256, 256)", ((50, 16, 256),)),
-    "lstm, 2 both ways": ("StackedLSTM(128, 128, 2, bidirectional=True)", ((50, 16, 128),)),
-    "gru, batch 1": ("StackedGRU(256, 256)", ((50, 1, 256),)),
-    "gru, batch 16": ("StackedGRU(256, 256)", ((50, 16, 256),)),
-    "rnn, batch 16": ("StackedRNN(256, 256)", ((50, 16, 256),)),
+    "lstm, batch 1": ("LSTM(256, 256)", ((50, 1, 256),)),
+    "lstm, batch 16": ("LSTM(256, 256)", ((50, 16, 256),)),
+    "lstm, 2 both ways": ("LSTM(128, 128, 2, bidirectional=True)", ((50, 16, 128),)),
+    "gru, batch 1": ("GRU(256, 256)", ((50, 1, 256),)),
+    "gru, batch 16": ("GRU(256, 256)", ((50, 16, 256),)),
+    "rnn, batch 16": ("RNN(256, 256)", ((50, 16, 256),)),
     "upsample nearest": ("Upsample(scale_factor=2)", ((1, 256, 26, 26),)),
     "upsample linear": ("Upsample(scale_factor=2, mode='linear')", ((8, 64, 512),)),
     "upsample bilinear": ("Upsample(scale_factor=2, mode='bilinear', align_corners=False)", ((1, 64, 56, 56),)),
@@ -270,7 +270,7 @@ def torch_program(threads: int) -> Any:
     def make(name: str) -> Any:
         case = CASES[name]
         assert isinstance(case, Case)
-        text = case.torch or f"nn.{case.layer.removeprefix('Stacked')}"
+        text = case.torch or f"nn.{case.layer}"
         call = eval(text, {"torch": torch, "nn": nn, "F": nn.functional})
         if isinstance(call, nn.Module) and not case.torch.endswith("train()"):
             call.eval()

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from convcalc import formulas as F
-from convcalc.executor import pieces
+from convcalc.executor import pieces, sums
 from convcalc.executor.activation import change, formula_of
 from convcalc.executor.kernels import kernel_of
 from convcalc.executor.threads import threads
 from convcalc.layers import LAYERS
 from convcalc.layers.activation import Elementwise
 from convcalc.layers.parametric import ELU, GELU, GLU, LeakyReLU, PReLU, RReLU, Scale, Shift, Softplus, Threshold
+from convcalc.layers.softmax import LogSoftmax, Softmax
 
 MADE = {"threshold": Threshold(0.1, 20.0), "scale": Scale(-0.5), "shift": Shift(0.25)}
 ACTIVATIONS = [
@@ -31,7 +32,8 @@ def _small_pieces(monkeypatch):
     """Pieces of 64 to 128 numbers, shared at once, so that a small array has whole ones and a rest."""
     for made in (pieces.program, pieces._full):
         made.cache_clear()
-    monkeypatch.setattr(pieces, "PIECE", 512)
+    for name, few in {"PIECE": 512, "SHARED": 1024, "ROW": 16}.items():
+        monkeypatch.setattr(pieces, name, few)
     monkeypatch.setattr(pieces, "SMALL", 1)
     monkeypatch.setattr(pieces, "ALONE", 1)
     with np.errstate(all="ignore"):
@@ -117,3 +119,49 @@ def test_broadcast_pieces_give_what_numpy_gives(first, second, count):
             np.testing.assert_array_equal(pieces.together(formula, a, b), formula(a, b))
         condition = a > 0
         np.testing.assert_array_equal(pieces.together(np.where, condition, a, b), np.where(condition, a, b))
+
+
+def test_whole_numbers_become_floats_and_floats_whole_numbers():
+    steps = np.arange(-300, 300, dtype=np.int16).reshape(20, 30)
+    scale = np.float32(0.5).reshape(())
+    found = pieces.together(lambda x, s: pieces.as_floats(x) * s, steps, scale)
+    np.testing.assert_array_equal(found, steps * np.float32(0.5))
+    back = pieces.together(lambda x, s: pieces.as_type(np.rint(x / s), "int16"), found, scale)
+    assert back.dtype == np.int16
+    np.testing.assert_array_equal(back, steps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("columns", [1, 7, 600, 5000, 20000])
+def test_sums_of_rows(dtype, columns):
+    x = np.random.default_rng(2).random((5, columns)).astype(dtype)
+    wanted = x.astype(np.longdouble)
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(sums.row_sums(x), wanted.sum(axis=1).astype(dtype), rtol=4 * eps)
+    np.testing.assert_allclose(sums.row_dots(x, x), (wanted * wanted).sum(axis=1).astype(dtype), rtol=4 * eps)
+    np.testing.assert_array_equal(sums.row_extremes(np.maximum, x), x.max(axis=1))
+    x[2, columns // 2] = np.nan
+    assert np.isnan(sums.row_sums(x)).tolist() == np.isnan(sums.row_extremes(np.minimum, x)).tolist()
+    times = sums.repeated(x[0])
+    y = x.copy()
+    sums.on_rows(np.add, y, times)
+    np.testing.assert_array_equal(y, x + x[0])
+
+
+@pytest.mark.parametrize("offset", [0, 100, -100, 1e30, -1e30])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("count", [1, 2])
+def test_softmax_of_any_size(offset, axis, count):
+    x = np.random.default_rng(3).standard_normal((20, 30, 40)).astype(np.float32) * 5 + np.float32(offset)
+    x[3, 4, 5:9] = [-np.inf, -np.inf, -1000, 0]
+    wide = x.astype(np.float64)
+    with threads(count):
+        (found,) = kernel_of(Softmax)(Softmax(axis), (x,), {})
+        (logs,) = kernel_of(LogSoftmax)(LogSoftmax(axis), (x,), {})
+    moved = wide - wide.max(axis=axis, keepdims=True)
+    total = np.exp(moved).sum(axis=axis, keepdims=True)
+    np.testing.assert_allclose(found, np.exp(moved) / total, rtol=2e-6, atol=1e-38)
+    np.testing.assert_allclose(logs, moved - np.log(total), rtol=2e-6, atol=2e-6)
+    x[0, 0, 0] = np.nan
+    (found,) = kernel_of(Softmax)(Softmax(axis), (x,), {})
+    assert np.isnan(found).sum() == x.shape[axis]

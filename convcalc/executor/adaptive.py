@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from typing import Any
+
 import numpy as np
 
-from convcalc.executor.kernels import Array, Gradients, Weights, floats, gradient, kernel
+from convcalc.executor.kernels import Array, Gradients, Weights, floats, gradient, kernel, sums_of_products
+from convcalc.executor.pieces import able
 from convcalc.executor.pool import place
+from convcalc.executor.sums import by_rows, row_sums
 from convcalc.layers.adaptive import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalMaxPool
 from convcalc.layers.base import Shape
 from convcalc.tracing import ceil_div, product
@@ -17,7 +22,55 @@ def spans(size: int, output: int) -> list[slice]:
 
 
 def averages(x: Array, output: Shape) -> Array:
-    """The mean of each adaptive window, axis after axis."""
+    """The mean of each adaptive window.
+
+    By sums of rows where a window is all there is; else by products with matrices of ones, of all axes at once or of
+    one after the other. Zeros times what is not finite would spread: such an input is done window by window.
+    """
+    if not able(x) or not x.size:
+        return _by_windows(x, output)
+    sizes, counts = x.shape[2:], output[2:]
+    planes = np.ascontiguousarray(x).reshape(-1, product(sizes))
+    with np.errstate(all="ignore"):
+        if product(counts) == 1:
+            found = np.empty(len(planes), x.dtype)
+
+            def work(part: slice) -> None:
+                found[part] = row_sums(planes[part]) / x.dtype.type(planes.shape[1])
+
+            by_rows(work, *planes.shape, x.dtype, functions=1)
+            return found.reshape(output)
+        if product(sizes) * product(counts) <= _AT_ONCE:
+            matrix = reduce(np.kron, [_ones(size, count, x.dtype) for size, count in zip(sizes, counts, strict=True)])
+            result = sums_of_products(planes, matrix)
+        else:
+            result = planes.reshape(-1, *sizes)
+            for axis in range(len(sizes), 0, -1):
+                matrix = _ones(sizes[axis - 1], counts[axis - 1], x.dtype)
+                rows = result.reshape(product(result.shape[:axis]), sizes[axis - 1], -1)
+                made = rows[:, :, 0] @ matrix if axis == len(sizes) else np.matmul(matrix.T, rows)
+                result = made.reshape(*result.shape[:axis], counts[axis - 1], *result.shape[axis + 1 :])
+        parts = [
+            np.array([span.stop - span.start for span in spans(*pair)]) for pair in zip(sizes, counts, strict=True)
+        ]
+        result = result.reshape(output) / reduce(np.multiply.outer, parts).astype(x.dtype)
+    return result if np.isfinite(result).all() else _by_windows(x, output)
+
+
+_AT_ONCE = 1 << 14
+"""Multiply-adds for each plane up to which one product of whole planes takes less time than products of rows."""
+
+
+def _ones(size: int, count: int, dtype: np.dtype[Any]) -> Array:
+    """(size, count): 1 where a window has an element."""
+    matrix = np.zeros((size, count), dtype)
+    for column, span in enumerate(spans(size, count)):
+        matrix[span, column] = 1
+    return matrix
+
+
+def _by_windows(x: Array, output: Shape) -> Array:
+    """The same axis after axis, window after window."""
     for axis, count in enumerate(output[2:], 2):
         x = np.stack(
             [x.take(range(*span.indices(x.shape[axis])), axis).mean(axis) for span in spans(x.shape[axis], count)], axis

@@ -10,6 +10,7 @@ import numpy as np
 
 from convcalc.errors import UnsupportedOpError
 from convcalc.executor.kernels import Array, Weights, kernel
+from convcalc.executor.pieces import able, as_floats, as_type, each, together
 from convcalc.executor.special import erf
 from convcalc.layers.elementwise import Clip, Combine, Function, HardSigmoid, Quantize
 from convcalc.narrow import FORMATS, converted, holder, limits
@@ -43,11 +44,22 @@ COMBINATIONS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+_POWERS: dict[float, Callable[[Any], Any]] = {1.0: np.positive, 2.0: np.square, 3.0: lambda x: x * x * x}
+"""Powers that are products."""
+_LIMITED: dict[tuple[bool, bool], Callable[..., Any]] = {
+    (False, False): np.positive, (True, False): np.maximum, (False, True): np.minimum,
+    (True, True): lambda x, least, most: np.minimum(np.maximum(x, least), most),
+}  # fmt: skip
+"""The input between limits, of which the first, the second or both are there."""
+
+
 @kernel(Function)
 def function(layer: Function, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """NumPy's function, in the input's type."""
     if layer.function not in FUNCTIONS:
         raise UnsupportedOpError(f"{layer.function} cannot be run: there is no kernel for it")
+    if able(inputs[0]):
+        return (each(FUNCTIONS[layer.function], inputs[0]),)
     found = np.asarray(FUNCTIONS[layer.function](inputs[0]))
     return (found if found.dtype == bool else found.astype(inputs[0].dtype, copy=False),)
 
@@ -57,22 +69,37 @@ def combine(layer: Combine, inputs: tuple[Array, ...], weights: Weights) -> tupl
     """The function of all, in the type of the first (of where: of what is chosen from)."""
     if layer.function not in COMBINATIONS:
         raise UnsupportedOpError(f"{layer.function} cannot be run: there is no kernel for it")
-    found = np.asarray(COMBINATIONS[layer.function](*inputs))
-    return (found if found.dtype == bool else found.astype(inputs[-1 if layer.function == "where" else 0].dtype),)
+    formula = COMBINATIONS[layer.function]
+    if layer.function == "pow" and inputs[1].size == 1 and float(inputs[1].reshape(())) in _POWERS:
+        formula, inputs = _POWERS[float(inputs[1].reshape(()))], inputs[:1]
+    if layer.function == "where":
+        condition = inputs[0].astype(bool, copy=False)
+        if able(*inputs[1:]):
+            return (together(np.where, condition, *inputs[1:]),)
+        return (np.where(condition, *inputs[1:]).astype(inputs[-1].dtype, copy=False),)
+    found = together(formula, *inputs) if able(*inputs) else np.asarray(formula(*inputs))
+    return (found if found.dtype == bool else found.astype(inputs[0].dtype, copy=False),)
 
 
 @kernel(Clip)
 def clip(layer: Clip, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """The input between its limits."""
     x = inputs[0]
-    x = x if layer.least is None else np.maximum(x, np.asarray(layer.least, x.dtype))
-    return (x if layer.most is None else np.minimum(x, np.asarray(layer.most, x.dtype)),)
+    limited = _LIMITED[layer.least is not None, layer.most is not None]
+    limits = tuple(x.dtype.type(limit) for limit in (layer.least, layer.most) if limit is not None)
+    return (each(limited, x, *limits) if able(x) else limited(x, *limits),)
 
 
 @kernel(HardSigmoid)
 def hard_sigmoid(layer: HardSigmoid, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """A line between 0 and 1."""
-    return (np.clip(inputs[0] * inputs[0].dtype.type(layer.alpha) + inputs[0].dtype.type(layer.beta), 0, 1),)
+    (x,) = inputs
+    numbers = (x.dtype.type(layer.alpha), x.dtype.type(layer.beta))
+    return (each(_line, x, *numbers) if able(x) else _line(x, *numbers),)
+
+
+def _line(x: Any, alpha: Any, beta: Any) -> Any:
+    return np.minimum(np.maximum(x * alpha + beta, 0), 1)
 
 
 @kernel(Quantize)
@@ -95,8 +122,30 @@ def _spread(layer: Quantize, numbers: Array, shape: tuple[int, ...]) -> Array:
     return numbers.reshape(-1, *(1,) * (len(shape) - 1 - axis))
 
 
+_SHORT = frozenset(("int8", "uint8", "int16", "uint16", "int4", "uint4", "int2", "uint2"))
+"""Whole numbers that float32 holds exactly, and their sums."""
+
+
+def _as_steps(x: Any, scale: Any, *rest: Any) -> Any:
+    """x / scale + zero, rounded to even, between the limits, as a type; what is no number is 0."""
+    *zero, least, most, dtype = rest
+    steps = np.rint(x / scale)
+    steps = steps + as_floats(zero[0]) if zero else steps
+    steps = np.where(steps == steps, steps, 0)  # noqa: PLR0124  only what is no number differs from itself
+    return as_type(np.minimum(np.maximum(steps, least), most), dtype)
+
+
+def _from_steps(x: Any, scale: Any, *zero: Any) -> Any:
+    """(x - zero)·scale."""
+    return (as_floats(x) - as_floats(zero[0]) if zero else as_floats(x)) * scale
+
+
 def quantized(x: Array, scale: Array, zero: Array | None, dtype: str) -> Array:
     """Floats as numbers of a scale: whole ones with halves to even and what is too large as the largest, or floats."""
+    if dtype in _SHORT and able(x, scale):
+        least, most = limits(dtype)
+        given = (x, scale) if zero is None else (x, scale, zero)
+        return together(_as_steps, *given, numbers=(least, most, holder(dtype)), dtype=x.dtype)
     steps = x / scale
     if dtype in FORMATS:
         return converted(steps if zero is None else steps + zero, dtype)
@@ -107,6 +156,8 @@ def quantized(x: Array, scale: Array, zero: Array | None, dtype: str) -> Array:
 
 def dequantized(x: Array, scale: Array, zero: Array | None, dtype: str) -> Array:
     """Numbers of a scale as floats; the differences of whole ones are exact."""
+    if x.dtype.name in _SHORT and scale.dtype.name == dtype == "float32":
+        return together(_from_steps, x, scale) if zero is None else together(_from_steps, x, scale, zero, dtype=dtype)
     wide = x if x.dtype.kind == "f" else x.astype(np.int64)
     steps = wide if zero is None else wide - zero.astype(wide.dtype)
     found: Array = converted(steps.astype(np.result_type(scale.dtype, np.float32)) * scale, dtype)

@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient, kernel, largest, refuse_wrapping
+from convcalc.executor.pieces import able, together
 from convcalc.layers.base import Shape
 from convcalc.layers.join import Add, Concat, Mul
 
@@ -17,7 +18,11 @@ def add(layer: Add, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array,
     """The sum of all, broadcast."""
     if all(x.dtype.kind != "f" for x in inputs):
         refuse_wrapping(sum(map(largest, inputs)))
-    return (reduce(np.add, inputs),)
+    return (together(_added, *inputs) if able(*inputs) and len(inputs) > 1 else reduce(np.add, inputs),)
+
+
+def _added(*arrays: Array) -> Array:
+    return reduce(np.add, arrays)
 
 
 @gradient(Add)
@@ -33,7 +38,11 @@ def mul(layer: Mul, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array,
     """The product of all, broadcast."""
     if all(x.dtype.kind != "f" for x in inputs):
         refuse_wrapping(prod(map(largest, inputs)))
-    return (reduce(np.multiply, inputs),)
+    return (together(_multiplied, *inputs) if able(*inputs) and len(inputs) > 1 else reduce(np.multiply, inputs),)
+
+
+def _multiplied(*arrays: Array) -> Array:
+    return reduce(np.multiply, arrays)
 
 
 @gradient(Mul)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from convcalc.executor.kernels import Array, Gradients, Weights, floats, gradient, kernel
+from convcalc.executor.pieces import able, together
+from convcalc.executor.sums import by_rows, on_rows, repeated, row_dots, row_sums
 from convcalc.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, LocalResponseNorm, RMSNorm
+from convcalc.tracing import product
 
 _Standard = BatchNorm | InstanceNorm | GroupNorm | LayerNorm
 
@@ -58,9 +63,62 @@ def _affine_gradients(grad: Array, normal: Array, weights: Weights, *, last: boo
 def norm(layer: _Standard, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """(x − mean) / √(variance + eps)·weight + bias."""
     x = floats(inputs[0])
-    grouped, axes = _grouped(layer, x)
-    mean, scale = _statistics(layer, grouped, axes, weights)
-    return (_affine(((grouped - mean) * scale).reshape(x.shape), weights, last=isinstance(layer, LayerNorm)),)
+    last = isinstance(layer, LayerNorm)
+    affine = {name: weights[name] for name in ("weight", "bias") if name in weights}
+    if not able(x, *affine.values()):
+        grouped, axes = _grouped(layer, x)
+        mean, scale = _statistics(layer, grouped, axes, weights)
+        return (_affine(((grouped - mean) * scale).reshape(x.shape), weights, last=last),)
+    if isinstance(layer, BatchNorm) or "running_mean" in weights:
+        mean, scale = (each.astype(x.dtype, copy=False) for each in _statistics(layer, *_grouped(layer, x), weights))
+        scale = scale * _scale(x, affine["weight"], last=last) if "weight" in affine else scale
+        if "bias" in affine:
+            return (together(_moved, x, mean, scale, _scale(x, affine["bias"], last=last)),)
+        return (together(_normal, x, mean, scale),)
+    if isinstance(layer, LayerNorm):
+        return (_by_rows(layer, x, product(layer.bound), 1, affine),)
+    groups = layer.num_groups if isinstance(layer, GroupNorm) else x.shape[1]
+    return (_by_rows(layer, x, product(x.shape[1:]) // groups, product(x.shape[2:]), affine),)
+
+
+def _normal(x: Any, mean: Any, scale: Any) -> Any:
+    return (x - mean) * scale
+
+
+def _moved(x: Any, mean: Any, scale: Any, bias: Any) -> Any:
+    return (x - mean) * scale + bias
+
+
+def _by_rows(layer: _Standard, x: Array, columns: int, plane: int, affine: Weights) -> Array:
+    """Each row of so many numbers by its own statistics, a few rows at a time.
+
+    Weights are for planes of so many numbers, or for every number of a row.
+    """
+    rows = np.ascontiguousarray(x).reshape(-1, columns)
+    result = np.empty_like(rows)
+    # For each row what its planes, or its numbers, are multiplied by and moved by; it is the same every few rows.
+    each = {name: array.reshape(-1, columns // plane) for name, array in affine.items()}
+    rows_of = {name: repeated(array[0]) for name, array in each.items()} if plane == 1 else {}
+
+    def work(part: slice) -> None:
+        out = result[part]
+        np.subtract(rows[part], row_sums(rows[part])[:, None] / x.dtype.type(columns), out=out)
+        scale = 1 / np.sqrt(row_dots(out, out) / x.dtype.type(columns) + x.dtype.type(layer.eps))
+        if plane == 1:
+            out *= scale[:, None]
+            for function, name in ((np.multiply, "weight"), (np.add, "bias")):
+                if name in rows_of:
+                    on_rows(function, out, rows_of[name])
+            return
+        turns = np.arange(part.start, part.start + len(out))
+        factors = {name: array[turns % len(array)].reshape(-1, 1) for name, array in each.items()}
+        out = out.reshape(-1, plane)
+        out *= np.repeat(scale, columns // plane)[:, None] * factors.get("weight", 1)
+        if "bias" in factors:
+            out += factors["bias"]
+
+    by_rows(work, *rows.shape, x.dtype)
+    return result.reshape(x.shape)
 
 
 @gradient(BatchNorm, InstanceNorm, GroupNorm, LayerNorm)
@@ -91,7 +149,22 @@ def _rms_scale(layer: RMSNorm, x: Array) -> tuple[Array, tuple[int, ...]]:
 def rms_norm(layer: RMSNorm, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """x / √(mean(x²) + eps)·weight."""
     x = floats(inputs[0])
-    return (_affine(x * _rms_scale(layer, x)[0], weights, last=True),)
+    if not able(x, *weights.values()):
+        return (_affine(x * _rms_scale(layer, x)[0], weights, last=True),)
+    columns = product(layer.bound)
+    rows = np.ascontiguousarray(x).reshape(-1, columns)
+    result = np.empty_like(rows)
+    factors = repeated(weights["weight"].reshape(-1)) if "weight" in weights else None
+    eps = x.dtype.type(np.finfo(x.dtype).eps if layer.eps is None else layer.eps)
+
+    def work(part: slice) -> None:
+        scale = 1 / np.sqrt(row_dots(rows[part], rows[part]) / x.dtype.type(columns) + eps)
+        np.multiply(rows[part], scale[:, None], out=result[part])
+        if factors is not None:
+            on_rows(np.multiply, result[part], factors)
+
+    by_rows(work, *rows.shape, x.dtype)
+    return (result.reshape(x.shape),)
 
 
 @gradient(RMSNorm)

@@ -22,8 +22,12 @@ Formula = Callable[..., Any]
 
 PIECE = 1 << 18
 """Bytes of an array that are computed at once: a few such pieces fit the second level of a core's cache."""
-ALONE = 1 << 19
-"""Numbers times functions that one thread computes before another is awake."""
+SHARED = 1 << 20
+"""The same where threads share an array: a thread that waits for the interpreter sleeps, for as long as many a call."""
+ALONE = 1 << 21
+"""Numbers times functions that one thread computes before two would be done."""
+ROW = 1 << 13
+"""An array of one axis is computed in rows of so many numbers, so that a number to compare with is a row too."""
 SMALL = 1 << 11
 """Numbers of which a formula is computed as it is written: calls take longer than numbers there."""
 
@@ -44,7 +48,7 @@ def _minimum(a: Array, b: Array, out: Array) -> None:
 _INSTEAD: dict[np.ufunc, Callable[..., Any]] = {np.fabs: np.absolute, np.maximum: _maximum, np.minimum: _minimum}
 """What is called for a function: one that computes many at a time for one by one, or takes its output by place."""
 _OF_ARRAYS = frozenset((_maximum, _minimum))
-"""Functions that take five times as long for a number as for an array full of it."""
+"""Functions that take five times as long for a number as for a row full of it."""
 _BITS: dict[Any, np.dtype[Any]] = {
     np.dtype(np.float32): np.dtype(np.int32),
     np.dtype(np.float64): np.dtype(np.int64),
@@ -60,7 +64,7 @@ def able(*arrays: Array) -> bool:
 
 
 class _Step(NamedTuple):
-    """A function, what it is given, and what comes out: "f" floats, "b" conditions, "i" bits of floats.
+    """A function, what it is given, and what comes out: "f" floats, "b" conditions, "i" bits, or another type's name.
 
     Of what is given an int is the number of a value, the inputs first; a float is a number. With `bits` floats are
     given by their bits.
@@ -77,7 +81,10 @@ _INPUTS = 8
 
 
 class Symbol(np.lib.mixins.NDArrayOperatorsMixin):
-    """Stands for an array of floats, or of conditions: what NumPy is asked to do with it is written down."""
+    """Stands for an array of floats, of conditions ("b"), or of whole numbers that `as_floats` takes ("u").
+
+    What NumPy is asked to do with it is written down.
+    """
 
     def __init__(self, steps: list[_Step], index: int, dtype: np.dtype[Any], kind: str = "f") -> None:
         self.steps = steps
@@ -110,6 +117,20 @@ class Symbol(np.lib.mixins.NDArrayOperatorsMixin):
         return Symbol(self.steps, _INPUTS + len(self.steps) - 1, self.dtype, kind)
 
 
+def as_floats(x: Any) -> Any:
+    """Whole numbers as floats: those that a `Symbol` stands for, or of an array as float32."""
+    return x.noted(_copied, x) if isinstance(x, Symbol) else x.astype(np.float32)
+
+
+def as_type(x: Any, dtype: str) -> Any:
+    """Floats in another type, which must be able to hold them: the last thing that a formula does."""
+    return x.noted(_copied, x, kind=dtype) if isinstance(x, Symbol) else x.astype(dtype)
+
+
+def _copied(x: Array, out: Array) -> None:
+    np.copyto(out, x, casting="unsafe")
+
+
 def _when(condition: Array, out: Array) -> None:
     """All bits where the condition holds, none elsewhere."""
     np.negative(condition.view(np.int8), out=out, dtype=out.dtype)
@@ -121,10 +142,13 @@ def _unless(condition: Array, out: Array) -> None:
 
 
 class _Move(NamedTuple):
-    """A step with the places that it reads and writes: an int is a place of `Program`'s, else it is a number."""
+    """A step with the places that it reads and writes: an int is a place of `Program`'s, else it is a number.
+
+    A float is a number that is to be given as a row full of it.
+    """
 
     function: Callable[..., Any]
-    sources: tuple[int | Array, ...]
+    sources: tuple[int | float | Array, ...]
     target: int
     bits: bool
 
@@ -138,41 +162,49 @@ class Program(NamedTuple):
     dtype: np.dtype[Any]
     result: np.dtype[Any]
 
-    @property
-    def piece(self) -> int:
-        """How many numbers are computed at once."""
-        return PIECE // self.dtype.itemsize
-
     def room(self, size: int) -> int:
-        """The numbers that the threads work in, for an output of this size, and those that they compare with."""
-        if size < SMALL:
+        """The numbers that the threads work in, for an output of this size."""
+        if size < SMALL:  # as the formula is written
             return min(len(self.moves) - 1, 2) * size
-        full = sum(not isinstance(source, int) and source.ndim > 0 for move in self.moves for source in move.sources)
-        return self.hands(size) * min(self.piece, size) * (self.floats + self.conditions) + full * self.piece
+        hands = self.hands(size)
+        return hands * piece_of(size, hands, self.dtype) * (self.floats + self.conditions)
 
     def hands(self, size: int) -> int:
         """How many threads share an output of this size."""
-        pieces = ceil_div(size, self.piece)
-        return min(thread_count(), pieces) if size * len(self.moves) > ALONE else 1
+        return hands_for(size * len(self.moves))
 
     def run(self, inputs: Sequence[Array], out: Array) -> None:
         """Compute for arrays of one axis; or of two, (rows, columns), of which inputs may have 1."""
-        if out.ndim == 1:
-            parts: Sequence[Any] = [slice(start, start + self.piece) for start in range(0, len(out), self.piece)]
-        else:
-            across = min(out.shape[1], self.piece)
-            down = max(1, self.piece // max(across, 1))
-            tops = [slice(top, top + down) for top in range(0, out.shape[0], down)]
-            lefts = [slice(left, left + across) for left in range(0, out.shape[1], max(across, 1))]
-            parts = [(top, left) for top in tops for left in lefts]
+        if out.ndim == 2:
+            self._run(inputs, out)
+            return
+        body = out.size // ROW * ROW
+        for part in (slice(0, body), slice(body, out.size)):
+            if part.stop > part.start:
+                columns = min(ROW, part.stop - part.start)
+                cut = [(x if x.size == 1 else x[part]).reshape(-1, 1 if x.size == 1 else columns) for x in inputs]
+                self._run(cut, out[part].reshape(-1, columns))
+
+    def _run(self, inputs: Sequence[Array], out: Array) -> None:
+        rows, columns = out.shape
         hands = self.hands(out.size)
+        piece = piece_of(out.size, hands, self.dtype)
+        across = max(1, min(columns, piece))
+        down = max(1, -(-piece // across))
+        parts = [
+            (slice(top, top + down), slice(left, left + across))
+            for top in range(0, rows, down)
+            for left in range(0, columns, across)
+        ]
+        if hands == 1 and len(self.moves) == 1 and not any(isinstance(x, float) for x in self.moves[0].sources):
+            parts = [(slice(None), slice(None))]  # there is nothing that would have to stay in the cache
         if hands == 1:
             for function, given in self._calls(inputs, out, parts):
                 function(*given)
         else:
             share_calls(lambda hand: self._calls(inputs, out, parts[hand::hands]), range(hands))
 
-    def _calls(self, inputs: Sequence[Array], out: Array, parts: Sequence[Any]) -> Calls:
+    def _calls(self, inputs: Sequence[Array], out: Array, parts: Sequence[tuple[slice, slice]]) -> Calls:
         """What is called for some parts, one after the other."""
         outs = [out[part] for part in parts]
         most = max((part.size for part in outs), default=0)
@@ -183,7 +215,12 @@ class Program(NamedTuple):
         columns = []
         for function, sources, target, bits in self.moves:
             given = [
-                places[source] if isinstance(source, int) else _shaped(source, outs) for source in (*sources, target)
+                places[source]
+                if isinstance(source, int)
+                else [_full(source, self.dtype, part.shape[1]) for part in outs]
+                if isinstance(source, float)
+                else [source] * len(outs)
+                for source in (*sources, target)
             ]
             if bits:
                 given = [[_bits(array) for array in arrays] for arrays in given]
@@ -191,19 +228,27 @@ class Program(NamedTuple):
         return [call for row in zip(*columns, strict=True) for call in row]
 
 
-def _parts(array: Array, parts: Sequence[Any]) -> Sequence[Array]:
+def hands_for(work: int) -> int:
+    """How many threads are worth so many numbers times functions."""
+    return thread_count() if work > ALONE else 1
+
+
+def piece_of(size: int, hands: int, dtype: np.dtype[Any]) -> int:
+    """How many numbers of an array of this size are computed at once, so that each thread has as many pieces."""
+    each = ceil_div(size, hands)
+    most = (PIECE if hands == 1 else SHARED) // dtype.itemsize
+    return ceil_div(each, ceil_div(each, most)) if each else 1
+
+
+def _parts(array: Array, parts: Sequence[tuple[slice, slice]]) -> Sequence[Array]:
     """The parts of an array; of an axis of 1 the whole."""
-    if array.ndim < 2:
-        return [array[part] for part in parts] if array.size > 1 else [array] * len(parts)
     every = slice(None)
     down, across = (size > 1 for size in array.shape)
     return [array[top if down else every, left if across else every] for top, left in parts]
 
 
 def _shaped(array: Array, like: Sequence[Array]) -> Sequence[Array]:
-    """A number as it is, or as much of an array as each of these takes, in its shape."""
-    if not array.ndim:
-        return [array] * len(like)
+    """As much of an array as each of these takes, in its shape."""
     found = {shape: array[: product(shape)].reshape(shape) for shape in {part.shape for part in like}}
     return [found[part.shape] for part in like]
 
@@ -213,16 +258,16 @@ def _bits(array: Array) -> Array:
     return array if kind is None else array.view(kind)
 
 
-@lru_cache(32)
-def _full(number: float, dtype: np.dtype[Any]) -> Array:
-    return np.full(PIECE // dtype.itemsize, number, dtype)
+@lru_cache(64)
+def _full(number: float, dtype: np.dtype[Any], length: int) -> Array:
+    return np.full(length, number, dtype)
 
 
 @lru_cache(256)
 def program(
-    formula: Formula, numbers: tuple[float, ...], kinds: str, dtype: np.dtype[Any], *, in_place: bool = False
+    formula: Formula, numbers: tuple[Any, ...], kinds: str, dtype: np.dtype[Any], *, in_place: bool = False
 ) -> Program:
-    """The program of a formula of arrays and these numbers; `kinds` has "f" for floats and "b" for conditions.
+    """The program of a formula of arrays and these numbers; `kinds` are the inputs', as `Symbol` has them.
 
     With `in_place` its one input is its output too.
     """
@@ -234,7 +279,7 @@ def program(
     output = len(kinds)
     places = dict.fromkeys(range(output), output) if in_place else {index: index for index in range(output)}
     floats, conditions = _Places(output + 1), _Places(_CONDITIONS_FROM)
-    if not in_place and steps[-1].kind != "b":
+    if not in_place and steps[-1].kind == "f":
         floats.free.append(output)
     moves = []
     for index, step in enumerate(steps):
@@ -254,7 +299,8 @@ def program(
         )
         for move in moves
     )
-    return Program(moved, floats.count, conditions.count, dtype, np.dtype(bool) if steps[-1].kind == "b" else dtype)
+    result_type = {"f": dtype, "b": np.dtype(bool)}.get(steps[-1].kind) or np.dtype(steps[-1].kind)
+    return Program(moved, floats.count, conditions.count, dtype, result_type)
 
 
 _CONDITIONS_FROM = 1 << 10
@@ -280,8 +326,8 @@ def _moved(place: Any, shift: int) -> Any:
     return place - shift if isinstance(place, int) and place >= _CONDITIONS_FROM else place
 
 
-def _number(number: float, step: _Step, dtype: np.dtype[Any]) -> Array:
-    return _full(number, dtype) if step.function in _OF_ARRAYS else np.array(number, dtype)
+def _number(number: float, step: _Step, dtype: np.dtype[Any]) -> float | Array:
+    return number if step.function in _OF_ARRAYS else np.array(number, dtype)
 
 
 def each(formula: Formula, x: Array, *numbers: float) -> Array:
@@ -307,13 +353,17 @@ def change(formula: Formula, x: Array, *numbers: float) -> None:
     program(formula, numbers, "f", x.dtype, in_place=True).run([flat], flat)
 
 
-def together(formula: Formula, *arrays: Array) -> Array:
-    """The formula of elements of several arrays of one type, of which the first may be of conditions, broadcast."""
+def together(formula: Formula, *arrays: Array, numbers: tuple[Any, ...] = (), dtype: Any = None) -> Array:
+    """The formula of elements of several arrays, broadcast, and of numbers; `dtype` is that of its floats.
+
+    None is the type of the last array.
+    """
     shape = np.broadcast_shapes(*(array.shape for array in arrays))
-    found = _rows(arrays, shape) if product(shape) >= SMALL else None
+    found = _rows(arrays, shape) if product(shape) >= SMALL and len(arrays) <= _INPUTS else None
     if found is None:
-        return np.asarray(formula(*arrays))
-    made = program(formula, (), "".join("b" if x.dtype == bool else "f" for x in arrays), arrays[-1].dtype)
+        return np.asarray(formula(*arrays, *numbers))
+    kinds = "".join({"f": "f", "b": "b"}.get(array.dtype.kind, "u") for array in arrays)
+    made = program(formula, numbers, kinds, np.dtype(arrays[-1].dtype if dtype is None else dtype))
     out = np.empty(shape, made.result)
     made.run(found, out.reshape(max(x.shape[0] for x in found), -1) if found[0].ndim > 1 else out.reshape(-1))
     return out
@@ -324,7 +374,7 @@ def _rows(arrays: Sequence[Array], shape: tuple[int, ...]) -> list[Array] | None
     if all(array.shape == shape for array in arrays):
         return [np.ascontiguousarray(array).reshape(-1) for array in arrays]
     wide = [array.reshape((1,) * (len(shape) - array.ndim) + array.shape) for array in arrays]
-    for split in range(len(shape), 0, -1):
+    for split in range(len(shape)):
         lead, rest = shape[:split], shape[split:]
         rows, columns = product(lead), product(rest)
         found = []
@@ -334,5 +384,16 @@ def _rows(arrays: Sequence[Array], shape: tuple[int, ...]) -> list[Array] | None
             elif product(array.shape[split:]) == 1:
                 found.append(np.broadcast_to(array, lead + (1,) * len(rest)).reshape(rows, 1))
         if len(found) == len(wide) and columns > 1:
-            return found
+            return _longer(found, rows, columns)
     return None
+
+
+def _longer(arrays: list[Array], rows: int, columns: int) -> list[Array]:
+    """The same with several short rows as one, where no array has a number for each row: calls are for a row each."""
+    times = max((count for count in range(1, ROW // columns + 1) if rows % count == 0), default=1)
+    if times == 1 or any(array.shape[1] == 1 < columns and len(array) > 1 for array in arrays):
+        return arrays
+    return [
+        array if array.size == 1 else (np.tile(array, times) if len(array) == 1 else array.reshape(-1, times * columns))
+        for array in arrays
+    ]

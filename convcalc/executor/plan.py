@@ -259,6 +259,11 @@ def _other(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype:
     return Room(int(copies * max(map(product, (*inputs, *outputs)), default=0)))
 
 
+def _batch_norm(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """Nothing, or what the statistics of the batch take."""
+    return Room(0 if "running_mean" in layer.buffers() else int(product(outputs[0])))
+
+
 def _elementwise(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
     """The pieces that its program works in, which are the threads' own."""
     return Room(columns=_activating(layer, int(product(outputs[0])), dtype))
@@ -327,10 +332,10 @@ def _samples(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtyp
 
 
 _KINDS_BY_COPIES = {
-    0: ("dropout", "alphadropout", "featurealphadropout", "channelshuffle", "pixelshuffle",
-        "pixelunshuffle", "unfold", "crop", "concat", "pad", "constantpad", "zeropad"),
-    1: ("linear", "batchnorm", "syncbatchnorm", "instancenorm", "groupnorm", "rmsnorm", "add", "mul", "adaptiveavgpool",
-        "globalavgpool"),
+    0: ("prelu", "dropout", "alphadropout", "featurealphadropout", "channelshuffle", "pixelshuffle",
+        "pixelunshuffle", "unfold", "crop", "concat", "pad", "constantpad", "zeropad", "add", "mul", "instancenorm",
+        "groupnorm", "layernorm", "rmsnorm", "softmax", "softmax2d", "logsoftmax", "adaptiveavgpool", "globalavgpool"),
+    1: ("linear", "softmin"),
     3: ("localresponsenorm",),
 }  # fmt: skip
 COPIES = {kind: count for count, kinds in _KINDS_BY_COPIES.items() for kind in kinds}
@@ -341,6 +346,7 @@ WORKING: dict[str, Working] = {
     "convt": _conv_transpose,
     **dict.fromkeys(("maxpool", "avgpool", "lppool"), _pool),
     **dict.fromkeys(("upsample", "upsamplingnearest", "upsamplingbilinear"), _upsample),
+    **dict.fromkeys(("batchnorm", "syncbatchnorm"), _batch_norm),
     "attention": _attention,
     "multiheadattention": _multihead,
     **dict.fromkeys(("onnxlstm", "onnxgru", "onnxrnn"), _recurrent),
@@ -357,11 +363,11 @@ def _room(items: Sequence[Resolved], dtype: np.dtype[Any]) -> Room:
     room = found(first.layer, first.inputs, first.outputs, dtype)
     if len(items) == 1:
         return room
-    block = min(int(product(last.outputs[0])), BLOCK_ELEMENTS)
+    outputs = int(product(first.outputs[0]))
+    blocks = min(outputs, thread_count() * BLOCK_ELEMENTS)
     if first.layer.kind != "conv":
-        return Room(columns=thread_count() * _activating(last.layer, block, dtype, in_place=True))  # type: ignore[arg-type]  # is one
+        return Room(columns=_activating(last.layer, blocks, dtype, in_place=True))  # type: ignore[arg-type]  # is one
     passing, tiles, columns, derived = room
-    outputs = product(first.outputs[0])
     if any(item.layer.kind == "batchnorm" for item in items):
         # The scaled weights, in double precision first, and then what the algorithm makes of them.
         weights = int(product(first.layer.parameters()["weight"]))
@@ -370,10 +376,10 @@ def _room(items: Sequence[Resolved], dtype: np.dtype[Any]) -> Room:
     if not isinstance(last.layer, Elementwise):
         return Room(passing, tiles, columns, derived)
     whole = algorithm_of(first, dtype) == "direct"
-    activated = outputs if whole else min(outputs, max(tiles, columns, block * 4))
-    activating = _activating(last.layer, int(activated), dtype, in_place=True)
+    activated = outputs if whole else min(outputs, max(tiles, columns, blocks * 4))
+    activating = _activating(last.layer, activated, dtype, in_place=True)
     # Blocks that lie apart are activated beside where they stand, and then copied there.
-    return Room(passing + int(activated) * (not whole), tiles, columns + thread_count() * activating, derived)
+    return Room(passing + activated * (not whole), tiles, columns + activating, derived)
 
 
 def _gradients(item: Resolved, dtype: np.dtype[Any]) -> int:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from convcalc.errors import ShapeError
 from convcalc.executor.kernels import Array, Weights, kernel
+from convcalc.executor.pieces import able
+from convcalc.executor.sums import by_rows, row_dots, row_extremes, row_sums
 from convcalc.layers.reduce import Cumulate, Reduce, TopK
 from convcalc.narrow import limits
+from convcalc.tracing import product
 
 
 def _log_sum_exp(x: Array, **where: Any) -> Array:
@@ -26,6 +30,20 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sumsquare": lambda x, **where: np.sum(x * x, **where),
 }  # fmt: skip
 
+
+def _logs_of_sums(x: Array) -> Array:
+    largest = row_extremes(np.maximum, x)
+    result: Array = np.log(row_sums(np.exp(x - largest[:, None]))) + largest
+    return result
+
+
+ROWS: dict[str, Callable[[Array], Array]] = {
+    "l1": lambda x: row_sums(np.abs(x)), "l2": lambda x: np.sqrt(row_dots(x, x)),
+    "logsum": lambda x: np.log(row_sums(x)), "logsumexp": _logs_of_sums, "max": partial(row_extremes, np.maximum),
+    "mean": lambda x: row_sums(x) / x.dtype.type(x.shape[1]), "min": partial(row_extremes, np.minimum),
+    "sum": row_sums, "sumsquare": lambda x: row_dots(x, x),
+}  # fmt: skip
+"""The same of rows of float32 or float64, a few at a time."""
 
 _OF_NOTHING = ("max", "min", "logsumexp")
 """What ONNX defines of no elements by limits."""
@@ -50,6 +68,22 @@ def reduction(layer: Reduce, inputs: tuple[Array, ...], weights: Weights) -> tup
         return (np.asarray(find(x, axis=axes[0], keepdims=layer.keepdim)).astype(np.int64),)
     if not x.size and layer.function in _OF_NOTHING:
         return (_of_nothing(layer, x, axes),)
+    if (
+        layer.function in ROWS
+        and able(x)
+        and x.flags.c_contiguous
+        and axes
+        and axes[0] + len(axes) == x.ndim
+        and x.size
+    ):
+        rows = x.reshape(-1, product([x.shape[axis] for axis in axes]))
+        out = np.empty(len(rows), x.dtype)
+
+        def work(part: slice) -> None:
+            out[part] = ROWS[layer.function](rows[part])
+
+        by_rows(work, *rows.shape, x.dtype, functions=1)
+        return (out.reshape(layer.infer(x.shape)[0]),)
     found = FUNCTIONS[layer.function](x, axis=axes, keepdims=layer.keepdim)
     return (np.asarray(found).astype(x.dtype, copy=False),)
 
