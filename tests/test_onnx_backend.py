@@ -279,12 +279,14 @@ def test_the_branch_that_the_condition_chooses_is_run(condition, tmp_path):
 def main():
     """Print the table."""
     found = table()
+    print(f"{'op':44} cases passed")
     for op, reasons in sorted(found.items()):
-        print(f"{op:44} {sum(reasons.values()):4} {reasons[None]:4}")
+        print(f"{op:44} {sum(reasons.values()):5} {reasons[None]:6}")
         for reason, count in reasons.items():
             if reason:
-                print(f"    {count:4}  {reason}")
-    print(sum(map(Counter.total, found.values())), "cases,", sum(reasons[None] for reasons in found.values()), "passed")
+                print(f"    {count:4} left out: {reason}")
+    cases, passed = (sum(map(count, found.values())) for count in (Counter.total, lambda reasons: reasons[None]))
+    print(f"{cases} cases, {passed} passed, {cases - passed} left out")
 
 
 if __name__ == "__main__":

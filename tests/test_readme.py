@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = list(readme_examples.blocks(README))
 PAGES = [
     block
-    for page in ("lessons", "compose")
+    for page in ("lessons", "compose", "run")
     for block in readme_examples.blocks((ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"))
 ]
 

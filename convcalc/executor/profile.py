@@ -32,7 +32,7 @@ _SIDE = 768
 """Rows and columns of the matrices whose product is the measure."""
 _WHOLE_SIDE = 96
 """The same for types that no library multiplies, whole numbers and half floats: a thousandth of the speed."""
-_ROUNDS = 5
+_ROUNDS = 2
 
 
 def matmul_rate(dtype: np.dtype[Any]) -> float:
@@ -57,16 +57,18 @@ def profile(prepared: Prepared, repeats: int = 5) -> Report:
     """Run the network some times and say what each layer took: the least time, and what was reached in it.
 
     `gflops` are the layer's exact FLOPs, whatever the algorithm saves of them, over its time; `of_matmul` is their
-    part of what this machine's matrix product reached, measured before and after; `bytes` are what comes in, the
+    part of what this machine's matrix product reached, measured in turns; `bytes` are what comes in, the
     parameters, and what goes out; `intensity` is FLOPs over bytes. `planned` and `measured` are the bytes that are
     alive at once while the layer runs, by the plan and by tracemalloc, which sees NumPy's. Layers that run as one are
     one row.
     """
     measured = _measured(prepared)
     dtype = next(iter(prepared.inputs.values())).dtype
-    rate = matmul_rate(dtype)
-    times = [_times(prepared) for _ in range(repeats)]
-    rate = max(rate, matmul_rate(dtype))
+    # In turns, so that what else the machine does slows both.
+    rate, times = matmul_rate(dtype), []
+    for _ in range(repeats):
+        times.append(_times(prepared))
+        rate = max(rate, matmul_rate(dtype))
     view = View(prepared.network, list(prepared.resolved))
     planned = moments(prepared.network, prepared.resolved, str(dtype))
     rows, flops_in_all, bytes_in_all = [], 0, 0

@@ -91,10 +91,10 @@ def seconds_text(seconds: float) -> str:
 def share_text(share: float, longest: int = 8) -> str:
     """A part of 1 as a bar of so many characters at most, and in percent.
 
-    >>> share_text(0.5), share_text(0.02), share_text(0.5, longest=4), share_text(0.5, longest=0)
-    ('████      50.0 %', '▏          2.0 %', '██    50.0 %', ' 50.0 %')
+    >>> share_text(0.5), share_text(0.02), share_text(1.5, longest=4), share_text(0.5, longest=0)
+    ('████      50.0 %', '▏          2.0 %', '████ 150.0 %', ' 50.0 %')
     """
-    eighths = round(share * 8 * longest)
+    eighths = round(min(share, 1) * 8 * longest)
     bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
     return f"{bar:<{longest}} {share * 100:5.1f} %" if longest else f"{share * 100:5.1f} %"
 

@@ -7,9 +7,11 @@ python tests/differential/test_torch_accuracy.py        prints the table: algori
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -17,6 +19,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where the bounds are, also when this file is run alone
 
 from test_algorithms import BOUNDS  # noqa: E402  after torch is known to be there
 
