@@ -218,6 +218,8 @@ def VERB(question: Question, **values: Any) -> None:  # noqa: N802  every verb's
         return
     how = None if asked.heatmap is None else "heatmap" if asked.heatmap else "table"
     _write(question, report, name, how)
+    if report.interrupted:
+        raise KeyboardInterrupt  # for the exit status
 
 
 def _files(question: Question, asked: Asked) -> list[str]:
@@ -250,6 +252,8 @@ def _refuse_together(question: Question, asked: Asked) -> None:
         from convcalc.executor.optimizers import OPTIMIZERS
 
         refuse_other("--optimizer", asked.optimizer, OPTIMIZERS)
+    if asked.lr is not None and not 0 <= asked.lr < float("inf"):
+        raise ExpressionError(f"--lr is {asked.lr:g}, but must be a number that is not below 0", value=asked.lr)
     if asked.dtype is not None:
         refuse_other("--dtype", asked.dtype, _TYPES)
 
@@ -279,6 +283,7 @@ def _report(question: Question, noun: Noun, asked: Asked) -> RunReport:
     others: dict[str, Array] = {}
     same = ""
     losses: Sequence[float] = ()
+    interrupted = False
     if asked.as_matrix:
         from convcalc.executor.matrix import as_matrix as matrix_of
 
@@ -300,11 +305,15 @@ def _report(question: Question, noun: Noun, asked: Asked) -> RunReport:
                 steps=steps,
                 optimizer=asked.optimizer or "sgd",
                 on_step=on_step,
+                keep_interrupted=not question["lines"],
             )
         name, output = learned_weight(prepared, learned)
-        same, losses = f"weights.{name}", learned.losses
+        same, losses, interrupted = f"weights.{name}", learned.losses, learned.interrupted
         others = {f"weights.{name}": array for name, array in learned.result.weights.items()}
-        notes.append(f"the loss is {losses[-1]:.6g} after {steps} steps")
+        done = len(losses) - 1
+        if interrupted:
+            notes.append(f"interrupted after {done} of {steps} steps; what was learned by then is kept")
+        notes.append(f"the loss is {losses[-1]:.6g} after {done} step{'s' * (done != 1)}")
     else:
         layer = asked.layer
         result = compute(prepared, keep=layer is not None, indices=asked.indices)
@@ -317,7 +326,8 @@ def _report(question: Question, noun: Noun, asked: Asked) -> RunReport:
             path = question["output"] or ""
             if question["format_name"] is None and path.lower().endswith((".npy", ".csv", ".png", ".pgm")):
                 notes.append(f"{path} holds {first} alone; an .npz file would hold {', '.join(result.outputs)}")
-    return RunReport(output, others, same, losses, [Diagnostic("note", note) for note in notes])
+    said = [Diagnostic("note", note) for note in notes]
+    return RunReport(output, others, same, losses, said, interrupted=interrupted)
 
 
 def _noun(question: Question, words: Sequence[Span], asked: Asked) -> Noun:

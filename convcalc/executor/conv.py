@@ -83,6 +83,15 @@ def problem_of(layer: Conv, x: Shape, y: Shape) -> Problem:
     return Problem(*_geometry(layer), pads, layer.bound[2], x, y)
 
 
+def padded_problem(layer: Conv, x: Shape, y: Shape) -> tuple[Problem, int]:
+    """The convolution in numbers, and the elements of the copy that other padding than zeros takes."""
+    if layer.padding_mode == "zeros":
+        return problem_of(layer, x, y), 0
+    pads = layer.pads(x[2:])
+    x = (*x[:2], *(size + before + after for size, (before, after) in zip(x[2:], pads, strict=True)))
+    return problem_of(layer, x, y), int(product(x))
+
+
 @kernel(ConvTranspose)
 def conv_transpose(layer: ConvTranspose, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """Every input element times the kernel, added up where they overlap, then cropped by the padding.

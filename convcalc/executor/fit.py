@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from convcalc.analysis.shapes import located
-from convcalc.errors import ConvcalcError, ShapeError
-from convcalc.executor.kernels import Array, Weights, floats
-from convcalc.executor.model import computed_weights
+from convcalc.analysis.shapes import Resolved, located
+from convcalc.errors import ConvcalcError, LayerError, ShapeError
+from convcalc.executor.kernels import Array, Gradients, Weights
+from convcalc.executor.model import computed_weights, is_model
 from convcalc.executor.onnx_nodes import differentiating
 from convcalc.executor.optimizers import OPTIMIZERS
 from convcalc.executor.plan import need, plan
@@ -22,6 +22,7 @@ from convcalc.executor.run import (
     compute,
     compute_layer,
     refuse_decided,
+    same_floats,
     with_computed_weights,
 )
 from convcalc.layers.base import choice, shape_text
@@ -33,10 +34,14 @@ RATE, STEPS = 0.03, 20
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """What was learned: the loss before every step and after the last, and the run with the weights that came out."""
+    """What was learned: the loss before every step and after the last, and the run with the weights that came out.
+
+    `interrupted`: an interrupt came before all steps were done.
+    """
 
     losses: Sequence[float]
     result: Result
+    interrupted: bool = False
 
 
 def fit(
@@ -47,62 +52,129 @@ def fit(
     steps: int = STEPS,
     optimizer: str = "sgd",
     on_step: Callable[[int, float], None] | None = None,
+    keep_interrupted: bool = False,
 ) -> Fit:
     """Learn every parameter by descent on the squared error, summed over the output. Layers are as at inference.
 
-    The weights of `prepared` are the start; the optimizer is one of `OPTIMIZERS`. `on_step` gets the number of each
-    step, from 1, and the loss before it. Raises `ShapeError` for a target of another shape than the output,
-    `ResourceError` when memory cannot hold what training keeps, `ConvcalcError` when the loss grows beyond all bounds.
+    The weights of `prepared` are the start; what several layers share stays shared, and of a model's file the scales
+    and biases that stand beside its layers are learned too. The optimizer is one of `OPTIMIZERS`. `on_step` gets the
+    number of each step, from 1, and the loss before it. With `keep_interrupted` an interrupt after the first step ends
+    the learning, and what was learned by then is kept. Raises `ShapeError` for a target of another shape than the
+    output, `ResourceError` when memory cannot hold what training keeps, `ConvcalcError` when the loss grows beyond all
+    bounds.
     """
     choice("optimizer", optimizer, tuple(OPTIMIZERS))
+    if not 0 <= lr < np.inf:
+        raise LayerError(f"lr is {lr:g}, but must be a number that is not below 0", field="lr", value=lr)
     states, update = OPTIMIZERS[optimizer]
     refuse_decided(prepared.network, "while the weights learn they would be others")
-    prepared = replace(
-        prepared,
-        inputs={name: floats(array) for name, array in prepared.inputs.items()},
-        weights={name: floats(array) for name, array in prepared.weights.items()},
-    )
-    output = next(item for item in prepared.resolved if prepared.network.outputs[0] in item.node.outputs)
-    shape = output.outputs[output.node.outputs.index(prepared.network.outputs[0])]
+    if not is_model(prepared.network):
+        inputs, weights = same_floats(prepared.network, prepared.inputs, prepared.weights, whole=False)
+        prepared = replace(prepared, inputs=inputs, weights=weights)
+    wanted = _target(prepared, target)
+    slots = _slots(prepared)
+    if not slots:
+        raise ShapeError("there is nothing to learn: no layer has parameters")
+    dtype = str(wanted.dtype)
+    # Besides the weights: gradients, new weights, what an update makes on its way, and what the optimizer keeps.
+    there = sum(array.nbytes for array in (*prepared.inputs.values(), *prepared.weights.values()))
+    need(plan(prepared.network, prepared.resolved, dtype, copies=4 + states), there)
+    kept = {name: [np.zeros_like(_value(prepared, name)) for _ in range(states)] for name in slots}
+    losses: list[float] = []
+    interrupted = False
+    for step in range(1, steps + 1):
+        try:
+            loss, gradients = _loss_and_gradients(prepared, wanted, slots)
+            if not np.isfinite(loss):
+                raise _beyond_bounds(prepared, step, lr)
+            with np.errstate(all="ignore"):
+                new = {
+                    name: update(_value(prepared, name), gradient, kept[name], step, lr)
+                    for name, gradient in gradients.items()
+                }
+            prepared = _with_values(prepared, new, slots)
+            losses.append(loss)
+            if on_step is not None:
+                on_step(step, loss)
+        except KeyboardInterrupt:
+            if not (keep_interrupted and losses):
+                raise
+            interrupted = True
+            break
+    result = compute(prepared)
+    losses.append(float(((result.output - prepared.shown(wanted)) ** 2).sum()))
+    learned = {name: prepared.constants[name] for name in slots if name not in prepared.weights}
+    return Fit(losses, replace(result, weights={**result.weights, **learned}), interrupted)
+
+
+def _target(prepared: Prepared, target: npt.ArrayLike) -> Array:
+    """The target in the output's shape and type. Raises `ShapeError` for another shape, or what is no number."""
+    name = prepared.network.outputs[0]
+    output = next(item for item in prepared.resolved if name in item.node.outputs)
+    shape = output.outputs[output.node.outputs.index(name)]
     wanted = as_array(target, "the target")
     shown = prepared.shown(np.empty(shape, np.int8)).shape
     if wanted.shape not in (shape, shown):
         raise ShapeError(f"the target is {shape_text(wanted.shape)}, but the output is {shape_text(shown)}")
-    wanted = wanted.reshape(shape)
-    learned = {f"{item.node.name}.{parameter}" for item in prepared.resolved for parameter in item.layer.parameters()}
-    if not learned:
-        raise ShapeError("there is nothing to learn: no layer has parameters")
-    dtype = str(next(iter(prepared.inputs.values())).dtype)
-    # Besides the weights: gradients, new weights, what an update makes on its way, and what the optimizer keeps.
-    there = sum(array.nbytes for array in (*prepared.inputs.values(), *prepared.weights.values()))
-    need(plan(prepared.network, prepared.resolved, dtype, copies=4 + states), there)
-    kept = {key: [np.zeros_like(prepared.weights[key]) for _ in range(states)] for key in learned}
-    losses: list[float] = []
-    for step in range(1, steps + 1):
-        loss, gradients = _loss_and_gradients(prepared, wanted)
-        if not np.isfinite(loss):
-            raise ConvcalcError(
-                f"the loss grew beyond all bounds by step {step}; a smaller rate than {lr:g} is needed",
-                field="lr",
-                value=lr,
-            )
-        losses.append(loss)
-        if on_step is not None:
-            on_step(step, loss)
-        with np.errstate(all="ignore"):
-            weights = {
-                key: update(array, gradients[key], kept[key], step, lr)
-                if key in learned and key in gradients
-                else array
-                for key, array in prepared.weights.items()
-            }
-        prepared = replace(
-            prepared,
-            weights={key: array.astype(prepared.weights[key].dtype, copy=False) for key, array in weights.items()},
-        )
-    result = compute(prepared)
-    losses.append(float(((result.output - prepared.shown(wanted)) ** 2).sum()))
-    return Fit(losses, result)
+    odd = np.argwhere(~np.isfinite(wanted))
+    if len(odd):
+        place, value = ",".join(map(str, odd[0])), wanted[tuple(odd[0])]
+        raise ShapeError(f"the target has {value} at [{place}], which nothing can come near to")
+    floating = [
+        array.dtype for array in (*prepared.inputs.values(), *prepared.weights.values()) if array.dtype.kind == "f"
+    ]
+    return wanted.reshape(shape).astype(np.result_type(*floating, np.float32) if floating else np.float64, copy=False)
+
+
+def _beyond_bounds(prepared: Prepared, step: int, lr: float) -> ConvcalcError:
+    """What is wrong when a loss is no number: something that came in, or the rate."""
+    for name, array in (*prepared.inputs.items(), *(prepared.weights.items() if step == 1 else ())):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return ShapeError(f"{name} has numbers that are not finite, so that there is nothing to learn from")
+    if step == 1:
+        return ConvcalcError("the loss is not finite before anything is learned; smaller weights or inputs are needed")
+    return ConvcalcError(
+        f"the loss grew beyond all bounds by step {step}; a smaller rate than {lr:g} is needed", field="lr", value=lr
+    )
+
+
+Slots = dict[str, list[str]]
+"""What is learned: an array's name, and under which names layers have it."""
+
+
+def _slots(prepared: Prepared) -> Slots:
+    """The parameters, those that are one array in one place, and the floats of a file that serve as scale or bias."""
+    found: Slots = {}
+    constants = prepared.network.constants
+    first: dict[str, str] = {}  # the first parameter that is a file's tensor
+    for item in prepared.resolved:
+        for parameter in item.layer.parameters():
+            key = f"{item.node.name}.{parameter}"
+            tensor = item.node.weights.get(parameter)
+            if tensor is not None and tensor not in constants:
+                continue  # another node computes it, or it comes in
+            owner = f"{item.node.shares}.{parameter}" if item.node.shares else key
+            if tensor is not None:
+                owner = first.setdefault(tensor, key)
+            found.setdefault(owner, []).append(key)
+    for name, array in prepared.constants.items():
+        if name in constants and constants[name].parameter and array.dtype.kind == "f":
+            found.setdefault(first.get(name, name), []).append(name)
+    return found
+
+
+def _value(prepared: Prepared, name: str) -> Array:
+    return prepared.weights[name] if name in prepared.weights else prepared.constants[name]
+
+
+def _with_values(prepared: Prepared, new: Mapping[str, Array], slots: Slots) -> Prepared:
+    """What is prepared with other arrays, wherever layers have them."""
+    weights, constants = dict(prepared.weights), dict(prepared.constants)
+    for owner, array in new.items():
+        for name in slots[owner]:
+            held = weights if name in weights else constants
+            held[name] = array.reshape(held[name].shape).astype(held[name].dtype, copy=False)
+    return replace(prepared, weights=weights, constants=constants)
 
 
 def learned_weight(prepared: Prepared, learned: Fit) -> tuple[str, Array]:
@@ -117,52 +189,92 @@ def learned_weight(prepared: Prepared, learned: Fit) -> tuple[str, Array]:
     return name, weight
 
 
-def _loss_and_gradients(prepared: Prepared, wanted: Array) -> tuple[float, dict[str, Array]]:
-    """The summed squared error, and its gradient for every parameter, by name."""
+def _loss_and_gradients(prepared: Prepared, wanted: Array, slots: Slots) -> tuple[float, dict[str, Array]]:
+    """The summed squared error, and its gradient for everything that is learned, by name."""
+    owners = {name: owner for owner, names in slots.items() for name in names}
+    tensors, changing = _forward(prepared, owners)
+    last = prepared.network.outputs[0]
+    with np.errstate(all="ignore"):
+        error = tensors[last] - wanted
+        loss = float((error * error).sum())
+        return loss, _gradients(prepared, tensors, changing, {last: 2 * error}, owners)
+
+
+def _forward(prepared: Prepared, learned: Collection[str]) -> tuple[dict[str, Array], set[str]]:
+    """Every tensor, and which of them something that is learned has a part in: only these have gradients."""
     tensors = {**prepared.constants, **prepared.inputs}
-    network = prepared.network
-    changing: set[str] = set()  # the tensors that a parameter has a part in: only these have gradients
+    changing = {name for name in prepared.constants if name in learned}
     for item in prepared.resolved:
         node = item.node
         inputs = tuple(tensors[name] for name in node.inputs)
-        if computed_weights(network, node):
+        if computed_weights(prepared.network, node):
             outputs = with_computed_weights(prepared, item, inputs, tensors)
         else:
             outputs = compute_layer(item, inputs, prepared.weights_of(node.name))
         tensors.update(zip(node.outputs, outputs, strict=True))
         if item.layer.parameters() or changing.intersection(node.inputs):
             changing.update(node.outputs)
-    last = network.outputs[0]
-    with np.errstate(all="ignore"):
-        error = tensors[last] - wanted
-        loss = float((error * error).sum())
-    grads: dict[str, Array] = {last: 2 * error}
-    gradients: dict[str, Array] = {}
+    return tensors, changing
+
+
+def _gradients(
+    prepared: Prepared,
+    tensors: Mapping[str, Array],
+    changing: set[str],
+    grads: dict[str, Array],
+    owners: Mapping[str, str],
+) -> dict[str, Array]:
+    """The gradient of everything that is learned, from that of the output: layer by layer from the last."""
+    found: dict[str, Array] = {}
+
+    def learn(name: str, grad: Array) -> None:
+        """Add up what reaches an array, of all the layers that have it."""
+        owner = owners[name]
+        grad = grad.reshape(_value(prepared, owner).shape)
+        found[owner] = found[owner] + grad if owner in found else grad
+
+    def reach(name: str, grad: Array | None) -> None:
+        """Add up what reaches a tensor."""
+        if grad is not None and name in changing:
+            grad = grad.reshape(tensors[name].shape)
+            grads[name] = grads[name] + grad if name in grads else grad
+
     for item in reversed(prepared.resolved):
         node = item.node
-        if not any(name in grads for name in node.outputs) or not changing.intersection(node.outputs):
+        if not any(name in grads for name in node.outputs) or changing.isdisjoint(node.outputs):
             continue
-        outputs = tuple(tensors[name] for name in node.outputs)
-        grad_outputs = tuple(
-            grads.get(name, np.zeros_like(tensor)) for name, tensor in zip(node.outputs, outputs, strict=True)
-        )
-        computed = computed_weights(network, node)
+        computed = computed_weights(prepared.network, node)
         own = node.inputs[: len(node.inputs) - len(computed)]
+        of_inputs, of_weights = _layer_gradients(prepared, item, tensors, grads, needed=not changing.isdisjoint(own))
+        for parameter, grad in of_weights.items():
+            if parameter in computed:
+                reach(computed[parameter], grad)
+            else:
+                learn(f"{node.name}.{parameter}", grad)
+        for name, of_input in zip(own, of_inputs, strict=True):
+            reach(name, of_input)
+    for name in owners.keys() & grads.keys():
+        learn(name, grads[name])
+    return found
+
+
+def _layer_gradients(
+    prepared: Prepared, item: Resolved, tensors: Mapping[str, Array], grads: Mapping[str, Array], *, needed: bool
+) -> Gradients:
+    """The gradients of a layer's inputs, if they are `needed`, and weights, from those that reach its outputs."""
+    node = item.node
+    outputs = tuple(tensors[name] for name in node.outputs)
+    of_outputs = tuple(
+        grads[name] if name in grads else np.zeros_like(tensor)
+        for name, tensor in zip(node.outputs, outputs, strict=True)
+    )
+    computed = computed_weights(prepared.network, node)
+    inputs = tuple(tensors[name] for name in node.inputs[: len(node.inputs) - len(computed)])
+    weights: Weights = prepared.weights_of(node.name)
+    if computed:
         shapes = {**item.layer.parameters(), **item.layer.buffers()}
-        weights: Weights = prepared.weights_of(node.name)
-        if computed:
-            weights = {**weights, **{key: tensors[name].reshape(shapes[key]) for key, name in computed.items()}}
-        try:
-            with np.errstate(all="ignore"):
-                grad_inputs, grad_weights = differentiating(item)(
-                    tuple(tensors[name] for name in own), outputs, weights, grad_outputs
-                )
-        except ConvcalcError as problem:
-            raise located(problem, node) from None
-        pairs = list(zip(own, grad_inputs, strict=True))
-        pairs += [(name, grad_weights.pop(key).reshape(tensors[name].shape)) for key, name in computed.items()]
-        for name, grad in pairs:
-            if grad is not None and name in changing:
-                grads[name] = grads[name] + grad if name in grads else grad
-        gradients.update({f"{node.name}.{parameter}": grad for parameter, grad in grad_weights.items()})
-    return loss, gradients
+        weights = {**weights, **{key: tensors[name].reshape(shapes[key]) for key, name in computed.items()}}
+    try:
+        return differentiating(item, of_inputs=needed)(inputs, outputs, weights, of_outputs)
+    except ConvcalcError as problem:
+        raise located(problem, node) from None

@@ -36,6 +36,8 @@ KERNELS: dict[type[Layer], Kernel] = {}
 """What computes each class of layer; a subclass for one rank finds its base's."""
 GRADIENTS: dict[type[Layer], Gradient] = {}
 """What computes the gradients of each class of layer that has them here."""
+WEIGHT_GRADIENTS: dict[type[Layer], Gradient] = {}
+"""The same without those of the inputs (None), where that saves work and nothing before the layer learns."""
 
 
 def kernel(*classes: type[Layer]) -> Callable[[K], K]:
@@ -46,6 +48,11 @@ def kernel(*classes: type[Layer]) -> Callable[[K], K]:
 def gradient(*classes: type[Layer]) -> Callable[[K], K]:
     """Register a function as the gradient of these classes."""
     return _register(GRADIENTS, classes)
+
+
+def weight_gradient(*classes: type[Layer]) -> Callable[[K], K]:
+    """Register a function as the gradient of these classes where no input has one."""
+    return _register(WEIGHT_GRADIENTS, classes)
 
 
 def _register(table: dict[type[Layer], Any], classes: tuple[type[Layer], ...]) -> Callable[[K], K]:
@@ -65,9 +72,14 @@ def kernel_of(layer: Layer | type[Layer]) -> Kernel:
     return found
 
 
-def gradient_of(layer: Layer | type[Layer]) -> Gradient:
-    """The function that computes a layer's gradients. Raises `UnsupportedOpError` for a layer that has none."""
+def gradient_of(layer: Layer | type[Layer], *, of_inputs: bool = True) -> Gradient:
+    """The function that computes a layer's gradients. Raises `UnsupportedOpError` for a layer that has none.
+
+    Without `of_inputs` it may leave out theirs.
+    """
     found: Gradient | None = _find(GRADIENTS, layer)
+    if not of_inputs:
+        found = _find(WEIGHT_GRADIENTS, layer) or found
     if found is None:
         raise UnsupportedOpError(f"{layer.kind} has no gradient here, so that nothing before it can be fitted")
     return found
@@ -76,7 +88,7 @@ def gradient_of(layer: Layer | type[Layer]) -> Gradient:
 def _find(table: dict[type[Layer], Any], layer: Layer | type[Layer]) -> Any:
     cls = layer if isinstance(layer, type) else type(layer)
     family = cls.__module__.removeprefix("convcalc.layers.")
-    places = ("convcalc.executor", "convcalc.executor.gradients")[: 1 + (table is GRADIENTS)]
+    places = ("convcalc.executor", "convcalc.executor.gradients")[: 1 + (table is not KERNELS)]
     for place in places:
         if family != cls.__module__ and find_spec(f"{place}.{family}") is not None:
             import_module(f"{place}.{family}")

@@ -72,7 +72,17 @@ def computed_weights(network: Network, node: Node) -> dict[str, str]:
     return {key: tensor for key, tensor in node.weights.items() if tensor not in network.constants}
 
 
-def constants(network: Network) -> dict[str, Array]:
-    """The tensors of the file that nodes take as inputs, or that go out as they are."""
+def constants(network: Network, given: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    """The tensors of the file that nodes take as inputs, or that go out as they are; `given` parameters in their place.
+
+    Raises `ShapeError` for a given one of another shape.
+    """
     taken = {name for node in network.nodes for name in node.inputs} | set(network.outputs)
-    return {name: constant.array() for name, constant in network.constants.items() if name in taken}
+    result = {name: constant.array() for name, constant in network.constants.items() if name in taken}
+    for name, array in (given or {}).items():
+        if name in result and network.constants[name].parameter:
+            if array.shape != result[name].shape:
+                text = f"{name} is {shape_text(array.shape)}, but must be {shape_text(result[name].shape)}"
+                raise ShapeError(text, value=array.shape)
+            result[name] = array.astype(result[name].dtype, copy=False)
+    return result

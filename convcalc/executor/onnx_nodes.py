@@ -200,10 +200,10 @@ def computing(item: Resolved) -> Callable[[tuple[Array, ...], Weights], tuple[Ar
     return lambda inputs, weights: kernel_of(layer)(layer, inputs, weights)
 
 
-def differentiating(item: Resolved) -> Callable[[Any, Any, Weights, Any], Gradients]:
+def differentiating(item: Resolved, *, of_inputs: bool = True) -> Callable[[Any, Any, Weights, Any], Gradients]:
     """What gives a layer's gradients, from its inputs, outputs, weights, and the outputs' gradients.
 
-    Calling it raises `UnsupportedOpError` if nothing does.
+    Without `of_inputs` theirs may be left out. Calling it raises `UnsupportedOpError` if nothing gives them.
     """
     layer, node = item.layer, item.node
     if node.op in NODES:
@@ -215,7 +215,9 @@ def differentiating(item: Resolved) -> Callable[[Any, Any, Weights, Any], Gradie
         return lambda inputs, outputs, weights, grads: GRADIENTS[node.op](
             layer, node.attributes, inputs, outputs, weights, grads
         )
-    return lambda inputs, outputs, weights, grads: gradient_of(layer)(layer, inputs, outputs, weights, grads)
+    return lambda inputs, outputs, weights, grads: gradient_of(layer, of_inputs=of_inputs)(
+        layer, inputs, outputs, weights, grads
+    )
 
 
 def refuse(item: Resolved) -> None:

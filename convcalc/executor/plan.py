@@ -21,7 +21,7 @@ from convcalc.executor.algorithms import algorithm_for
 from convcalc.executor.blas import can_add
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Block, Problem, rows_read
 from convcalc.executor.columns import grouped_parts, im2col_blocks, pointwise_parts
-from convcalc.executor.conv import COLUMN_LIMIT, by_phases, problem_of
+from convcalc.executor.conv import COLUMN_LIMIT, by_phases, padded_problem
 from convcalc.executor.fourier import lengths, spectrum_elements
 from convcalc.executor.fusion import can_join, joined_runs
 from convcalc.executor.kernels import kernel_of, parts_of
@@ -180,15 +180,6 @@ def _derived(name: str, problem: Problem, *, bias: bool) -> tuple[int, int]:
     return (weights + problem.output[1]) * (bias and name != "pointwise"), 0
 
 
-def padded_problem(layer: Any, x: Shape, y: Shape) -> tuple[Problem, int]:
-    """The convolution in numbers, and the elements of the copy that other padding than zeros takes."""
-    if layer.padding_mode == "zeros":
-        return problem_of(layer, x, y), 0
-    pads = layer.pads(x[2:])
-    x = (*x[:2], *(size + before + after for size, (before, after) in zip(x[2:], pads, strict=True)))
-    return problem_of(layer, x, y), int(product(x))
-
-
 def algorithm_of(item: Resolved, dtype: np.dtype[Any]) -> str:
     """By which algorithm a layer is computed: "direct" where there is no choice.
 
@@ -199,7 +190,7 @@ def algorithm_of(item: Resolved, dtype: np.dtype[Any]) -> str:
         return next((algorithm_of_phase(problem, dtype) for problem in found if problem is not None), "direct")
     if item.layer.kind != "conv":
         return "direct"
-    return algorithm_for(padded_problem(item.layer, item.inputs[0], item.outputs[0])[0], [dtype])
+    return algorithm_for(padded_problem(item.layer, item.inputs[0], item.outputs[0])[0], [dtype])  # type: ignore[arg-type]  # it is one
 
 
 def not_by(name: str, resolved: Sequence[Resolved], dtype: np.dtype[Any]) -> str:

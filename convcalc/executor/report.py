@@ -15,7 +15,7 @@ class RunReport:
 
     `others` are further arrays by name, such as "indices.0"; the one that is called `same` is the output once more.
     `losses` are the loss before each step and after the last. `written`: the output is in a file already. `said`: the
-    diagnostics have been printed.
+    diagnostics have been printed. `interrupted`: learning ended before all steps were done.
     """
 
     output: Array
@@ -25,3 +25,4 @@ class RunReport:
     diagnostics: Sequence[Diagnostic] = ()
     written: bool = False
     said: bool = False
+    interrupted: bool = False

@@ -222,7 +222,7 @@ def prepare(
     dtype = _float_type(arrays.values())
     need(plan(network, resolved, str(dtype)), _there((*arrays.values(), *given.values()), dtype))
     ready, drawn = _all_weights(resolved, given, dtype, seed)
-    arrays, ready = _same_floats(network, arrays, ready)
+    arrays, ready = same_floats(network, arrays, ready)
     if drawn:
         notes.append(f"the weights of {', '.join(drawn)} are random, drawn from seed {seed}")
     return Prepared(network, resolved, arrays, ready, tuple(notes), drop_channels)
@@ -305,14 +305,14 @@ def _prepared_model(
     dtype = str(next(iter(arrays.values())).dtype) if arrays else "float32"
     need(plan(network, resolved, dtype), sum(array.nbytes for array in (*arrays.values(), *given.values())))
     ready = fixed_weights(network, resolved, given)
-    unknown = [key for key in given if key not in ready]
+    held = constants(network, given)
+    unknown = [key for key in given if key not in ready and key not in held]
     if unknown:
         raise ShapeError(f"no layer has a weight {unknown[0]}{did_you_mean(unknown[0], ready)}")
     missing, drawn = _all_weights([item for item in resolved if not item.node.weights], {}, dtype, seed)
     notes = [note for note in network.notes if note != ONE_CHANNEL]
     if drawn:
         notes.append(f"the weights of {', '.join(drawn)} are random, drawn from seed {seed}")
-    held = constants(network)
     return Prepared(network, resolved, arrays, {**missing, **ready}, tuple(notes), constants=held)
 
 
@@ -735,10 +735,10 @@ def _float_type(arrays: Any) -> npt.DTypeLike:
     return np.result_type(*floating) if floating else np.dtype(np.float64)
 
 
-def _same_floats(
-    network: Network, inputs: Mapping[str, Array], weights: Mapping[str, Array]
+def same_floats(
+    network: Network, inputs: Mapping[str, Array], weights: Mapping[str, Array], *, whole: bool = True
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Arrays of one type: whole numbers stay whole when all that is given is whole, else all become floats.
+    """Arrays of one type: whole numbers stay whole when all that is given is (and `whole`), else all become floats.
 
     What comes in decides which floats: float32 stays float32 even when weights come as float64. What only names rows of
     tables stays as it is.
@@ -746,7 +746,7 @@ def _same_floats(
     counted = {name for node in network.nodes if node.layer.kind != "embedding" for name in node.inputs}
     numbers = [array for name, array in inputs.items() if name in counted]
     everything = [*numbers, *weights.values()]
-    if all(array.dtype.kind != "f" for array in everything):
+    if whole and all(array.dtype.kind != "f" for array in everything):
         return dict(inputs), dict(weights)
     dtype = _float_type(numbers if any(x.dtype.kind == "f" for x in numbers) else everything)
     return (

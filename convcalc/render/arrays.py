@@ -27,6 +27,10 @@ _MARK = 16
 """Columns that the words below a curve may take."""
 _MOST_LEARNED = 64
 """A learned weight of more numbers is a line on a terminal."""
+_MOST_DRAWN = 6
+"""Of more learned weights each is a line."""
+_MOST_NAMED = 24
+"""Of how many learned weights a terminal says anything."""
 _MOST_PLANES = 4
 """How many planes of an array a terminal is shown; files and pipes get all."""
 
@@ -174,7 +178,8 @@ WRITERS: dict[str, Callable[[RunReport], Iterator[str]]] = {
 def print_arrays(report: RunReport, console: Console, how: str | None = None) -> None:
     """Print every array as `how` says, "table" or "heatmap"; or as a table where it fits and else as a heat map.
 
-    The losses of a fit are drawn above it, and large weights are a line each unless `how` asks for more.
+    The losses of a fit are drawn above it. Large weights are a line each unless `how` asks for more, and all are where
+    there are many, as far as a screen holds them.
     """
     if report.losses:
         from convcalc.render.plot import curve_lines
@@ -183,16 +188,26 @@ def print_arrays(report: RunReport, console: Console, how: str | None = None) ->
         for line in curve_lines(report.losses, min(console.width - _MARK, 72)):
             console.print(line, markup=False, no_wrap=True)
         console.print()
-    for name, array in _shown(report).items():
-        if report.losses and how is None and array.size > _MOST_LEARNED:
+    shown = list(_shown(report).items())
+    lines = bool(report.losses) and how is None
+    if lines and len(shown) > _MOST_NAMED:
+        left = len(shown) - _MOST_NAMED
+        shown = shown[:_MOST_NAMED]
+    else:
+        left = 0
+    for name, array in shown:
+        if lines and (array.size > _MOST_LEARNED or left or len(shown) > _MOST_DRAWN):
             low, high = number_text(array.min().item()), number_text(array.max().item())
-            console.print(f"{name}  {shape_text(array.shape)}, from {low} to {high}", markup=False)
+            span = low if array.size == 1 else f"{shape_text(array.shape)}, from {low} to {high}"
+            console.print(f"{name}  {span}", markup=False)
             continue
         chosen = how or ("table" if _fits(array, console.width) else "heatmap")
         if chosen == "table":
             _print_table(array, name, console)
         else:
             _print_heatmap(array, name, console)
+    if left:
+        console.print(f"and {left} more; -o FILE.npz keeps all", markup=False)
 
 
 def _fits(array: Array, width: int) -> bool:

@@ -26,8 +26,8 @@ from test_algorithms import BOUNDS  # noqa: E402  after torch is known to be the
 
 from convcalc.errors import LayerError, ShapeError  # noqa: E402
 from convcalc.executor.algorithms import ALGORITHMS, forced  # noqa: E402
+from convcalc.executor.conv import padded_problem  # noqa: E402
 from convcalc.executor.kernels import kernel_of  # noqa: E402
-from convcalc.executor.plan import padded_problem  # noqa: E402
 from convcalc.executor.threads import threads  # noqa: E402
 from convcalc.layers import LAYERS  # noqa: E402
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 from convcalc.executor.fit import fit  # noqa: E402  after torch is known to be there
 from convcalc.executor.run import prepare  # noqa: E402
+from convcalc.nouns import read_program  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -60,3 +65,106 @@ def test_every_step_is_theirs(optimizer: str) -> None:
                 mine.result.weights[name], parameter.detach().numpy(), rtol=1e-8, atol=1e-10, err_msg=f"{name}, {step}"
             )
     assert losses[-1] < losses[0]
+
+
+class Branches(torch.nn.Module):
+    """A shortcut that is added and one that is joined; groups, dilation, a transposed convolution, a batch's norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1 = torch.nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.bn = torch.nn.BatchNorm2d(8, track_running_stats=False)
+        self.c2 = torch.nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.up = torch.nn.ConvTranspose2d(8, 4, 4, 2, 1)
+        self.pool = torch.nn.MaxPool2d(3, 2, 1)
+        self.c3 = torch.nn.Conv2d(12, 6, 3, dilation=2, padding_mode="reflect", padding=1)
+        self.depthwise = torch.nn.Conv2d(6, 6, 3, stride=2, groups=6)
+        self.act = torch.nn.SiLU()
+        self.fc = torch.nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = torch.relu(self.bn(self.c1(x)))
+        b = self.c2(a) + a
+        u = self.pool(self.up(b))
+        c = self.act(self.c3(torch.cat([b, u], 1)))
+        return self.fc(self.depthwise(self.act(self.depthwise(c) * 0.5 + 0.1)).mean((2, 3)))
+
+
+EXPRESSIONS = (
+    "conv:8,k3,p1,nobias,name=c1 bn:notrack,name=bn relu @a conv:8,k3,p1,g2,name=c2 add:@a @b"
+    " convt:4,k4,s2,p1,name=up maxpool:3,s2,p1 @u from:@b concat:@u"
+    " conv:6,k3,d2,p1,padding_mode=reflect,name=c3 silu {middle} globalavgpool flatten linear:5,name=fc"
+)
+
+
+class Once(Branches):
+    """The same without the module that is called twice."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = torch.relu(self.bn(self.c1(x)))
+        b = self.c2(a) + a
+        c = self.act(self.c3(torch.cat([b, self.pool(self.up(b))], 1)))
+        return self.fc(self.act(self.depthwise(c)).mean((2, 3)))
+
+
+def as_expressions(net: torch.nn.Module, folder: Path) -> list[str]:
+    return EXPRESSIONS.format(middle="conv:6,k3,s2,g6,name=depthwise silu").split()
+
+
+def as_printed(net: torch.nn.Module, folder: Path) -> list[str]:
+    path = folder / "net.txt"
+    path.write_text(str(torch.fx.symbolic_trace(net)))
+    return [str(path)]
+
+
+def as_file(net: torch.nn.Module, folder: Path) -> list[str]:
+    """Constants are not folded and names kept, so that the file's weights are those of the modules."""
+    path = folder / "net.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net.float(), (torch.randn(4, 3, 13, 13),), str(path), dynamo=False, do_constant_folding=False,
+            training=torch.onnx.TrainingMode.PRESERVE,
+        )  # fmt: skip
+    net.double()
+    return [str(path)]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize(
+    ("module", "written"),
+    [(Once, as_expressions), (Branches, as_printed), (Once, as_file)],
+    ids=["expressions", "printed", "file"],
+)
+def test_twenty_steps_of_branches_are_theirs(
+    module: type[Branches], written: Callable[..., list[str]], optimizer: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    net = module().double()
+    x, target = torch.randn(4, 3, 13, 13, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+    file = written is as_file
+    program = read_program(written(net, tmp_path))
+    array = x.numpy().astype(np.float32) if file else x.numpy()
+    weights = {name: value.detach().numpy().copy() for name, value in net.named_parameters()}
+    if file:
+        net.float()
+        x, target = x.float(), target.float()
+    prepared = prepare(program, array, None if file else weights)
+    mine = fit(prepared, target.numpy(), optimizer=optimizer, lr=RATES[optimizer], steps=20)
+    theirs = THEIRS[optimizer](net.parameters(), RATES[optimizer])
+    losses = []
+    for _ in range(20):
+        theirs.zero_grad()
+        loss = ((net(x) - target) ** 2).sum()
+        loss.backward()
+        theirs.step()
+        losses.append(loss.item())
+    losses.append(((net(x) - target) ** 2).sum().item())
+    # A file is in single precision, in which Adam divides by roots of what is nearly 0.
+    np.testing.assert_allclose(mine.losses, losses, rtol=2e-4 if file else 1e-8)
+    assert losses[-1] < 0.9 * losses[0]
+    if not file:
+        for name, parameter in net.named_parameters():
+            np.testing.assert_allclose(
+                mine.result.weights[name], parameter.detach().numpy(), rtol=1e-6, atol=1e-9, err_msg=name
+            )

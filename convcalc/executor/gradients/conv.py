@@ -13,8 +13,8 @@ import numpy as np
 
 from convcalc.executor.algorithms import algorithm_for, convolve
 from convcalc.executor.blocks import COPY, Block, Problem, copy, even_slices, least_work, rows_read, slab, taps_view
-from convcalc.executor.conv import by_phases, convolved_columns, problem_of
-from convcalc.executor.kernels import Array, Gradients, Weights, gradient
+from convcalc.executor.conv import by_phases, convolved_columns, padded_problem
+from convcalc.executor.kernels import Array, Gradients, Weights, gradient, weight_gradient
 from convcalc.executor.subpixel import cut, subpixel
 from convcalc.executor.threads import Calls, scratch, share_calls, thread_count
 from convcalc.executor.windows import pad, unpad
@@ -31,14 +31,24 @@ def conv_gradient(
 ) -> Gradients:
     """The input's is the transposed convolution, the weight's a product of the output's gradient and the columns."""
     x, grad, weight = _alike(inputs[0], grads[0], weights["weight"])
-    pads = layer.pads(x.shape[2:])
-    padded = x if layer.padding_mode == "zeros" else pad(x, pads, layer.padding_mode)
-    problem = problem_of(layer, padded.shape, grad.shape)
+    problem, _ = padded_problem(layer, x.shape, grad.shape)
     of_x = _input_gradient(problem, grad, weight)
     if layer.padding_mode != "zeros":
-        of_x = unpad(of_x, pads, x.shape[2:], layer.padding_mode)
-    learned = {"weight": weight_gradient(problem, padded, grad).reshape(weight.shape)}
-    return _in_types((of_x,), inputs), _with_bias_gradient(learned, grads[0], weights)
+        of_x = unpad(of_x, layer.pads(x.shape[2:]), x.shape[2:], layer.padding_mode)
+    _, learned = conv_weight_gradient(layer, inputs, outputs, weights, grads)
+    return (of_x.astype(inputs[0].dtype, copy=False),), learned
+
+
+@weight_gradient(Conv)
+def conv_weight_gradient(
+    layer: Conv, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
+) -> Gradients:
+    """Those of weight and bias alone."""
+    x, grad, weight = _alike(inputs[0], grads[0], weights["weight"])
+    problem, _ = padded_problem(layer, x.shape, grad.shape)
+    padded = x if layer.padding_mode == "zeros" else pad(x, layer.pads(x.shape[2:]), layer.padding_mode)
+    learned = {"weight": products_with_windows(problem, padded, grad).reshape(weight.shape)}
+    return (None,), _with_bias_gradient(learned, grads[0], weights)
 
 
 def _input_gradient(problem: Problem, grad: Array, weight: Array) -> Array:
@@ -74,11 +84,27 @@ def conv_transpose_gradient(
     """The input's is the convolution that the layer transposes, the weight's a product with its columns."""
     x, grad, weight = _alike(inputs[0], grads[0], weights["weight"])
     source, problem = read_problem(layer, x.shape, grad.shape)
-    read = grad[(slice(None), slice(None), *source)]
     name = algorithm_for(problem, [grad.dtype])
+    read = grad[(slice(None), slice(None), *source)]
     of_x = convolve("grouped" if name == "direct" else name, problem, read, {"weight": weight})
-    learned = {"weight": weight_gradient(problem, read, x).reshape(weight.shape)}
-    return _in_types((of_x,), inputs), _with_bias_gradient(learned, grads[0], weights)
+    _, learned = conv_transpose_weight_gradient(layer, inputs, outputs, weights, grads)
+    return (of_x.astype(inputs[0].dtype, copy=False),), learned
+
+
+@weight_gradient(ConvTranspose)
+def conv_transpose_weight_gradient(
+    layer: ConvTranspose,
+    inputs: tuple[Array, ...],
+    outputs: tuple[Array, ...],
+    weights: Weights,
+    grads: tuple[Array, ...],
+) -> Gradients:
+    """Those of weight and bias alone."""
+    x, grad, weight = _alike(inputs[0], grads[0], weights["weight"])
+    source, problem = read_problem(layer, x.shape, grad.shape)
+    read = grad[(slice(None), slice(None), *source)]
+    learned = {"weight": products_with_windows(problem, read, x).reshape(weight.shape)}
+    return (None,), _with_bias_gradient(learned, grads[0], weights)
 
 
 def read_problem(layer: ConvTranspose, x: Shape, y: Shape) -> tuple[tuple[slice, ...], Problem]:
@@ -100,10 +126,6 @@ def _alike(*arrays: Array) -> tuple[Array, ...]:
     """The arrays in the type that holds all, float32 at least."""
     dtype = np.result_type(np.float32, *arrays)
     return tuple(array.astype(dtype, copy=False) for array in arrays)
-
-
-def _in_types(found: Sequence[Array], like: Sequence[Array]) -> tuple[Array, ...]:
-    return tuple(array.astype(x.dtype, copy=False) for array, x in zip(found, like, strict=True))
 
 
 def _with_bias_gradient(learned: dict[str, Array], grad: Array, weights: Weights) -> dict[str, Array]:
@@ -176,7 +198,7 @@ def way_of(problem: Problem) -> Way:
     return Way(tuple(laid), tuple(tap for taps in by_phase.values() for tap, _ in taps))
 
 
-def weight_gradient(problem: Problem, x: Array, grad: Array) -> Array:
+def products_with_windows(problem: Problem, x: Array, grad: Array) -> Array:
     """(O, C / groups, *kernel_size): each output's gradient times what its window sees, added up over all windows."""
     groups, way = problem.groups, way_of(problem)
     taps = len(way.order)
