@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,11 @@ _TYPES = frozenset(
 
 
 def is_model(network: Network) -> bool:
-    """Whether a network comes from a file that says what its tensors are."""
-    return bool(network.constants or network.dtypes) or any(node.op for node in network.nodes)
+    """Whether a network comes from a file that says what its tensors are.
+
+    Printed code may have numbers in it, but says nothing of types.
+    """
+    return bool(network.dtypes) or not network.nodes or any(node.op for node in network.nodes)
 
 
 def typed_inputs(network: Network, arrays: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
@@ -86,3 +89,10 @@ def constants(network: Network, given: Mapping[str, Array] | None = None) -> dic
                 raise ShapeError(text, value=array.shape)
             result[name] = array.astype(result[name].dtype, copy=False)
     return result
+
+
+def numbers(network: Network, arrays: Iterable[Array]) -> dict[str, Array]:
+    """The numbers that stand in printed code, as floats of the type that the arrays have, if they are floats."""
+    floating = [array.dtype for array in arrays if array.dtype.kind == "f"]
+    dtype = np.result_type(*floating) if floating else None
+    return {name: np.asarray(constant.value, dtype) for name, constant in network.constants.items()}

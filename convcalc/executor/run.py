@@ -18,7 +18,7 @@ from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError, did_y
 from convcalc.executor.algorithms import forced, forced_name
 from convcalc.executor.fusion import Step, can_join, joined_steps, single_steps
 from convcalc.executor.kernels import Array, LayerWeights
-from convcalc.executor.model import computed_weights, constants, fixed_weights, is_model, typed_inputs
+from convcalc.executor.model import computed_weights, constants, fixed_weights, is_model, numbers, typed_inputs
 from convcalc.executor.onnx_nodes import computing, refuse
 from convcalc.executor.plan import need, plan
 from convcalc.executor.replay import Replay, replays
@@ -225,7 +225,8 @@ def prepare(
     arrays, ready = same_floats(network, arrays, ready)
     if drawn:
         notes.append(f"the weights of {', '.join(drawn)} are random, drawn from seed {seed}")
-    return Prepared(network, resolved, arrays, ready, tuple(notes), drop_channels)
+    held = numbers(network, (*arrays.values(), *ready.values()))
+    return Prepared(network, resolved, arrays, ready, tuple(notes), drop_channels, constants=held)
 
 
 def _as_decided(
