@@ -18,6 +18,14 @@ from convcalc.layers.base import shape_text
 Array = npt.NDArray[Any]
 
 
+def other_rows(rows: Array, shape: tuple[int, ...], dtype: npt.DTypeLike) -> ShapeError:
+    """The error for rows of another shape or type than those before."""
+    return ShapeError(
+        f"the output is {shape_text(rows.shape[1:])} ({rows.dtype}), but that of the samples before is"
+        f" {shape_text(shape)} ({np.dtype(dtype)})"
+    )
+
+
 class GrowingArray:
     """Rows of an array of `count` rows, appended to `path`.part; the file gets its name when all are there.
 
@@ -71,12 +79,8 @@ class GrowingArray:
                 self.about.write_text(json.dumps(about), encoding="utf-8")
                 self._file = self.part.open("wb")
                 self._file.write(self._header())
-            if row != self.row:
-                before = self.row or row
-                raise ShapeError(
-                    f"the output is {shape_text(row[0])} ({rows.dtype}), but that of the samples before is"
-                    f" {shape_text(before[0])} ({np.dtype(before[1])})"
-                )
+            if self.row is not None and row != self.row:
+                raise other_rows(rows, *self.row)
             self._file.write(np.ascontiguousarray(rows).data)
             self._file.flush()
         except OSError as error:

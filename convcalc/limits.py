@@ -28,13 +28,15 @@ def need_memory(elements: int, what: str) -> None:
         raise ResourceError(f"{what} has {count_text(elements)} numbers, more than this machine's memory holds")
 
 
-def need_bytes(count: int, what: str) -> None:
-    """Raise `ResourceError` when so many bytes are more than there is memory."""
+def need_bytes(count: int, what: str, instead: str = "") -> None:
+    """Raise `ResourceError` when so many bytes are more than there is memory; it ends with what to do `instead`."""
     free = available_memory()
     if count > free:
         from convcalc.render.units import bytes_text
 
-        raise ResourceError(f"{what} takes {bytes_text(count)} of memory; {bytes_text(free)} are free", value=count)
+        raise ResourceError(
+            f"{what} takes {bytes_text(count)} of memory; {bytes_text(free)} are free{instead}", value=count
+        )
 
 
 def available_memory() -> int:

@@ -184,6 +184,15 @@ def test_a_file_larger_than_the_addresses_that_there_are(tmp_path):
     assert "x.npy cannot be mapped: 16.00 GiB of addresses are needed" in done.stderr
 
 
+def test_an_output_that_memory_does_not_hold_is_refused_at_once(call, tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.ones((1000, 64)))
+    monkeypatch.setattr("convcalc.limits.available_memory", lambda: 100_000)
+    said = call(tmp_path / "x.npy", "relu", "--batch", "2", "-q", status=1).err
+    assert (
+        "the output of all 1,000 samples takes 500.0 KiB of memory; 97.66 KiB are free; -o FILE.npy writes it" in said
+    )
+
+
 def test_a_full_disk_leaves_what_can_be_gone_on_with(call, tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(10, 4)))
     asked = [tmp_path / "x.npy", "linear:3", "--batch", "2"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,8 @@ from convcalc.errors import ExpressionError, ModelFileError
 
 if TYPE_CHECKING:
     from convcalc.cli.run import Noun
+    from convcalc.executor.batches import Batches
+    from convcalc.executor.kernels import Array
     from convcalc.executor.report import RunReport
 
 _HOW = ("batch", "output", "format_name", "quiet", "get", "lines")
@@ -59,11 +61,7 @@ def run_batched(
         # Before the work: who hears that weights are random may want to stop.
         print_diagnostics(said, quiet=quiet)
         with batch_progress(batches.count, 0, quiet=quiet) as on_samples:
-            parts = []
-            for part in batches:
-                parts.append(part)
-                on_samples(len(part))
-        return RunReport(np.concatenate(parts), diagnostics=said, said=True)
+            return RunReport(_together(batches, on_samples), diagnostics=said, said=True)
     target = GrowingArray(path, batches.count, _asked(question, noun, how), resume=resume)
     if target.replaces:
         notes.append(f"{target.part} of an interrupted run is begun anew; --resume would go on with it")
@@ -83,6 +81,31 @@ def run_batched(
     target.finish()
     shown = np.load(path, mmap_mode="r")
     return RunReport(shown, said=True, written=True)
+
+
+def _together(batches: Batches, on_samples: Callable[[int], None]) -> Array:
+    """The outputs of all samples in one array. Raises `ResourceError` where memory does not hold it."""
+    import numpy as np
+
+    from convcalc.growing import other_rows
+    from convcalc.limits import need_bytes
+
+    whole, done = None, 0
+    for part in batches:
+        if whole is None:
+            need_bytes(
+                part[0].nbytes * batches.count,
+                f"the output of all {batches.count:,} samples",
+                "; -o FILE.npy writes it batch by batch",
+            )
+            whole = np.empty((batches.count, *part.shape[1:]), part.dtype)
+        if (part.shape[1:], part.dtype) != (whole.shape[1:], whole.dtype):
+            raise other_rows(part, whole.shape[1:], whole.dtype)
+        whole[done : done + len(part)] = part
+        done += len(part)
+        on_samples(len(part))
+    assert whole is not None  # there is a sample at least
+    return whole
 
 
 def _asked(question: Question, noun: Noun, how: Mapping[str, Any]) -> Mapping[str, Any]:
