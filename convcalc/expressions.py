@@ -595,7 +595,7 @@ class Program:
                 return 2, Input(given, batch_given=True) if count > axes else Input((1, *given), batch_given=False)
             if any(item.kind.name == "linear" for item in self.layers):
                 return 2, Input((1, *given), batch_given=False)
-            rank = 3 if count == 5 else 2
+            rank = max(count - 2, 2)
         elif rank is None:
             rank = 3 if count == 5 else 2
         if count == 1:

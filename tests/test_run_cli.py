@@ -387,6 +387,10 @@ def test_a_table_is_not_written_as_an_array(run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_layers_of_any_rank_take_arrays_of_many_axes(run):
+    assert run("random:2x1x2x3x2x2", "relu", "softmax:1", "--get", "shape").out == "[2,1,2,3,2,2]\n"
+
+
 def test_the_type_that_is_computed_in(run, tmp_path):
     np.save(tmp_path / "x.npy", np.ones((3, 4, 4), np.float32))
     given = (str(tmp_path / "x.npy"), "conv:2,k3")
