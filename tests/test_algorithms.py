@@ -13,10 +13,10 @@ from hypothesis import assume, given, settings, strategies as st
 
 from convcalc.errors import LayerError, ResourceError, ShapeError
 from convcalc.executor.algorithms import ALGORITHMS, SMALL, algorithm_for, choose, forced
-from convcalc.executor.blocks import Block, Problem, blocks
+from convcalc.executor.blocks import Block, Problem, blocks, shares
 from convcalc.executor.kernels import LayerWeights, aligned, derived, kernel_of, parts_of
 from convcalc.executor.processor import cores, use_wide_matmul
-from convcalc.executor.threads import scratch, share, thread_count, threads
+from convcalc.executor.threads import in_a_row, scratch, share, thread_count, threads
 from convcalc.executor.winograd import axis_transform
 from convcalc.layers import LAYERS
 from convcalc.layers.conv import Conv2d
@@ -389,3 +389,16 @@ def test_the_command_line_asks_before_numpy_is_loaded():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 [False] True", done.stderr
+
+
+@pytest.mark.parametrize("row", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 33])
+def test_shares_are_all_there_is(count, row):
+    with threads(count), in_a_row(row):
+        for size in (1, 5, 16, 63, 64, 65, 100, 256, 1000):
+            for work in (1, 1e6, 1e7, 1e9):
+                found = shares(size, work)
+                assert [part.start for part in found] == [0, *(part.stop for part in found[:-1])]
+                assert found[-1].stop == size
+                assert all(part.start < part.stop for part in found)
+                assert len(found) <= count

@@ -128,6 +128,10 @@ def test_what_is_recorded_holds_no_more_than_the_plan():
 
 
 class TestStages:
+    @pytest.fixture(autouse=True, params=[1, 8])
+    def core_count(self, request, monkeypatch):
+        monkeypatch.setattr("convcalc.executor.threads.core_count", lambda: request.param)
+
     def test_no_thread_begins_a_stage_before_the_last_is_done(self):
         log = []
         stages = [[[(log.append, ((number, hand),))] * 20 for hand in range(1 + number % 3)] for number in range(60)]

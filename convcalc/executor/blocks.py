@@ -154,8 +154,9 @@ def shares(size: int, work: float) -> list[slice]:
         return [slice(0, size)]
     waking = 0 if is_in_a_row() else WAKING
     other = int(size * (work - waking) / work / count)
-    if size >= 64:  # products are made of whole vectors
-        other = (other + 4) // 8 * 8
+    even = (other + 4) // 8 * 8
+    if size >= 64 and even * (count - 1) < size:  # products are made of whole vectors
+        other = even
     rest = even_slices(other * (count - 1), count - 1)
     first = size - other * (count - 1)
     return [slice(0, first), *(slice(first + part.start, first + part.stop) for part in rest if part.stop)]

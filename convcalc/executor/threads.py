@@ -18,7 +18,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  
 
 from convcalc.errors import ResourceError
 from convcalc.executor.kernels import Array
-from convcalc.executor.processor import available_threads, cores, on_another_core, on_any_core
+from convcalc.executor.processor import available_threads, core_count, cores, on_another_core, on_any_core
 from convcalc.tracing import product
 
 T = TypeVar("T")
@@ -233,8 +233,11 @@ def is_in_a_row() -> bool:
 
 @contextmanager
 def in_a_row(now: bool) -> Iterator[None]:
-    """Divide work inside the `with` block as work that follows other work at once; not if not `now`."""
-    before, _scratch.in_a_row = _scratch.in_a_row, now
+    """Divide work inside the `with` block as work that follows other work at once.
+
+    Not if not `now`, or where there are more threads than cores, so that they do not watch for each other.
+    """
+    before, _scratch.in_a_row = _scratch.in_a_row, now and _state.count <= core_count()
     try:
         yield
     finally:
@@ -284,10 +287,10 @@ def play(stages: Sequence[Stage]) -> None:
             broken = True  # nobody waits for this thread any longer
             raise
 
-    if not _at_once([partial(part, hand) for hand in range(len(done))]):
+    # Of more threads than cores one that watches may keep another from its work.
+    if len(done) > core_count() or not _at_once([partial(part, hand) for hand in range(len(done))]):
         for stage in stages:
-            for calls in stage:
-                perform(calls)
+            share(perform, stage)
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> Array:
