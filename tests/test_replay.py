@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from convcalc.errors import ConvcalcError
+from convcalc.executor import threads as threads_module
 from convcalc.executor.algorithms import ALGORITHMS
 from convcalc.executor.plan import plan
 from convcalc.executor.replay import ALIGNED, Replay, layout
@@ -184,3 +185,22 @@ def test_tensors_alive_at_once_lie_apart():
             for b in names:
                 if a < b and max(first[a], first[b]) <= min(last[a], last[b]):
                     assert places[a] + sizes[a] <= places[b] or places[b] + sizes[b] <= places[a]
+
+
+def test_an_interrupt_before_the_own_part_ends_all(monkeypatch):
+    """Ctrl-C may come when the other threads have begun and wait for this one."""
+    monkeypatch.setattr("convcalc.executor.threads.core_count", lambda: 8)
+    log = []
+
+    class Interrupting(list):
+        def __getitem__(self, index):
+            if index == 0:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    stages = [[[], []], [[], [(log.append, (1,))]]]
+    begun = threads_module._at_once
+    monkeypatch.setattr(threads_module, "_at_once", lambda works, give_up: begun(Interrupting(works), give_up))
+    with threads(2), pytest.raises(KeyboardInterrupt):
+        play(stages)
+    assert log == []
