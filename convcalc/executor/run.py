@@ -224,7 +224,7 @@ def prepare(
     ready, drawn = _all_weights(resolved, given, dtype, seed)
     arrays, ready = same_floats(network, arrays, ready)
     if drawn:
-        notes.append(f"the weights of {', '.join(drawn)} are random, drawn from seed {seed}")
+        notes.append(_drawn_note(drawn, seed))
     held = numbers(network, (*arrays.values(), *ready.values()))
     return Prepared(network, resolved, arrays, ready, tuple(notes), drop_channels, constants=held)
 
@@ -313,7 +313,7 @@ def _prepared_model(
     missing, drawn = _all_weights([item for item in resolved if not item.node.weights], {}, dtype, seed)
     notes = [note for note in network.notes if note != ONE_CHANNEL]
     if drawn:
-        notes.append(f"the weights of {', '.join(drawn)} are random, drawn from seed {seed}")
+        notes.append(_drawn_note(drawn, seed))
     return Prepared(network, resolved, arrays, {**missing, **ready}, tuple(notes), constants=held)
 
 
@@ -711,6 +711,17 @@ _BOUNDS = {
     "multiheadattention": _bound_of_projections,
 }
 """Within which bounds PyTorch draws the parameters of a kind, uniformly."""
+
+
+_MOST_NAMES = 6
+"""How many layers a note names."""
+
+
+def _drawn_note(names: Sequence[str], seed: int) -> str:
+    said = ", ".join(names[:_MOST_NAMES]) + (
+        f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    )
+    return f"the weights of {said} are random, drawn from seed {seed}"
 
 
 def _start(layer: Layer, parameter: str, shape: Shape, dtype: npt.DTypeLike, seed: int, key: str) -> tuple[Array, bool]:
