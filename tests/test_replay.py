@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from convcalc.executor.plan import plan
 from convcalc.executor.replay import ALIGNED, Replay, layout
 from convcalc.executor.run import compute, prepare
 from convcalc.executor.threads import play, threads
+from convcalc.nouns import read_program
 from tests.test_plan import OBJECTS, PIECES, peak_of
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
 RESIDUAL = (
     "conv:32,k3,p1 relu @a conv:8,k1 relu conv:8,k3,p1 relu conv:32,k1 add:@a relu @b conv:16,k3,s2,p1 bn relu"
     " maxpool:3,s2,p1 conv:64,k1"
@@ -61,6 +64,36 @@ def test_outputs_are_not_overwritten():
     found = [compute(prepared, inputs={"input": x * factor}).output for factor in (1, 2, 3, 4)]
     assert len({array.tobytes() for array in found}) == 4
     np.testing.assert_array_equal(found[2], compute(prepare(RESIDUAL, x * 3)).output)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "conv:16,k3,p1 @a globalavgpool conv:16,k1 sigmoid mul:@a conv:8,k1",
+        "conv:16,k3,p1 @a relu @b globalavgpool from:@a mul:@a conv:8,k1 hardswish",
+        "conv:16,k3,p1 @a conv:8,k1 concat:@a gelu conv:8,k1 softplus",
+        "conv:16,k3,p1 @a relu add:@a conv:8,k1 @b silu add:@b,@b concat:@b,dim=2 adaptiveavgpool:3",
+        "conv:16,k3,p1 prelu conv:16,k3,p1 permute:0x3x1x2 conv:20,k1 conv:3,k1",
+        "conv:16,k3,p1 maxpool:3,s2,p1 lppool:2,norm_type=2 conv:4,k1 permute:0x1x3x2 sigmoid conv:4,k1 flatten linear:7 relu",
+    ],
+)
+def test_rows_of_other_layers(text, count):
+    assert same_again(text, (2, 3, 18, 20), count=count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.txt")), ids=lambda path: path.stem)
+def test_the_examples_give_the_same_again(path):
+    program = read_program([str(path)])
+    shape, program.given = program.given, None
+    x = np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)
+    with threads(2):
+        prepared = prepare(program, x)
+        first, *others = (compute(prepared).output for _ in range(3))
+        assert any(isinstance(step, Replay) for step in prepared.again())
+    for output in others:
+        np.testing.assert_array_equal(output, first)
 
 
 def draw(seed):

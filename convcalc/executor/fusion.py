@@ -19,14 +19,13 @@ from convcalc.executor.activation import change
 from convcalc.executor.algorithms import direct_only
 from convcalc.executor.blocks import Activation, add_up
 from convcalc.executor.conv import convolution
+from convcalc.executor.into import Into, activating, into_of
 from convcalc.executor.kernels import Array, LayerWeights, Weights, kernel_of
 from convcalc.executor.onnx_nodes import NODES, computing
-from convcalc.executor.pool import maxima
 from convcalc.layers.activation import Elementwise, ReLU
 from convcalc.layers.conv import Conv
 from convcalc.layers.join import Add
 from convcalc.layers.norm import BatchNorm
-from convcalc.layers.pool import MaxPool
 from convcalc.network import Network
 
 
@@ -38,7 +37,7 @@ class Step(NamedTuple):
 
     items: tuple[Resolved, ...]
     compute: Callable[[tuple[Array, ...]], tuple[Array, ...]]
-    into: Callable[[tuple[Array, ...], Array], None] | None = None
+    into: Into | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -137,15 +136,11 @@ def _run(
 def _single(item: Resolved, weights: LayerWeights) -> Step:
     compute = computing(item)
     step = Step((item,), lambda inputs: compute(inputs, weights))
-    if isinstance(item.layer, MaxPool) and len(item.node.outputs) == 1:
-        return step._replace(into=partial(_pool, item.layer))
     if isinstance(item.layer, Conv) and item.node.op not in NODES:
         return step._replace(into=_convolving((item,), weights, None).into)
-    return step
-
-
-def _pool(layer: MaxPool, inputs: tuple[Array, ...], out: Array) -> None:
-    maxima(layer, inputs[0], out)
+    if isinstance(item.layer, Elementwise) and not item.layer.parameters() and item.node.op not in NODES:
+        return step._replace(into=activating(in_place(item.layer)))
+    return step._replace(into=into_of(item))
 
 
 class _Scaled(LayerWeights):

@@ -46,6 +46,8 @@ class Replay:
 
     def compute(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """What goes out. From two threads at once the second has to wait."""
+        if not all(array.flags.c_contiguous for array in inputs):
+            return self._one_by_one(inputs)  # sums along other strides are rounded otherwise
         with self._busy:
             if self._count != thread_count():
                 self._record()
@@ -53,6 +55,17 @@ class Replay:
                 np.copyto(self._tensors[name], array)
             play(self._stages)
             return tuple(self._tensors[name].copy() for name in self.outputs)
+
+    def _one_by_one(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        tensors = dict(zip(self.inputs, inputs, strict=True))
+        last = {name: index for index, step in enumerate(self._steps) for name in (*step.inputs, *step.outputs)}
+        for index, step in enumerate(self._steps):
+            found = step.compute(tuple(tensors[name] for name in step.inputs))
+            tensors.update(zip(step.outputs, found, strict=True))
+            for name in {*step.inputs, *step.outputs} - {*self.outputs}:
+                if last[name] == index:
+                    del tensors[name]
+        return tuple(tensors[name] for name in self.outputs)
 
     def _record(self) -> None:
         places, size = layout(self._steps, self.inputs, self.outputs, self._sizes())
@@ -159,8 +172,14 @@ def replays(
     return result
 
 
+_IN_ORDER = ("flatten", "unflatten", "reshape", "squeeze", "unsqueeze")
+"""Views that leave the numbers in their order in memory."""
+
+
 def _can_be_recorded(step: Step, shapes: Mapping[str, Shape]) -> bool:
     names = (*step.inputs, *step.outputs)
     if len(step.outputs) != 1 or not step.inputs or not all(name in shapes for name in names):
+        return False
+    if step.items[0].layer.view and step.items[0].layer.kind not in _IN_ORDER:
         return False
     return step.into is not None or max(product(shapes[name]) for name in names) < SMALL
