@@ -126,26 +126,42 @@ _SHORT = frozenset(("int8", "uint8", "int16", "uint16", "int4", "uint4", "int2",
 """Whole numbers that float32 holds exactly, and their sums."""
 
 
-def _as_steps(x: Any, scale: Any, *rest: Any) -> Any:
+def _by_one_step(
+    formula: Callable[..., Any], x: Array, scale: Array, zero: Array | None, dtype: np.dtype[Any], rest: tuple[Any, ...]
+) -> Array:
+    """A formula of x, scale and zero: those of one number as numbers, which programs have no arrays for."""
+    given = scale, np.zeros((), np.uint8) if zero is None else zero
+    if all(array.size == 1 for array in given):
+        return together(formula, x, numbers=(*(float(array.reshape(())) for array in given), *rest), dtype=dtype)
+    return together(formula, x, scale, given[1], numbers=rest, dtype=dtype)
+
+
+def _as_steps(x: Any, scale: Any, zero: Any, least: int, most: int, dtype: str) -> Any:
     """x / scale + zero, rounded to even, between the limits, as a type; what is no number is 0."""
-    *zero, least, most, dtype = rest
     steps = np.rint(x / scale)
-    steps = steps + as_floats(zero[0]) if zero else steps
-    steps = np.where(steps == steps, steps, 0)  # noqa: PLR0124  only what is no number differs from itself
-    return as_type(np.minimum(np.maximum(steps, least), most), dtype)
+    if not isinstance(zero, float):
+        steps = steps + as_floats(zero)
+    elif zero:
+        steps = steps + zero
+    # Of what is no number the larger is 0 here, where that is the least.
+    steps = np.fmax(steps, 0) if least == 0 else np.maximum(np.where(steps == steps, steps, 0), least)  # noqa: PLR0124
+    return as_type(np.minimum(steps, most), dtype)
 
 
-def _from_steps(x: Any, scale: Any, *zero: Any) -> Any:
+def _from_steps(x: Any, scale: Any, zero: Any) -> Any:
     """(x - zero)·scale."""
-    return (as_floats(x) - as_floats(zero[0]) if zero else as_floats(x)) * scale
+    steps = as_floats(x)
+    if not isinstance(zero, float):
+        steps = steps - as_floats(zero)
+    elif zero:
+        steps = steps - zero
+    return steps * scale
 
 
 def quantized(x: Array, scale: Array, zero: Array | None, dtype: str) -> Array:
     """Floats as numbers of a scale: whole ones with halves to even and what is too large as the largest, or floats."""
     if dtype in _SHORT and able(x, scale):
-        least, most = limits(dtype)
-        given = (x, scale) if zero is None else (x, scale, zero)
-        return together(_as_steps, *given, numbers=(least, most, holder(dtype)), dtype=x.dtype)
+        return _by_one_step(_as_steps, x, scale, zero, x.dtype, (*limits(dtype), holder(dtype)))
     steps = x / scale
     if dtype in FORMATS:
         return converted(steps if zero is None else steps + zero, dtype)
@@ -157,7 +173,7 @@ def quantized(x: Array, scale: Array, zero: Array | None, dtype: str) -> Array:
 def dequantized(x: Array, scale: Array, zero: Array | None, dtype: str) -> Array:
     """Numbers of a scale as floats; the differences of whole ones are exact."""
     if x.dtype.name in _SHORT and scale.dtype.name == dtype == "float32":
-        return together(_from_steps, x, scale) if zero is None else together(_from_steps, x, scale, zero, dtype=dtype)
+        return _by_one_step(_from_steps, x, scale, zero, scale.dtype, ())
     wide = x if x.dtype.kind == "f" else x.astype(np.int64)
     steps = wide if zero is None else wide - zero.astype(wide.dtype)
     found: Array = converted(steps.astype(np.result_type(scale.dtype, np.float32)) * scale, dtype)

@@ -297,21 +297,29 @@ def _multihead(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dt
 
 
 def _recurrent(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
-    """What the input adds to the gates of one direction at all steps; the outputs of each direction, then together."""
+    """What the input adds to the gates of one direction at all steps, or of those that threads share.
+
+    Then the outputs of each direction, and those together. An LSTM's weights are kept as its steps take them.
+    """
     steps = product(inputs[0][:2])
-    return Room(int(steps * layer.gates * layer.hidden_size + product(outputs[0]) + product(inputs[0])))
+    lstm = layer.kind == "onnxlstm"
+    at_once = min(layer.directions, thread_count()) if lstm else 1
+    gates = at_once * steps * layer.gates * layer.hidden_size
+    weights = sum(map(product, layer.parameters().values())) if lstm else 0
+    return Room(int(gates + product(outputs[0]) + product(inputs[0])), derived=int(weights))
 
 
 def _stack(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
-    """The worst of its layers, with its weights in ONNX's order, and what the layer before gave."""
+    """The worst of its layers, their weights in ONNX's order, and what the layer before gave."""
     steps = product(inputs[0][:2])
-    rooms = []
+    rooms, weights = [], 0
     for single in layer.levels():
         came = (*inputs[0][:2], single.input_size)
         (first, *_) = single.infer(came)
-        weights = sum(map(product, single.parameters().values()))
-        rooms.append(_recurrent(single, (came,), (first,), dtype).passing + 2 * weights + 2 * product(first))
-    return Room(int(max(rooms) + steps))
+        room = _recurrent(single, (came,), (first,), dtype)
+        weights += sum(map(product, single.parameters().values())) + room.derived
+        rooms.append(room.passing + 2 * product(first))
+    return Room(int(max(rooms) + steps), derived=int(weights))
 
 
 def _samples(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:

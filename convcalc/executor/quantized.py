@@ -8,24 +8,44 @@ from typing import Any
 import numpy as np
 
 from convcalc.executor.elementwise import quantized
-from convcalc.executor.kernels import Array, Weights, kernel_of
+from convcalc.executor.kernels import Array, Weights, kernel_of, largest
 from convcalc.layers.base import Layer
 
 
-def _less_zero(x: Array, zero: Array | None, axis: int) -> Array:
+def _less_zero(x: Array, zero: Array | None, axis: int, dtype: type[np.floating[Any]] = np.float64) -> Array:
     """x - zero, one zero for all or for each place of an axis.
 
-    As float64, whose products are exact up to 2^53 and as fast as the matrix product is.
+    As float64, whose products are exact up to 2^53 and as fast as the matrix product is, or as float32.
     """
-    wide = x.astype(np.float64)
+    wide = x.astype(dtype)
     if zero is None:
         return wide
-    column = zero.astype(np.float64)
+    column = zero.astype(dtype)
     return wide - (column if column.ndim != 1 or column.size == 1 else column.reshape(_column(x.ndim, axis)))
 
 
 def _column(rank: int, axis: int) -> tuple[int, ...]:
     return tuple(-1 if place == axis % rank else 1 for place in range(rank))
+
+
+def _product(a: Array, zero: Array | None, b: Array, other: Array | None) -> Array:
+    """The product of a - its zero and b - its zero, exactly, as float64.
+
+    Of bytes in float32, which is twice as fast, in parts whose sums it holds exactly.
+    """
+    if a.dtype.itemsize > 1 or b.dtype.itemsize > 1:
+        whole: Array = np.rint(np.matmul(_less_zero(a, zero, -2), _less_zero(b, other, -1)))
+        return whole
+    left, right = _less_zero(a, zero, -2, np.float32), _less_zero(b, other, -1, np.float32)
+    terms = _EXACT // max(largest(left) * largest(right), 1)
+    found: Array = np.matmul(left[..., :terms], right[..., :terms, :]).astype(np.float64)
+    for start in range(terms, a.shape[-1], terms):
+        found += np.matmul(left[..., start : start + terms], right[..., start : start + terms, :])
+    return found
+
+
+_EXACT = 2**24
+"""Up to here float32 has all whole numbers. Products of bytes are below 2^16: at least 256 of them fit."""
 
 
 def _convolved(layer: Any, x: Array, weight: Array, bias: Array | None) -> Array:
@@ -63,7 +83,7 @@ def matmul_integer(
     """(a - its zero)·(b - its zero) as int32. A zero for each row of a, for each column of b."""
     a, b, *zeros = inputs
     zero, other = (*zeros, None, None)[:2]
-    found = np.rint(np.matmul(_less_zero(a, zero, -2), _less_zero(b, other, -1)))
+    found = _product(a, zero, b, other)
     return (found.astype(np.int64).astype(np.int32),)
 
 
@@ -72,7 +92,7 @@ def qlinear_matmul(
 ) -> tuple[Array, ...]:
     """The same times scale·scale / output scale, and quantised again."""
     a, b, scale, zero, other_scale, other_zero, out_scale, out_zero = inputs
-    found = np.rint(np.matmul(_less_zero(a, zero, -2), _less_zero(b, other_zero, -1)))
+    found = _product(a, zero, b, other_zero)
     rows = scale.reshape(_column(found.ndim, -2)) if scale.ndim == 1 else scale
     factor = out_scale / (rows * other_scale).astype(np.float64)
     return (quantized(found, factor, out_zero, str(out_zero.dtype)),)

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convcalc.errors import ShapeError
-from convcalc.executor.kernels import Array, Weights, kernel, kernel_of
+from convcalc.executor.kernels import Array, LayerWeights, Weights, derived, kernel, kernel_of
+from convcalc.executor.threads import share, thread_count
 from convcalc.layers.base import shape_text
 from convcalc.layers.recurrent import GRU, LSTM, RNN, OnnxGRU, OnnxLSTM, OnnxRNN
 from convcalc.records import replace
+from convcalc.tracing import ceil_div
 
 States = tuple[Array, ...]
 """What goes from step to step, (N, hidden) each: the state, and of an LSTM the cell."""
@@ -123,6 +125,107 @@ def walk(
     return outputs, states
 
 
+class _Ready(NamedTuple):
+    """The weights of an LSTM's direction as `_lstm_walk` takes them, the gates on the first axis.
+
+    (4, input, hidden), (4, 1, hidden) and (4, hidden, hidden).
+    """
+
+    into: Array
+    bias: Array
+    own: Array
+
+
+def _lstm_ready(layer: OnnxLSTM, weights: Weights, direction: int, dtype: np.dtype[Any]) -> _Ready:
+    """Gates apart, halved where the sigmoid is 1/2·tanh(x/2) + 1/2, and those of the state once more, which is doubled.
+
+    Halves are exact.
+    """
+    half = np.array([0.5, 0.5, 0.5, 1], dtype)[:, None, None]
+    into, own = (
+        weights[name][direction].astype(dtype, copy=False).reshape(4, layer.hidden_size, -1).swapaxes(1, 2).copy("C")
+        for name in ("weight_ih", "weight_hh")
+    )
+    into *= half
+    own *= half * dtype.type(0.5)
+    bias = np.zeros((4, 1, layer.hidden_size), dtype)
+    if layer.bias:
+        bias += weights["bias"][direction].reshape(2, 4, 1, layer.hidden_size).sum(axis=0) * half
+    return _Ready(into, bias, own)
+
+
+def _lstm_walk(
+    x: Array, out: Array, ready: _Ready, states: tuple[Array, Array], lasts: tuple[Array, Array], *, back: bool
+) -> None:
+    """All steps of (length, N, input) into (length, N, hidden) and the last states, with no array made in a step."""
+    length, batch, _ = x.shape
+    given = np.matmul(x.reshape(length * batch, -1), ready.into)
+    given += ready.bias
+    h, cell = states[0] * 2, lasts[1]
+    np.copyto(cell, states[1])
+    gates, bent = np.empty((4, *cell.shape), x.dtype), np.empty_like(cell)
+    first, last, forget, new = gates
+    three = gates[:3]
+    for place in range(length - 1, -1, -1) if back else range(length):
+        np.matmul(h, ready.own, out=gates)
+        gates += given[:, place * batch : (place + 1) * batch]
+        np.tanh(gates, out=gates)
+        three += 1
+        # Sigmoids are doubled here: c = f·c + i·g, h = o·tanh(c).
+        cell *= forget
+        first *= new
+        cell += first
+        cell *= 0.5
+        np.tanh(cell, out=bent)
+        h = np.multiply(last, bent, out=out[place])
+    out *= 0.5
+    np.copyto(lasts[0], h if length else states[0])
+
+
+def _lstm(layer: OnnxLSTM, x: Array, weights: Weights, starts: Sequence[Array]) -> tuple[Array, tuple[Array, Array]]:
+    """The outputs (length, directions, N, hidden) and the last states of an LSTM with the usual activations.
+
+    Sequences are independent: where there are threads to share the work, each takes some of them.
+    """
+    length, batch, _ = x.shape
+    size = layer.hidden_size
+    outputs = np.empty((length, layer.directions, batch, size), x.dtype)
+    lasts = (np.empty((layer.directions, batch, size), x.dtype), np.empty((layer.directions, batch, size), x.dtype))
+    ready = [
+        derived(weights, f"direction {direction} {x.dtype}", partial(_lstm_ready, layer, weights, direction, x.dtype))
+        for direction in range(layer.directions)
+    ]
+    work = length * layer.directions * batch * size * 4 * (x.shape[2] + size)
+    parts = max(1, min(thread_count() // layer.directions, batch // LEAST_SEQUENCES)) if work > LEAST_WORK else 1
+    many = ceil_div(batch, parts)
+
+    def walk_part(job: tuple[int, int]) -> None:
+        direction, first = job
+        mine = (direction, slice(first, first + many))
+        _lstm_walk(
+            x[:, mine[1]],
+            outputs[:, direction, mine[1]],
+            ready[direction],
+            (starts[0][mine], starts[1][mine]),
+            (lasts[0][mine], lasts[1][mine]),
+            back=layer.reverse or direction == 1,
+        )
+
+    jobs = [(direction, first) for direction in range(layer.directions) for first in range(0, batch, many)]
+    if work > LEAST_WORK:
+        share(walk_part, jobs)
+    else:
+        for job in jobs:
+            walk_part(job)
+    return outputs, lasts
+
+
+LEAST_WORK = 1 << 24
+"""Multiply-adds of an LSTM below which it is not worth waking a thread."""
+LEAST_SEQUENCES = 8
+"""How many sequences a thread takes at least: of fewer a product takes as long."""
+
+
 def turned(x: Array, lengths: Array | None) -> Array:
     """Each sequence from its end to its start; what is past its end stays. Turned twice it is as it was."""
     if lengths is None:
@@ -186,6 +289,10 @@ def recurrent(layer: OnnxLSTM | OnnxGRU | OnnxRNN, inputs: tuple[Array, ...], we
         if start is not None and start.shape != shape:
             raise ShapeError(f"{name} is {shape_text(start.shape)}, but must be {shape_text(shape)}", field=name)
         starts.append(np.zeros(shape, wide) if start is None else start.astype(wide, copy=False))
+    usual = not layer.activations and layer.clip is None and lengths is None and not layer.proj_size
+    if isinstance(layer, OnnxLSTM) and usual and not layer.input_forget and "peephole" not in weights:
+        made, states_made = _lstm(layer, x, weights, starts)
+        return _laid_out(layer, made, list(states_made), dtype)
     outputs, lasts = [], []
     for direction in range(layer.directions):
         weight, own = weights["weight_ih"][direction], weights["weight_hh"][direction]
@@ -198,7 +305,13 @@ def recurrent(layer: OnnxLSTM | OnnxGRU | OnnxRNN, inputs: tuple[Array, ...], we
                            tuple(start[direction] for start in starts), lengths)  # fmt: skip
         outputs.append(turned(found, lengths) if back else found)
         lasts.append(last)
-    all_outputs, states = np.stack(outputs, 1), [np.stack(state) for state in zip(*lasts, strict=True)]
+    return _laid_out(layer, np.stack(outputs, 1), [np.stack(state) for state in zip(*lasts, strict=True)], dtype)
+
+
+def _laid_out(
+    layer: OnnxLSTM | OnnxGRU | OnnxRNN, all_outputs: Array, states: list[Array], dtype: np.dtype[Any]
+) -> tuple[Array, ...]:
+    """Outputs and last states as the layer's axes stand, in a type."""
     if layer.batch_first:
         all_outputs, states = all_outputs.transpose(2, 0, 1, 3), [state.swapaxes(0, 1) for state in states]
     return tuple(array.astype(dtype, copy=False) for array in (all_outputs, *states))
@@ -277,7 +390,8 @@ def stacked(layer: Stacked, inputs: tuple[Array, ...], weights: Weights) -> tupl
     """Layer after layer, each on what the one before gives, its directions side by side."""
     x = inputs[0].swapaxes(0, 1) if layer.batch_first else inputs[0]
     last: list[tuple[Array, ...]] = []
-    for level, own in enumerate(levels_of(layer, weights)):
+    levels = derived(weights, "levels", lambda: [LayerWeights(own) for own in levels_of(layer, weights)])
+    for level, own in enumerate(levels):
         one, states = level_of(layer, level, inputs[1:])
         found, *after = kernel_of(one)(one, (x, *states), own)
         last.append(tuple(after))

@@ -63,7 +63,21 @@ def gather(layer: Gather, inputs: tuple[Array, ...], weights: Weights) -> tuple[
 def gather_elements(layer: GatherElements, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """The elements that are named along one axis, in the places of the names."""
     x, places = inputs
-    return (x[_along(places, layer.dim, x.shape[layer.dim])],)
+    flat = _along_rows(places, layer.dim, x)
+    return (x[_along(places, layer.dim, x.shape[layer.dim])] if flat is None else x.reshape(-1).take(flat),)
+
+
+def _along_rows(places: Array, dim: int, x: Array) -> Array | None:
+    """The places as those of the whole array, where they are along rows that lie without gaps; else None."""
+    last = dim in (-1, x.ndim - 1) and places.shape[:-1] == x.shape[:-1] and places.ndim == x.ndim
+    if not last or not x.flags.c_contiguous or not places.size:
+        return None
+    size = x.shape[-1]
+    places = _places(places, size).astype(np.int64, copy=False)
+    if places.min() < 0:
+        places = places % size
+    starts = np.arange(0, x.size, size).reshape(*x.shape[:-1], 1)
+    return places + starts
 
 
 def _along(places: Array, dim: int, size: int) -> tuple[Any, ...]:
@@ -104,8 +118,12 @@ _REDUCTIONS: dict[str, np.ufunc] = {"add": np.add, "mul": np.multiply, "max": np
 def scatter(layer: Scatter, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """A copy with the updates in their places, or joined with what stands there; of several for one, all are."""
     x, places, updates = inputs
-    key = _tuples(places, x.shape) if layer.dim is None else _along(places, layer.dim, x.shape[layer.dim])
     result = x.copy()
+    flat = None if layer.dim is None or layer.reduction != "none" else _along_rows(places, layer.dim, result)
+    if flat is not None:
+        result.reshape(-1)[flat] = updates
+        return (result,)
+    key = _tuples(places, x.shape) if layer.dim is None else _along(places, layer.dim, x.shape[layer.dim])
     if layer.reduction == "none":
         result[key] = updates
     else:

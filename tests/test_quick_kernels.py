@@ -1,0 +1,226 @@
+"""Kernels that have a quick way, beside the plain one: NumPy's own function, or the same step by step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from convcalc.errors import ShapeError
+from convcalc.executor import adaptive, quantized, reduce
+from convcalc.executor.kernels import kernel_of
+from convcalc.executor.threads import threads
+from convcalc.layers.elementwise import Combine, Quantize
+from convcalc.layers.matmul import Einsum
+from convcalc.layers.norm import BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
+from convcalc.layers.recurrent import OnnxLSTM
+from convcalc.layers.reduce import Reduce, TopK
+from convcalc.layers.tensor import GatherElements, Scatter
+from convcalc.narrow import holder, limits
+
+
+def computed(layer, *inputs, **weights):
+    with np.errstate(all="ignore"):
+        return kernel_of(layer)(layer, inputs, weights)
+
+
+def stream():
+    return np.random.default_rng(0)
+
+
+EQUATIONS = (
+    ("bhid,bhjd->bhij", (2, 3, 4, 5), (2, 3, 6, 5)),
+    ("ij,jk->ik", (4, 5), (5, 6)),
+    ("ij,jk->ki", (4, 5), (5, 6)),
+    ("abc,cbd->bad", (2, 3, 4), (4, 3, 5)),
+    ("i,j->ij", (4,), (5,)),
+    ("i,i->", (4,), (4,)),
+    ("ij,ij->", (4, 5), (4, 5)),
+    ("ij,ij->ij", (4, 5), (4, 5)),
+    ("ijk,k->ij", (2, 3, 4), (4,)),
+    ("ij,jk->i", (4, 5), (5, 6)),
+    ("ii,ij->ij", (4, 4), (4, 5)),
+    ("bij,bjk->bik", (1, 4, 5), (3, 5, 6)),
+    ("...ij,...jk->...ik", (2, 4, 5), (2, 5, 6)),
+    ("ij,jk", (4, 5), (5, 6)),
+)
+
+
+@pytest.mark.parametrize(("equation", "first", "second"), EQUATIONS)
+def test_products_of_an_equation(equation, first, second):
+    a, b = (stream().standard_normal(shape) for shape in (first, second))
+    (found,) = computed(Einsum(equation), a, b)
+    np.testing.assert_allclose(found, np.einsum(equation, a, b), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+@pytest.mark.parametrize("dim", [0, 1, -1])
+@pytest.mark.parametrize("kind", ["normal", "equal", "nan", "infinite", "whole"])
+def test_the_first_of_the_largest(largest, dim, kind):
+    x = stream().standard_normal((60, 70, 40)).astype(np.float32)
+    if kind == "equal":
+        x = np.round(x)
+    elif kind == "nan":
+        x[3, 4, 5:7] = np.nan
+    elif kind == "infinite":
+        x[3:, 4, 5] = x[3, 3:, 5] = x[3, 4, 3:] = -np.inf if largest else np.inf
+    elif kind == "whole":
+        x = np.round(x * 3).astype(np.int8)
+    layer = TopK(5, dim, largest)
+    values, places = computed(layer, x)
+    order = np.argsort(-x.astype(np.float64) if largest else x, axis=dim, kind="stable")
+    if kind == "nan" and largest:  # it counts as the largest, and NumPy puts it last
+        order = np.argsort(np.where(np.isnan(x), -np.inf, -x), axis=dim, kind="stable")
+    wanted = np.take(order, range(5), axis=dim)
+    np.testing.assert_array_equal(places, wanted)
+    np.testing.assert_array_equal(values, np.take_along_axis(x, wanted, dim))
+    quick = reduce._few(layer, x) is not None
+    assert quick == (kind in ("normal", "equal") or (kind == "nan" and largest))
+
+
+def test_elements_of_rows():
+    x = stream().standard_normal((3, 4, 50)).astype(np.float32)
+    places = stream().integers(-50, 50, (3, 4, 7))
+    (found,) = computed(GatherElements(2), x, places)
+    np.testing.assert_array_equal(found, np.take_along_axis(x, places, 2))
+    (found,) = computed(GatherElements(2), x, places[:2])
+    np.testing.assert_array_equal(found, np.take_along_axis(x[:2], places[:2], 2))
+    updates = stream().standard_normal((3, 4, 7)).astype(np.float32)
+    (found,) = computed(Scatter(-1), x, places, updates)
+    wanted = x.copy()
+    np.put_along_axis(wanted, places, updates, 2)
+    np.testing.assert_array_equal(found, wanted)
+    for wrong in (50, -51):
+        places[1, 1, 1] = wrong
+        with pytest.raises(ShapeError, match=f"a place is {wrong}, but must be from -50 to 49"):
+            computed(GatherElements(2), x, places)
+
+
+@pytest.mark.parametrize("kinds", [("uint8", "uint8"), ("uint8", "int8"), ("int8", "int8")])
+@pytest.mark.parametrize("terms", [3, 256, 1000])
+def test_products_of_bytes_are_exact(kinds, terms):
+    for ends in (True, False):
+        a, b = (
+            stream().choice([np.iinfo(kind).min, np.iinfo(kind).max], shape).astype(kind)
+            if ends
+            else stream().integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind, endpoint=True)
+            for kind, shape in zip(kinds, ((5, terms), (terms, 4)), strict=True)
+        )
+        for zeros in ((None, None), (np.array(7, kinds[0]), np.arange(4).astype(kinds[1]))):
+            left, right = (
+                x.astype(object) - (0 if zero is None else zero.astype(object))
+                for x, zero in zip((a, b), zeros, strict=True)
+            )
+            np.testing.assert_array_equal(quantized._product(a, zeros[0], b, zeros[1]), (left @ right).astype(float))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint4"])
+def test_steps_of_a_scale(dtype):
+    x = stream().standard_normal((3, 70, 90)).astype(np.float32) * 100
+    x.reshape(-1)[:8] = [np.nan, np.inf, -np.inf, 0.5, 1.5, -0.5, -1.5, 1e30]
+    low, high = limits(dtype)
+    for given, moved in ((1.0, 0), (0.7, 3), ([1, 0.3, 5], [1, 2, 3])):
+        scale, zero = np.asarray(given, np.float32), np.asarray(moved, holder(dtype))
+        (found,) = computed(Quantize(dtype, axis=0), x, scale, zero)
+        column = (-1, 1, 1) if scale.ndim else ()
+        steps = np.rint(x / scale.reshape(column)) + zero.reshape(column).astype(np.float64)
+        wanted = np.clip(np.where(np.isnan(steps), 0, steps), low, high)
+        assert found.dtype == zero.dtype
+        np.testing.assert_array_equal(found, wanted)
+        (back,) = computed(Quantize("float32", True, axis=0), found, scale, zero)
+        np.testing.assert_array_equal(back, (wanted - zero.reshape(column)).astype(np.float32) * scale.reshape(column))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "counts"),
+    [((13, 12), (6, 5)), ((7, 7), (1, 1)), ((5,), (3,)), ((9, 8, 7), (2, 3, 4)), ((3, 3), (5, 7)), ((60, 70), (59, 3))],
+)
+def test_means_of_adaptive_windows(sizes, counts):
+    x = stream().random((2, 3, *sizes)).astype(np.float32)
+    output = (2, 3, *counts)
+    wanted = adaptive._by_windows(x.astype(np.float64), output)
+    np.testing.assert_allclose(adaptive.averages(x, output), wanted, rtol=1e-6)
+    for odd in (np.inf, -np.inf, np.nan):
+        x[(0, 0, *(size // 2 for size in sizes))] = odd
+        np.testing.assert_allclose(adaptive.averages(x, output), adaptive._by_windows(x, output), rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"directions": 2}, {"reverse": True}, {"bias": False}, {"batch_first": True}])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_an_lstm_without_arrays_in_its_steps(options, count, batch, monkeypatch):
+    from convcalc.executor import recurrent
+
+    monkeypatch.setattr(recurrent, "LEAST_WORK", 1)
+    usual = (("sigmoid", 0.0, 0.0), ("tanh", 0.0, 0.0), ("tanh", 0.0, 0.0))
+    layer = OnnxLSTM(6, 5, given=("initial_h", "initial_c"), **options)
+    plain = OnnxLSTM(
+        6, 5, given=("initial_h", "initial_c"), activations=usual * layer.directions, **options
+    )  # what is said is done step by step
+    draw = stream()
+    weights = {name: draw.standard_normal(shape) for name, shape in layer.parameters().items()}
+    x = draw.standard_normal((batch, 7, 6) if layer.batch_first else (7, batch, 6))
+    start = (batch, layer.directions, 5) if layer.batch_first else (layer.directions, batch, 5)
+    states = [draw.standard_normal(start) for _ in range(2)]
+    with threads(count):
+        found = computed(layer, x, *states, **weights)
+        wanted = computed(plain, x, *states, **weights)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 6, 40, 50), (3, 6, 3, 5), (1, 6, 1, 1)])
+def test_norms_of_rows(shape, count):
+    """float32 beside float64."""
+    draw = stream()
+    x = (draw.standard_normal(shape) * 3 + 10).astype(np.float32)
+    channels = {name: draw.standard_normal(6) for name in ("weight", "bias", "running_mean")} | {
+        "running_var": draw.random(6) + 0.5
+    }
+    last = {name: draw.standard_normal(shape[2:]) for name in ("weight", "bias")}
+    affine = {name: channels[name] for name in ("weight", "bias")}
+    cases = (
+        (BatchNorm2d(6), channels), (BatchNorm2d(6, affine=False), {**channels, "weight": None, "bias": None}),
+        (BatchNorm2d(6, track_running_stats=False), affine), (GroupNorm(3, 6), affine), (GroupNorm(6, 6), affine),
+        (GroupNorm(2, 6), {"bias": affine["bias"]}), (InstanceNorm2d(6, affine=True), affine), (InstanceNorm2d(6), {}),
+        (LayerNorm(shape[2:]), last), (LayerNorm(shape[2:]), {"weight": last["weight"]}), (LayerNorm(shape[3:]), {}),
+        (RMSNorm(shape[2:]), {"weight": last["weight"]}), (RMSNorm(shape[3:]), {}),
+    )  # fmt: skip
+    for layer, given in cases:
+        weights = {name: array for name, array in given.items() if array is not None}
+        with threads(count):
+            (found,) = computed(layer, x, **{name: array.astype(np.float32) for name, array in weights.items()})
+        (wanted,) = computed(layer, x.astype(np.float64), **weights)
+        assert found.dtype == np.float32
+        if product_of(layer, shape) > 1:  # of one number by itself nothing is left but its rounding
+            np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5, err_msg=repr(layer))
+
+
+def product_of(layer, shape):
+    """How many numbers have statistics of their own."""
+    return {"groupnorm": 2}.get(layer.kind, 1) * int(np.prod(shape[2:])) if "Batch" not in type(layer).__name__ else 2
+
+
+@pytest.mark.parametrize("function", ["l1", "l2", "logsum", "logsumexp", "max", "mean", "min", "sum", "sumsquare"])
+@pytest.mark.parametrize("dims", [None, (1,), (2,), (1, 2), (0, 2), (0,)])
+def test_reductions_of_rows(function, dims):
+    x = stream().random((5, 60, 70)).astype(np.float32) + np.float32(0.1)
+    for keepdim in (True, False):
+        layer = Reduce(function, dims, keepdim)
+        (found,) = computed(layer, x)
+        (wanted,) = computed(layer, x.astype(np.longdouble))
+        assert found.dtype == np.float32
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found, wanted.astype(np.float32), rtol=1e-6)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0, 3.0, -1.0])
+def test_powers(power):
+    x = stream().random((100, 100)).astype(np.float32) + np.float32(0.1)
+    for exponent in (
+        np.float32(power).reshape(()),
+        np.full((1, 1), power, np.float32),
+        np.full(100, power, np.float32),
+    ):
+        (found,) = computed(Combine("pow"), x, np.asarray(exponent))
+        np.testing.assert_allclose(found, x.astype(np.float64) ** power, rtol=5e-7)
