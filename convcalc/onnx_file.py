@@ -184,6 +184,7 @@ class Reader:
         self.written: dict[int, str] = {}
         self.taken: set[str] | None = None
         self.inside = False
+        self.renamed: Mapping[str, str] = {}
         self.opset = self._opset(model)
 
     def wrong(self, what: str) -> ModelFileError:
@@ -260,6 +261,7 @@ class Reader:
             for tensor, name in zip(outputs, wanted, strict=True)
             if tensor in made - held and outputs.count(tensor) == 1 and name not in self.shapes
         }
+        self.renamed = names
         if names:
             self.nodes = [_renamed(node, names) for node in self.nodes]
             self.shapes |= {name: self.shapes[tensor] for tensor, name in names.items() if tensor in self.shapes}

@@ -204,6 +204,16 @@ def test_nothing_is_left_of_what_only_decided():
     assert prepared.notes == ("what NonMaxSuppression_0 gives decides shapes; they are those of this input",)
 
 
+def test_what_was_computed_while_reading_is_not_computed_again():
+    given = numbers("places of what is not 0", 0)
+    prepared = prepare(OnnxModel(MODELS["places of what is not 0"].SerializeToString(), "m.onnx"), given)
+    assert [each.op for each in prepared.network.nodes] == ["Relu", "GatherND", "Exp"]
+    assert [each.op for each in prepared.rest.network.nodes] == ["GatherND", "Exp"]
+    whole = compute(prepared, keep=True)
+    assert list(whole.layers) == [each.name for each in prepared.network.nodes]
+    np.testing.assert_array_equal(whole.output, compute(prepared).output)
+
+
 def test_weights_that_are_given_decide_too():
     nodes = [node("Gemm", ["x", "w"], ["h"], name="fc", transB=1), node("NonZero", ["h"], ["y"])]
     source = model_of(nodes, {"x": X}, {"y": INT64}, {"w": np.eye(3, dtype=np.float32)}).SerializeToString()

@@ -85,7 +85,21 @@ class RunningReader(Reader):
         # What is left out has used its weights.
         done = {node.name for node in network.nodes} - {node.name for node in kept}
         self.weights = {key: array for key, array in self.weights.items() if key.rpartition(".")[0] not in done}
-        return replace(network, nodes=kept, notes=(*network.notes, note) if note else network.notes, decided=first)
+        notes = (*network.notes, note) if note else network.notes
+        self.whole = replace(network, nodes=kept, notes=notes, decided=first)
+        return self.whole
+
+    def rest(self) -> tuple[Network, Mapping[str, Array], Mapping[str, npt.ArrayLike]]:
+        """What of the network is not computed yet, with what it takes of what is; and its weights."""
+        left = {node.name for node in self.nodes[self.ran :]}
+        kept = tuple(node for node in self.whole.nodes if node.name in left)
+        known = {self.renamed.get(name, name): array for name, array in self.known.items()}
+        taken = {tensor for node in kept for tensor in (*node.inputs, *node.weights.values())}
+        arrays = {name: known[name] for name in {*taken, *self.whole.outputs} if name in known}
+        arrays = {name: array for name, array in arrays.items() if name not in self.constants}
+        inputs = {name: Input(array.shape) for name, array in arrays.items()}
+        weights = {key: array for key, array in self.weights.items() if key.rpartition(".")[0] in left}
+        return replace(self.whole, inputs=inputs, nodes=kept), arrays, weights
 
     def _inputs(self, scope: Scope) -> dict[str, Input]:
         from convcalc.executor.run import input_arrays
@@ -111,15 +125,12 @@ class RunningReader(Reader):
         return last
 
     def _node(self, node: WireNode, scope: Scope) -> None:
-        """As the reader takes it; what no later node of the graph takes is let go."""
+        """As the reader takes it, of which the place in the graph is noted."""
         if scope.outer is None and not scope.prefix:
             self.position += 1
             self.begun = len(self.nodes)
             self.scope = scope
             self.node_name = node.name or node.op_type
-            if self.known:
-                alive = self._alive()
-                self.known = {name: array for name, array in self.known.items() if name in alive}
         super()._node(node, scope)
 
     def _alive(self) -> set[str]:
@@ -161,6 +172,8 @@ class RunningReader(Reader):
         prepared = prepare(part, {name: self.known[name] for name in part.inputs}, weights, seed=self.seed)
         self.known |= compute(prepared).outputs
         self.ran = len(self.nodes)
+        # What no later node of the graph takes is let go.
+        self.known = {tensor: array for tensor, array in self.known.items() if tensor in alive}
 
     def _needed(self, name: str) -> Small | None:
         """The values of a tensor, computed if they are not known. They are those of this run from here on."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -31,6 +31,9 @@ from convcalc.narrow import converted
 from convcalc.network import Input, Network, no_input
 from convcalc.records import dataclass, field, replace
 from convcalc.tracing import product
+
+if TYPE_CHECKING:
+    from convcalc.executor.onnx_running import RunningReader
 
 GivenWeights = Mapping[str, npt.ArrayLike] | npt.ArrayLike
 """Weights by "name.parameter", such as "0.weight"; or one array, the first layer's weight."""
@@ -60,7 +63,8 @@ class Prepared:
     """A network with arrays for its inputs and weights, checked, so that it can be computed.
 
     `drop_channels`: the kernel was given without an axis of outputs, so the result is shown without one. `constants`
-    are tensors of a model's file that layers take as inputs.
+    are tensors of a model's file that layers take as inputs. `rest` is what is left to compute where some was while the
+    network was read.
     """
 
     network: Network
@@ -70,6 +74,7 @@ class Prepared:
     notes: tuple[str, ...] = ()
     drop_channels: bool = False
     constants: Mapping[str, Array] = field(default_factory=dict)
+    rest: Prepared | None = None
     _of_layers: dict[str, LayerWeights] = field(default_factory=dict, init=False)
     _steps: dict[bool, list[Step]] = field(default_factory=dict, init=False)
     _computed: list[frozenset[str]] = field(default_factory=list, init=False)
@@ -194,7 +199,13 @@ def prepare(
             read = network.named_network({name: np.shape(array) for name, array in input.items()})
         else:
             read = network.network(as_array(input, "the input").shape)
-        network, weights = _as_decided(network, read, input, weights, seed)
+        reader = _reader_on_numbers(network, read, input, weights, seed)
+        if reader is not None:
+            network = reader.network()
+            part, arrays, own = reader.rest()
+            rest = _prepared_model(part, arrays, own, seed)
+            return replace(_prepared_model(network, input, reader.weights if weights else weights, seed), rest=rest)
+        network = read
     if isinstance(network, Network) and is_model(network):
         return _prepared_model(network, input, weights, seed)
     if isinstance(network, Network):
@@ -229,20 +240,20 @@ def prepare(
     return Prepared(network, resolved, arrays, ready, tuple(notes), drop_channels, constants=held)
 
 
-def _as_decided(
+def _reader_on_numbers(
     program: Program,
     network: Network,
     input: npt.ArrayLike | Mapping[str, npt.ArrayLike],
     weights: GivenWeights | None,
     seed: int,
-) -> tuple[Network, GivenWeights | None]:
-    """The network, or where numbers decide shapes that for these numbers; and the weights that it still has.
+) -> RunningReader | None:
+    """What reads a file on the numbers that come in, where they decide shapes; None where they do not.
 
-    Raises `UnsupportedOpError` for neither.
+    Raises `UnsupportedOpError` for what cannot be run either way.
     """
     open_nodes = any(isinstance(node.layer, Opaque) or "lacking" in node.attributes for node in network.nodes)
     if not (open_nodes and is_model(network)):
-        return network, weights
+        return None
     try:
         for item in resolve(network, partial=True):
             refuse(item)
@@ -253,9 +264,8 @@ def _as_decided(
         if not isinstance(program, OnnxModel):
             raise
         given = input if isinstance(input, Mapping) else {"": input}
-        reader = RunningReader(program, given, weights if isinstance(weights, Mapping) else {}, seed)
-        return reader.network(), reader.weights if isinstance(weights, Mapping) else weights
-    return network, weights
+        return RunningReader(program, given, weights if isinstance(weights, Mapping) else {}, seed)
+    return None
 
 
 def refuse_decided(network: Network, what: str) -> None:
@@ -279,6 +289,9 @@ def compute(
     A tensor is let go after its last use.
     """
     with using_threads(threads), forced(algorithm):
+        if prepared.rest is not None and inputs is None and not (keep or indices or flip):
+            found = _compute(prepared.rest, prepared.rest.inputs, keep=False, indices=False)
+            return replace(found, weights=prepared.weights, notes=prepared.notes)
         ready = flipped(prepared) if flip else prepared
         if keep and prepared.inputs:
             arrays = (*prepared.inputs.values(), *prepared.weights.values())
