@@ -243,6 +243,7 @@ complete -c convcalc -n '__convcalc_verb run' -l fit -r -F -d 'Learn the weights
 complete -c convcalc -n '__convcalc_verb run' -l lr -x -d 'The rate; 0.03 if none'
 complete -c convcalc -n '__convcalc_verb run' -l steps -x -d 'How many steps; 20 if none'
 complete -c convcalc -n '__convcalc_verb run' -l optimizer -x -a 'sgd momentum adam adamw' -d 'sgd, momentum, adam or adamw; sgd if none'
+complete -c convcalc -n '__convcalc_verb run' -l train -d 'Batch norms by the batch\'s statistics, dropouts at random; as at inference if not'
 complete -c convcalc -n '__convcalc_verb run' -l algorithm -x -d 'Of convolutions: direct, pointwise, im2col, grouped, rows, kn2row, winograd2, winograd4, fft'
 complete -c convcalc -n '__convcalc_verb run' -l dtype -x -a 'float64 double float32 float float16 half bfloat16 float8 int64 int32 int16 int8 uint8 bool' -d 'float32 or float64; the input\'s own type if none, float32 if it is random'
 complete -c convcalc -n '__convcalc_verb run' -l threads -x -d 'Cores to use; all if none'

@@ -624,7 +624,7 @@ SLIPS = [
     ("3x8x8 conv --format JSON", "--format is JSON, but must be one of table, plain, tsv, csv, json, jsonl, markdown;"
                                  " did you mean 'json'?", None),
     ("3x8x8 -k 3 -o 8", "--output is 8, which looks like channels out, -c 8; of a file of that name, write ./8", None),
-    ("3x8x8 --train", "shape has no --train; memory has it", None),
+    ("3x8x8 --train", "shape has no --train; memory and run have it", None),
     ("3x8x8 --strict=1 conv", "--strict is on or off and takes no value", None),
     ("3x8x8 conv --batch abc", "--batch is abc, but must be a whole number", None),
     ("3x8x8 conv --batch 0", "--batch is 0, but must be at least 1", None),

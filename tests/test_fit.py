@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_models import initializer, model
 
-from convcalc.errors import ConvcalcError, LayerError, ShapeError
+from convcalc.errors import ConvcalcError, LayerError, ShapeError, UnsupportedOpError
 from convcalc.executor.fit import fit
 from convcalc.executor.run import compute, prepare
 from convcalc.nouns import read_program
@@ -141,3 +141,25 @@ def test_an_interrupt_keeps_what_was_learned():
     np.testing.assert_array_equal(done.result.weights["0.weight"], whole.result.weights["0.weight"])
     with pytest.raises(KeyboardInterrupt):
         fit(prepared, [3.0, 4.0], steps=10, lr=0.01, on_step=interrupt)
+
+
+def test_training_draws_from_the_seed_and_brings_statistics_up_to_date():
+    stream = np.random.default_rng(0)
+    x, target = stream.normal(3, 2, (16, 2, 4, 4)), stream.normal(size=(16, 3))
+    prepared = prepare("batchnorm2d dropout:0.4 flatten linear:3", x)
+
+    def learn(seed):
+        return fit(prepared, target, lr=1e-4, steps=60, train=True, seed=seed)
+
+    done = learn(1)
+    assert done.losses == learn(1).losses
+    assert done.losses != learn(2).losses
+    weights = done.result.weights
+    share = 1 - 0.9**60
+    np.testing.assert_allclose(weights["0.running_mean"], share * x.mean((0, 2, 3)))
+    np.testing.assert_allclose(weights["0.running_var"], 1 - share + share * x.var((0, 2, 3), ddof=1))
+    assert weights["0.num_batches_tracked"] == 60
+    again = compute(prepare("batchnorm2d dropout:0.4 flatten linear:3", x, weights))
+    assert ((again.output - target) ** 2).sum() == pytest.approx(done.losses[-1])
+    with pytest.raises(UnsupportedOpError, match=r"layer 0 \(lstm\): dropout inside lstm is not drawn here"):
+        fit(prepare("lstm:3,l2,dropout=0.5", np.ones((4, 1, 2))), np.ones((4, 1, 3)), train=True)

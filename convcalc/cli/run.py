@@ -93,6 +93,7 @@ _LEARNING = under(
     Option("--lr", "The rate; 0.03 if none.", float, "RATE"),
     Option("--steps", "How many steps; 20 if none.", int, "N", least=1),
     Option("--optimizer", "sgd, momentum, adam or adamw; sgd if none.", metavar="NAME"),
+    Option("--train", "Batch norms by the batch's statistics, dropouts at random; as at inference if not.", bool),
 )
 _COMPUTING = under(
     "Computing",
@@ -133,6 +134,7 @@ class Asked:
     lr: float | None
     steps: int | None
     optimizer: str | None
+    train: bool
     algorithm: str | None
     dtype: str | None
     threads: int | None
@@ -162,6 +164,7 @@ _FOR = {
     "lr": ("fit",),
     "steps": ("fit",),
     "optimizer": ("fit",),
+    "train": ("fit",),
     "budget": ("check", "profile"),
 }
 """What has a meaning with one of these only."""
@@ -306,6 +309,8 @@ def _report(question: Question, noun: Noun, asked: Asked) -> RunReport:
                 optimizer=asked.optimizer or "sgd",
                 on_step=on_step,
                 keep_interrupted=not question["lines"],
+                train=asked.train,
+                seed=asked.seed,
             )
         name, output = learned_weight(prepared, learned)
         same, losses, interrupted = f"weights.{name}", learned.losses, learned.interrupted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from convcalc.executor.run import (
     same_floats,
     with_computed_weights,
 )
+from convcalc.executor.training import Back, Trained, trained
 from convcalc.layers.base import choice, shape_text
 from convcalc.records import dataclass, replace
 
@@ -53,9 +55,13 @@ def fit(
     optimizer: str = "sgd",
     on_step: Callable[[int, float], None] | None = None,
     keep_interrupted: bool = False,
+    train: bool = False,
+    seed: int = 0,
 ) -> Fit:
-    """Learn every parameter by descent on the squared error, summed over the output. Layers are as at inference.
+    """Learn every parameter by descent on the squared error, summed over the output.
 
+    Layers are as at inference; with `train` batch norms take the statistics of the batch, and bring their running ones
+    up to date, and dropouts drop at random, from `seed`. The last loss and the result are as at inference even then.
     The weights of `prepared` are the start; what several layers share stays shared, and of a model's file the scales
     and biases that stand beside its layers are learned too. The optimizer is one of `OPTIMIZERS`. `on_step` gets the
     number of each step, from 1, and the loss before it. With `keep_interrupted` an interrupt after the first step ends
@@ -72,7 +78,7 @@ def fit(
         inputs, weights = same_floats(prepared.network, prepared.inputs, prepared.weights, whole=False)
         prepared = replace(prepared, inputs=inputs, weights=weights)
     wanted = _target(prepared, target)
-    slots = _slots(prepared)
+    slots, everything = _slots(prepared), _slots(prepared, buffers=True)
     if not slots:
         raise ShapeError("there is nothing to learn: no layer has parameters")
     dtype = str(wanted.dtype)
@@ -84,7 +90,8 @@ def fit(
     interrupted = False
     for step in range(1, steps + 1):
         try:
-            loss, gradients = _loss_and_gradients(prepared, wanted, slots)
+            stream = np.random.default_rng((seed, step)) if train else None
+            loss, gradients, buffers = _step(prepared, wanted, slots, stream)
             if not np.isfinite(loss):
                 raise _beyond_bounds(prepared, step, lr)
             with np.errstate(all="ignore"):
@@ -92,7 +99,7 @@ def fit(
                     name: update(_value(prepared, name), gradient, kept[name], step, lr)
                     for name, gradient in gradients.items()
                 }
-            prepared = _with_values(prepared, new, slots)
+            prepared = _with_values(prepared, {**new, **buffers}, everything)
             losses.append(loss)
             if on_step is not None:
                 on_step(step, loss)
@@ -142,13 +149,16 @@ Slots = dict[str, list[str]]
 """What is learned: an array's name, and under which names layers have it."""
 
 
-def _slots(prepared: Prepared) -> Slots:
-    """The parameters, those that are one array in one place, and the floats of a file that serve as scale or bias."""
+def _slots(prepared: Prepared, *, buffers: bool = False) -> Slots:
+    """The parameters, those that are one array in one place, and the floats of a file that serve as scale or bias.
+
+    With `buffers` these too, such as running means, though nothing learns them.
+    """
     found: Slots = {}
     constants = prepared.network.constants
     first: dict[str, str] = {}  # the first parameter that is a file's tensor
     for item in prepared.resolved:
-        for parameter in item.layer.parameters():
+        for parameter in (*item.layer.parameters(), *(item.layer.buffers() if buffers else ())):
             key = f"{item.node.name}.{parameter}"
             tensor = item.node.weights.get(parameter)
             if tensor is not None and tensor not in constants:
@@ -189,42 +199,71 @@ def learned_weight(prepared: Prepared, learned: Fit) -> tuple[str, Array]:
     return name, weight
 
 
-def _loss_and_gradients(prepared: Prepared, wanted: Array, slots: Slots) -> tuple[float, dict[str, Array]]:
-    """The summed squared error, and its gradient for everything that is learned, by name."""
+def _step(
+    prepared: Prepared, wanted: Array, slots: Slots, stream: np.random.Generator | None
+) -> tuple[float, dict[str, Array], dict[str, Array]]:
+    """The summed squared error, its gradient for everything that is learned, and buffers that have changed, by name."""
     owners = {name: owner for owner, names in slots.items() for name in names}
-    tensors, changing = _forward(prepared, owners)
+    passed = _forward(prepared, owners, stream)
     last = prepared.network.outputs[0]
     with np.errstate(all="ignore"):
-        error = tensors[last] - wanted
+        error = passed.tensors[last] - wanted
         loss = float((error * error).sum())
-        return loss, _gradients(prepared, tensors, changing, {last: 2 * error}, owners)
+        return loss, _gradients(prepared, passed, {last: 2 * error}, owners), passed.buffers
 
 
-def _forward(prepared: Prepared, learned: Collection[str]) -> tuple[dict[str, Array], set[str]]:
-    """Every tensor, and which of them something that is learned has a part in: only these have gradients."""
+class Passed(NamedTuple):
+    """A pass through the network: every tensor, and which of them something that is learned has a part in.
+
+    Of layers that are others in training `backs` are the ways back, and `buffers` what they have changed.
+    """
+
+    tensors: dict[str, Array]
+    changing: set[str]
+    backs: dict[str, Back]
+    buffers: dict[str, Array]
+
+
+def _forward(prepared: Prepared, learned: Collection[str], stream: np.random.Generator | None) -> Passed:
+    """All layers one after the other; those that draw or keep statistics as in training, if there is a stream."""
     tensors = {**prepared.constants, **prepared.inputs}
-    changing = {name for name in prepared.constants if name in learned}
+    passed = Passed(tensors, {name for name in prepared.constants if name in learned}, {}, {})
     for item in prepared.resolved:
         node = item.node
         inputs = tuple(tensors[name] for name in node.inputs)
-        if computed_weights(prepared.network, node):
+        computed = computed_weights(prepared.network, node)
+        found = None
+        if stream is not None and not computed:
+            found = _trained(item, inputs, prepared.weights_of(node.name), stream)
+        if found is not None:
+            outputs = found.outputs
+            passed.backs[node.name] = found.back
+            passed.buffers.update({f"{node.shares or node.name}.{key}": array for key, array in found.buffers.items()})
+        elif computed:
             outputs = with_computed_weights(prepared, item, inputs, tensors)
         else:
             outputs = compute_layer(item, inputs, prepared.weights_of(node.name))
         tensors.update(zip(node.outputs, outputs, strict=True))
-        if item.layer.parameters() or changing.intersection(node.inputs):
-            changing.update(node.outputs)
-    return tensors, changing
+        if item.layer.parameters() or passed.changing.intersection(node.inputs):
+            passed.changing.update(node.outputs)
+    return passed
+
+
+def _trained(
+    item: Resolved, inputs: tuple[Array, ...], weights: Weights, stream: np.random.Generator
+) -> Trained | None:
+    try:
+        with np.errstate(all="ignore"):
+            return trained(item.layer, inputs, weights, stream)
+    except ConvcalcError as problem:
+        raise located(problem, item.node) from None
 
 
 def _gradients(
-    prepared: Prepared,
-    tensors: Mapping[str, Array],
-    changing: set[str],
-    grads: dict[str, Array],
-    owners: Mapping[str, str],
+    prepared: Prepared, passed: Passed, grads: dict[str, Array], owners: Mapping[str, str]
 ) -> dict[str, Array]:
     """The gradient of everything that is learned, from that of the output: layer by layer from the last."""
+    tensors, changing = passed.tensors, passed.changing
     found: dict[str, Array] = {}
 
     def learn(name: str, grad: Array) -> None:
@@ -245,7 +284,7 @@ def _gradients(
             continue
         computed = computed_weights(prepared.network, node)
         own = node.inputs[: len(node.inputs) - len(computed)]
-        of_inputs, of_weights = _layer_gradients(prepared, item, tensors, grads, needed=not changing.isdisjoint(own))
+        of_inputs, of_weights = _layer_gradients(prepared, item, passed, grads, needed=not changing.isdisjoint(own))
         for parameter, grad in of_weights.items():
             if parameter in computed:
                 reach(computed[parameter], grad)
@@ -259,15 +298,17 @@ def _gradients(
 
 
 def _layer_gradients(
-    prepared: Prepared, item: Resolved, tensors: Mapping[str, Array], grads: Mapping[str, Array], *, needed: bool
+    prepared: Prepared, item: Resolved, passed: Passed, grads: Mapping[str, Array], *, needed: bool
 ) -> Gradients:
     """The gradients of a layer's inputs, if they are `needed`, and weights, from those that reach its outputs."""
-    node = item.node
+    node, tensors = item.node, passed.tensors
     outputs = tuple(tensors[name] for name in node.outputs)
     of_outputs = tuple(
         grads[name] if name in grads else np.zeros_like(tensor)
         for name, tensor in zip(node.outputs, outputs, strict=True)
     )
+    if node.name in passed.backs:
+        return passed.backs[node.name](of_outputs)
     computed = computed_weights(prepared.network, node)
     inputs = tuple(tensors[name] for name in node.inputs[: len(node.inputs) - len(computed)])
     weights: Weights = prepared.weights_of(node.name)

@@ -23,7 +23,7 @@ class _Dropout(Layer):
             raise refused("p", self.p, "between 0 and 1")
         flag("inplace", self.inplace)
 
-    def _mask(self, shape: Shape) -> Shape:
+    def drawn(self, shape: Shape) -> Shape:
         """The shape of what is drawn: a number for each element."""
         return shape
 
@@ -41,7 +41,7 @@ class _Dropout(Layer):
 
     def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
         """The mask, in the input's type; for p = 1 a single 0, for p = 0 nothing."""
-        return () if self.p == 0 else (((() if self.p == 1 else self._mask(inputs[0])), None),)
+        return () if self.p == 0 else (((() if self.p == 1 else self.drawn(inputs[0])), None),)
 
 
 class Dropout(_Dropout):
@@ -63,7 +63,7 @@ class AlphaDropout(_Dropout):
 class _ChannelDropout(_Dropout):
     """Whole channels are dropped: one number is drawn for each."""
 
-    def _mask(self, shape: Shape) -> Shape:
+    def drawn(self, shape: Shape) -> Shape:
         return (*shape[:2], *(1,) * len(shape[2:]))
 
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
@@ -104,5 +104,5 @@ class Dropout3d(_ChannelDropout):
     kind = "dropout"
     rank = 3
 
-    def _mask(self, shape: Shape) -> Shape:
-        return super()._mask(shape) if len(shape) == 5 else (shape[0], *(1,) * len(shape[1:]))
+    def drawn(self, shape: Shape) -> Shape:
+        return super().drawn(shape) if len(shape) == 5 else (shape[0], *(1,) * len(shape[1:]))

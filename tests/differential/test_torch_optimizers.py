@@ -13,6 +13,8 @@ torch = pytest.importorskip("torch")
 
 from convcalc.executor.fit import fit  # noqa: E402  after torch is known to be there
 from convcalc.executor.run import prepare  # noqa: E402
+from convcalc.executor.training import trained  # noqa: E402
+from convcalc.layers import find_kind  # noqa: E402
 from convcalc.nouns import read_program  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -168,3 +170,77 @@ def test_twenty_steps_of_branches_are_theirs(
             np.testing.assert_allclose(
                 mine.result.weights[name], parameter.detach().numpy(), rtol=1e-6, atol=1e-9, err_msg=name
             )
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.3, None])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+def test_twenty_steps_of_batch_norms_in_training_are_theirs(optimizer: str, momentum: float | None) -> None:
+    torch.manual_seed(2)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3, bias=False),
+        torch.nn.BatchNorm2d(4, momentum=momentum),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(4, 3, 3, bias=False),
+        torch.nn.InstanceNorm2d(3, affine=True, track_running_stats=True),
+        torch.nn.SiLU(),  # else a bias before a norm has a gradient of rounding errors, which Adam makes large
+        torch.nn.Flatten(),
+        torch.nn.BatchNorm1d(3 * 16),
+        torch.nn.Linear(48, 5),
+    ).double()
+    own = f"bn:momentum={momentum}".lower()
+    chain = f"conv:4,k3,nobias {own} relu conv:3,k3,nobias instancenorm:affine,track silu flatten bn linear:5"
+    x, target = torch.randn(6, 2, 8, 8, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
+    weights = {name: array.detach().numpy().copy() for name, array in net.state_dict().items()}
+    mine = fit(
+        prepare(chain, x.numpy(), weights),
+        target.numpy(),
+        optimizer=optimizer,
+        lr=RATES[optimizer],
+        steps=20,
+        train=True,
+    )
+    theirs = THEIRS[optimizer](net.parameters(), RATES[optimizer])
+    losses = []
+    for _ in range(20):
+        theirs.zero_grad()
+        loss = ((net(x) - target) ** 2).sum()
+        loss.backward()
+        theirs.step()
+        losses.append(loss.item())
+    losses.append(((net.eval()(x) - target) ** 2).sum().item())
+    np.testing.assert_allclose(mine.losses, losses, rtol=1e-7)
+    for name, array in net.state_dict().items():
+        np.testing.assert_allclose(mine.result.weights[name], array.numpy(), rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.7, 1.0])
+@pytest.mark.parametrize("name", ["Dropout", "Dropout2d", "AlphaDropout", "FeatureAlphaDropout"])
+def test_dropouts_in_training_give_what_theirs_may_give(name: str, p: float) -> None:
+    """Of ones there are at most two different numbers, and as many of each as the odds say."""
+    torch.manual_seed(0)
+    ones = np.ones((40, 50, 3, 3))
+    layer = find_kind(name)[0].layer_class(2 if name.endswith("2d") else None)(p).bind(ones.shape)
+    found = trained(layer, (ones,), {}, np.random.default_rng(0))
+    x = torch.ones(ones.shape, dtype=torch.float64, requires_grad=True)
+    wanted = getattr(torch.nn, name)(p)(x)
+    wanted.sum().backward()
+    (of_x,), _ = found.back((ones,))
+    for mine, their in ((found.outputs[0], wanted.detach().numpy()), (of_x, x.grad.numpy())):
+        np.testing.assert_allclose(np.unique(mine), np.unique(their), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(mine.mean(), their.mean(), atol=0.12)
+    whole = found.outputs[0].reshape(2000, 9)
+    if 0 < p < 1:
+        assert (np.ptp(whole, axis=1) == 0).all() == (name not in ("Dropout", "AlphaDropout"))
+
+
+def test_rrelu_in_training_draws_slopes() -> None:
+    layer = find_kind("rrelu")[0].layer_class()(0.2, 0.4)
+    x = np.random.default_rng(0).normal(size=(50, 60))
+    found = trained(layer, (x,), {}, np.random.default_rng(1))
+    (of_x,), _ = found.back((np.ones_like(x),))
+    np.testing.assert_array_equal(of_x[x > 0], 1)
+    below = of_x[x <= 0]
+    assert below.min() >= 0.2
+    assert below.max() <= 0.4
+    assert below.std() == pytest.approx(0.2 / 12**0.5, rel=0.1)
+    np.testing.assert_allclose(found.outputs[0], of_x * x)
