@@ -211,6 +211,49 @@ def test_a_model_says_of_what_shape_its_input_is(tmp_path, capsys):
     assert "--dtype has no meaning for a model's file" in capsys.readouterr().err
 
 
+def test_shapes_that_a_model_works_out_are_those_of_each_batch(tmp_path, capsys):
+    """As PyTorch exports x.view(x.size(0), -1) * x.size(0)."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["n"]),
+        helper.make_node("Concat", ["n", "rest"], ["sizes"], axis=0),
+        helper.make_node("Reshape", ["x", "sizes"], ["flat"]),
+        helper.make_node("Cast", ["n"], ["times"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["flat", "times"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.array([value]), name) for name, value in (("first", 0), ("rest", -1))],
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    x = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    asked = ["run", str(tmp_path / "x.npy"), str(tmp_path / "m.onnx"), "--batch", "2", "-o", str(tmp_path / "y.npy")]
+    assert run_command_line(asked) == 0
+    assert np.array_equal(np.load(tmp_path / "y.npy"), x.reshape(5, 6) * np.array([[2], [2], [2], [2], [1]]))
+
+
+def test_all_outputs_go_through_in_batches(tmp_path, capsys):
+    infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "xyz"}
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["z"])]
+    graph = helper.make_graph(nodes, "g", [infos["x"]], [infos["y"], infos["z"]])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    asked = ["run", str(tmp_path / "x.npy"), str(tmp_path / "m.onnx"), "--batch", "2", "-o"]
+    assert run_command_line([*asked, str(tmp_path / "y.npz")]) == 0
+    with np.load(tmp_path / "y.npz") as found:
+        assert np.array_equal(found["y"], np.maximum(x, 0))
+        assert np.array_equal(found["z"], -x)
+    assert capsys.readouterr().err == ""
+    assert run_command_line([*asked, str(tmp_path / "y.npy")]) == 0
+    assert "y.npy holds y alone; an .npz file would hold y, z" in capsys.readouterr().err
+
+
 def test_saved_outputs_are_compared_by_name(two_by_two, tmp_path, capsys):
     asked = ["run", str(two_by_two), "--input", "x=[[1,2,3]],i=[0,0]"]
     assert run_command_line([*asked, "-o", str(tmp_path / "y.npz")]) == 0

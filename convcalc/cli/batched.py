@@ -61,7 +61,13 @@ def run_batched(
         # Before the work: who hears that weights are random may want to stop.
         print_diagnostics(said, quiet=quiet)
         with batch_progress(batches.count, 0, quiet=quiet) as on_samples:
-            return RunReport(_together(batches, on_samples), diagnostics=said, said=True)
+            found = _together(batches, on_samples)
+        first, *more = found
+        others = {f"outputs.{name}": array for name, array in found.items()} if more else {}
+        return RunReport(found[first], others, f"outputs.{first}" if more else "", diagnostics=said, said=True)
+    first, *more = batches.prepared.network.outputs
+    if more:
+        notes.append(f"{path} holds {first} alone; an .npz file would hold {', '.join((first, *more))}")
     target = GrowingArray(path, batches.count, _asked(question, noun, how), resume=resume)
     if target.replaces:
         notes.append(f"{target.part} of an interrupted run is begun anew; --resume would go on with it")
@@ -83,28 +89,32 @@ def run_batched(
     return RunReport(shown, said=True, written=True)
 
 
-def _together(batches: Batches, on_samples: Callable[[int], None]) -> Array:
-    """The outputs of all samples in one array. Raises `ResourceError` where memory does not hold it."""
+def _together(batches: Batches, on_samples: Callable[[int], None]) -> dict[str, Array]:
+    """The outputs of all samples by name. Raises `ResourceError` where memory does not hold them."""
     import numpy as np
 
     from convcalc.growing import other_rows
     from convcalc.limits import need_bytes
 
-    whole, done = None, 0
-    for part in batches:
-        if whole is None:
+    whole: dict[str, Array] = {}
+    done = 0
+    for parts in batches.results():
+        if not whole:
             need_bytes(
-                part[0].nbytes * batches.count,
+                sum(part[0].nbytes for part in parts.values()) * batches.count,
                 f"the output of all {batches.count:,} samples",
                 "; -o FILE.npy writes it batch by batch",
             )
-            whole = np.empty((batches.count, *part.shape[1:]), part.dtype)
-        if (part.shape[1:], part.dtype) != (whole.shape[1:], whole.dtype):
-            raise other_rows(part, whole.shape[1:], whole.dtype)
-        whole[done : done + len(part)] = part
-        done += len(part)
-        on_samples(len(part))
-    assert whole is not None  # there is a sample at least
+            whole = {name: np.empty((batches.count, *part.shape[1:]), part.dtype) for name, part in parts.items()}
+        more = 0
+        for name, part in parts.items():
+            shape, dtype = whole[name].shape[1:], whole[name].dtype
+            if (part.shape[1:], part.dtype) != (shape, dtype):
+                raise other_rows(part, shape, dtype)
+            more = len(part)
+            whole[name][done : done + more] = part
+        done += more
+        on_samples(more)
     return whole
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy.typing as npt
@@ -51,6 +51,7 @@ class Batches:
         if len(samples.shape) < 2:
             found = shape_text(samples.shape) or "one number"
             raise ShapeError(f"samples stand along the first axis, each an array; but the input is {found}")
+        self.program = program
         self.samples = samples
         self.count = samples.shape[0]
         self.batch = min(batch, self.count)
@@ -59,31 +60,58 @@ class Batches:
         refuse_decided(one.network, "run the samples one by one, without --batch")
         self.notes = one.notes
         self._one = flipped(one) if flip else one
+        self._ready: dict[int, Prepared] = {}
         self.prepared = self._of(self.batch)
+        if self.count % self.batch:  # what the last samples, which are fewer, are refused for is said before the work
+            self._of(self.count % self.batch)
 
     def __iter__(self) -> Iterator[Array]:
         return self.outputs()
 
     def outputs(self, start: int = 0) -> Iterator[Array]:
-        """The outputs of the samples from `start` on, batch by batch, each with its samples along the first axis."""
+        """The outputs of the samples from `start` on, batch by batch, each with its samples along the first axis.
+
+        Of a model with several outputs it is the first.
+        """
+        return (next(iter(results.values())) for results in self.results(start))
+
+    def results(self, start: int = 0) -> Iterator[Mapping[str, Array]]:
+        """All outputs by name, batch by batch as `outputs` has the first."""
         for first in range(start, self.count, self.batch):
             last = min(first + self.batch, self.count)
-            prepared = self.prepared if last - first == self.batch else self._of(last - first)
-            name, tensor = next(iter(prepared.inputs.items()))
-            x = as_array(self.samples[first:last], "the input").astype(tensor.dtype, copy=False)
-            shape = prepared.network.inputs[name].shape
-            output = compute(prepared, inputs={name: x.reshape(shape)}).output
-            if output.ndim == 0 or len(output) != last - first:
-                raise ShapeError(
-                    f"the output {shape_text(output.shape)} of {last - first} samples has no axis of samples;"
-                    " batches need one"
-                )
-            yield output
+            prepared = self._of(last - first)
+            name = next(iter(prepared.inputs))
+            x = self._read(first, last).reshape(prepared.network.inputs[name].shape)
+            results = compute(prepared, inputs={name: x}).outputs
+            for output in results.values():
+                if output.ndim == 0 or len(output) != last - first:
+                    raise ShapeError(
+                        f"the output {shape_text(output.shape)} of {last - first} samples has no axis of samples;"
+                        " batches need one"
+                    )
+            yield results
+
+    def _read(self, first: int, last: int) -> Array:
+        """Some samples, in the type that is computed in."""
+        dtype = next(iter(self._one.inputs.values())).dtype
+        return as_array(self.samples[first:last], "the input").astype(dtype, copy=False)
 
     def _of(self, count: int) -> Prepared:
         """The network for so many samples at once."""
+        if count not in self._ready:
+            self._ready[count] = self._prepared(count)
+        return self._ready[count]
+
+    def _prepared(self, count: int) -> Prepared:
         network = self._one.network
         ((name, given),) = network.inputs.items()
+        if type(self.program) is not Program:
+            # What a model works out of its shapes, such as x.view(len(x), -1), is another for every batch.
+            x = self._read(0, count)
+            # Axes that samples leave out, such as that of one channel, are those of the first.
+            x = x if given.batch_given else x.reshape(count, *given.shape[1:])
+            found = prepare(self.program, x, self._one.weights)
+            return replace(found, inputs={key: array[:0].copy() for key, array in found.inputs.items()})
         if given.batch_given and count != given.shape[0]:
             raise ShapeError(f"the network takes {given.shape[0]} at a time, not {count}", field="batch", value=count)
         wanted = replace(given, shape=(count, *given.shape[1:]), batch_given=True)
