@@ -14,6 +14,7 @@ from convcalc.layers.matmul import Einsum
 from convcalc.layers.norm import BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
 from convcalc.layers.recurrent import OnnxLSTM
 from convcalc.layers.reduce import Reduce, TopK
+from convcalc.layers.sample import RoiAlign
 from convcalc.layers.tensor import GatherElements, Scatter
 from convcalc.narrow import holder, limits
 
@@ -224,3 +225,36 @@ def test_powers(power):
     ):
         (found,) = computed(Combine("pow"), x, np.asarray(exponent))
         np.testing.assert_allclose(found, x.astype(np.float64) ** power, rtol=5e-7)
+
+
+@pytest.mark.parametrize("mode", ["avg", "max"])
+def test_means_of_boxes_by_products(mode):
+    """What is not finite in another image has all boxes done sample by sample."""
+    draw = stream()
+    x = draw.standard_normal((3, 4, 20, 30))
+    boxes = np.sort(draw.random((9, 2, 2)) * 34 - 2, axis=1).reshape(9, 4)
+    images = np.array([0, 1] * 4 + [0])
+    for layer in (RoiAlign((3, 2), 1.0, 2, mode=mode), RoiAlign((2, 5), 0.7, 0, half_pixel=False, mode=mode)):
+        (found,) = computed(layer, x, boxes, images)
+        odd = x.copy()
+        odd[2] = np.inf
+        (wanted,) = computed(layer, odd, boxes, images)
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("output", [5, 40, 300])
+def test_axes_at_other_sizes_by_products(count, output, monkeypatch):
+    from convcalc.executor import pieces, resample
+
+    monkeypatch.setattr(pieces, "ALONE", 1)
+    draw = stream()
+    x = draw.standard_normal((3, 41, 5, 42))
+    for axis in range(4):
+        size = x.shape[axis]
+        centres = (np.arange(output) + 0.5) * size / output - 0.5
+        found = resample.taps(centres, size, resample.linear_curve, 1)
+        with threads(count):
+            np.testing.assert_allclose(
+                resample.weighted(x, axis, *found), resample._picked(x, axis, *found), rtol=1e-12, atol=1e-14
+            )

@@ -72,20 +72,22 @@ def norm(layer: _Standard, inputs: tuple[Array, ...], weights: Weights) -> tuple
     if isinstance(layer, BatchNorm) or "running_mean" in weights:
         mean, scale = (each.astype(x.dtype, copy=False) for each in _statistics(layer, *_grouped(layer, x), weights))
         scale = scale * _scale(x, affine["weight"], last=last) if "weight" in affine else scale
-        if "bias" in affine:
-            return (together(_moved, x, mean, scale, _scale(x, affine["bias"], last=last)),)
-        return (together(_normal, x, mean, scale),)
+        bias = _scale(x, affine["bias"], last=last) if "bias" in affine else np.zeros((), x.dtype)
+        if "running_mean" in weights:
+            return (together(_line, x, scale, bias - mean * scale),)
+        return (together(_moved, x, mean, scale, bias),)
     if isinstance(layer, LayerNorm):
         return (_by_rows(layer, x, product(layer.bound), 1, affine),)
     groups = layer.num_groups if isinstance(layer, GroupNorm) else x.shape[1]
     return (_by_rows(layer, x, product(x.shape[1:]) // groups, product(x.shape[2:]), affine),)
 
 
-def _normal(x: Any, mean: Any, scale: Any) -> Any:
-    return (x - mean) * scale
+def _line(x: Any, scale: Any, move: Any) -> Any:
+    return x * scale + move
 
 
 def _moved(x: Any, mean: Any, scale: Any, bias: Any) -> Any:
+    # What is left of few numbers, or of numbers far from 0, is as exact as they are.
     return (x - mean) * scale + bias
 
 

@@ -45,6 +45,10 @@ def _minimum(a: Array, b: Array, out: Array) -> None:
     np.minimum(a, b, out=out)
 
 
+def _between(x: Array, low: Array, high: Array, out: Array) -> None:
+    np.clip(x, low, high, out=out)
+
+
 _INSTEAD: dict[np.ufunc, Callable[..., Any]] = {np.fabs: np.absolute, np.maximum: _maximum, np.minimum: _minimum}
 """What is called for a function: one that computes many at a time for one by one, or takes its output by place."""
 _OF_ARRAYS = frozenset((_maximum, _minimum, np.fmax))
@@ -95,7 +99,20 @@ class Symbol(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *given: Any, **settings: Any) -> Any:
         if method != "__call__" or settings:
             return NotImplemented
+        limits = self._limits(ufunc, given)
+        if limits is not None:
+            return limits
         return self.noted(_INSTEAD.get(ufunc, ufunc), *given, kind="b" if ufunc in _CONDITIONS else "f")
+
+    def _limits(self, ufunc: np.ufunc, given: tuple[Any, ...]) -> Symbol | None:
+        """The smaller of a number and the larger of another, in one go."""
+        if ufunc is not np.minimum or isinstance(given[1], Symbol) or given[0].index < _INPUTS:
+            return None
+        before = self.steps[given[0].index - _INPUTS]
+        if before.function is not _maximum or not isinstance(before.given[1], float) or before.given[1] > given[1]:
+            return None
+        index, low = before.given
+        return self.noted(_between, Symbol(self.steps, int(index), self.dtype), low, given[1])
 
     def __array_function__(self, function: Any, types: Any, given: Sequence[Any], settings: Any) -> Any:
         if function is not np.where or settings:
@@ -178,12 +195,32 @@ class Program(NamedTuple):
         if out.ndim == 2:
             self._run(inputs, out)
             return
+        if out.nbytes <= PIECE:
+            self._once(inputs, out)
+            return
         body = out.size // ROW * ROW
         for part in (slice(0, body), slice(body, out.size)):
             if part.stop > part.start:
                 columns = min(ROW, part.stop - part.start)
                 cut = [(x if x.size == 1 else x[part]).reshape(-1, 1 if x.size == 1 else columns) for x in inputs]
                 self._run(cut, out[part].reshape(-1, columns))
+
+    def _once(self, inputs: Sequence[Array], out: Array) -> None:
+        """Compute for arrays of one axis that are no more than a piece."""
+        size = out.size
+        places = [*inputs, out]
+        places += [scratch(f"piece {place}", (size,), self.dtype) for place in range(self.floats)]
+        places += [scratch(f"condition {place}", (size,), np.dtype(bool)) for place in range(self.conditions)]
+        for function, sources, target, bits in self.moves:
+            given = [
+                places[source]
+                if isinstance(source, int)
+                else _full(source, self.dtype, 1 << (size - 1).bit_length())[:size]
+                if isinstance(source, float)
+                else source
+                for source in (*sources, target)
+            ]
+            function(*(map(_bits, given) if bits else given))
 
     def _run(self, inputs: Sequence[Array], out: Array) -> None:
         rows, columns = out.shape
@@ -275,6 +312,7 @@ def program(
     result = formula(*(Symbol(steps, index, dtype, kind) for index, kind in enumerate(kinds)), *numbers)
     if result.index != _INPUTS + len(steps) - 1:
         result.noted(np.positive, result)
+    steps = _needed(steps)
     last = {value: index for index, step in enumerate(steps) for value in step.given if isinstance(value, int)}
     output = len(kinds)
     places = dict.fromkeys(range(output), output) if in_place else {index: index for index in range(output)}
@@ -301,6 +339,21 @@ def program(
     )
     result_type = {"f": dtype, "b": np.dtype(bool)}.get(steps[-1].kind) or np.dtype(steps[-1].kind)
     return Program(moved, floats.count, conditions.count, dtype, result_type)
+
+
+def _needed(steps: Sequence[_Step]) -> list[_Step]:
+    """The steps that the last one needs, numbered anew."""
+    needed = {len(steps) - 1}
+    for index in range(len(steps) - 1, -1, -1):
+        if index in needed:
+            needed |= {value - _INPUTS for value in steps[index].given if isinstance(value, int) and value >= _INPUTS}
+    numbers = {_INPUTS + index: _INPUTS + place for place, index in enumerate(sorted(needed))}
+    return [
+        steps[index]._replace(
+            given=tuple(numbers.get(value, value) if isinstance(value, int) else value for value in steps[index].given)
+        )
+        for index in sorted(needed)
+    ]
 
 
 _CONDITIONS_FROM = 1 << 10

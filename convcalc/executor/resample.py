@@ -8,8 +8,10 @@ from functools import partial
 import numpy as np
 
 from convcalc.executor.kernels import Array
+from convcalc.executor.pieces import hands_for
+from convcalc.executor.threads import share
 from convcalc.layers.tensor import Resize
-from convcalc.tracing import product
+from convcalc.tracing import ceil_div, product
 
 Curve = Callable[[Array], Array]
 """The weight of a neighbour by how far it is away."""
@@ -51,7 +53,10 @@ def taps(
 
 
 _TOGETHER = 64
-"""How many output elements of an axis are computed by one matrix."""
+"""How many output elements of an axis are computed by one matrix at most, and at least."""
+_LEAST = 16
+_WINDOW = 40
+"""How many input elements a matrix should have: of many most are zeros."""
 
 
 def weighted(x: Array, axis: int, sources: Array, shares: Array) -> Array:
@@ -67,18 +72,36 @@ def weighted(x: Array, axis: int, sources: Array, shares: Array) -> Array:
     lead, rest = x.shape[:axis], x.shape[axis + 1 :]
     wide = x.reshape(-1, x.shape[axis], *([] if last else [product(rest)]))
     result = np.empty((len(wide), len(sources), *wide.shape[2:]), x.dtype)
-    for start in range(0, len(sources), _TOGETHER):
-        stop = min(start + _TOGETHER, len(sources))
+    together = min(_TOGETHER, max(_LEAST, _WINDOW * len(sources) // x.shape[axis]))
+    matrices = []
+    for start in range(0, len(sources), together):
+        stop = min(start + together, len(sources))
         places = sources[start:stop]
         low, high = int(places.min()), int(places.max()) + 1
         matrix = np.zeros((stop - start, high - low))
         np.add.at(matrix, (np.arange(stop - start)[:, None], places - low), shares[start:stop])
-        matrix = matrix.astype(x.dtype)
-        if last:
-            result[:, start:stop] = wide[:, low:high] @ matrix.T
-        else:
-            np.matmul(matrix, wide[:, low:high], out=result[:, start:stop])
+        matrices.append((slice(start, stop), slice(low, high), matrix.astype(x.dtype)))
+
+    def work(part: slice) -> None:
+        for outs, ins, matrix in matrices:
+            if last:
+                np.matmul(wide[part, ins], matrix.T, out=result[part, outs])
+            else:
+                np.matmul(matrix, wide[part, ins], out=result[part, outs])
+
+    hands = hands_for(result.size * FUNCTIONS)
+    many = max(1, ceil_div(len(wide), hands))
+    parts = [slice(start, start + many) for start in range(0, len(wide), many)]
+    if hands > 1:
+        share(work, parts)
+    else:
+        for part in parts:
+            work(part)
     return result.reshape(*lead, len(sources), *rest)
+
+
+FUNCTIONS = 4
+"""What a product costs here for each number, as functions, for what threads are worth."""
 
 
 def _picked(x: Array, axis: int, sources: Array, shares: Array) -> Array:

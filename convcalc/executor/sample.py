@@ -202,6 +202,9 @@ def roi_align(layer: RoiAlign, inputs: tuple[Array, ...], weights: Weights) -> t
     if images.size and not 0 <= images.min() <= images.max() < len(x):
         raise ShapeError(f"a box is of image {images.max()}, but there are {len(x)}", field="input2")
     results = np.empty((len(boxes), x.shape[1], *layer.output_size), x.dtype)
+    if layer.mode == "avg" and np.isfinite(x).all():
+        _means_of_boxes(layer, x, boxes, images, results)
+        return (results,)
     # The largest is that of all weighted neighbours, as ONNX and onnxruntime compute it, not of the samples.
     join = np.maximum if layer.mode == "max" else np.add
     for place, (box, image) in enumerate(zip(boxes, images, strict=True)):
@@ -213,6 +216,37 @@ def roi_align(layer: RoiAlign, inputs: tuple[Array, ...], weights: Weights) -> t
         found = cells.max(axis=(1, 3)) if layer.mode == "max" else cells.mean(axis=(1, 3))
         results[place] = np.moveaxis(found, -1, 0)
     return (results,)
+
+
+def _means_of_boxes(layer: RoiAlign, x: Array, boxes: Array, images: Array, results: Array) -> None:
+    """Box by box: the means of cells are weighted sums along one axis and then the other, and so matrix products.
+
+    Of numbers that are all finite: zeros times others would spread.
+    """
+    channels, _, width = x.shape[1:]
+    for image in np.unique(images):
+        upright = np.ascontiguousarray(x[image].swapaxes(0, 1))
+        for place in np.flatnonzero(images == image):
+            along, counts = box_places(layer, x, boxes[place])
+            if 0 in counts:
+                results[place] = 0
+                continue
+            down, across = (
+                _averaging(taps, cells, count, size, x.dtype)
+                for taps, cells, count, size in zip(along, layer.output_size, counts, x.shape[2:], strict=True)
+            )
+            low, high = int(along[0][0].min()), int(along[0][0].max()) + 1
+            found = down[:, low:high] @ upright[low:high].reshape(high - low, -1)
+            found = (found.reshape(-1, width) @ across.T).reshape(len(down), channels, len(across))
+            results[place] = found.swapaxes(0, 1)
+
+
+def _averaging(taps: Taps, cells: int, count: int, size: int, dtype: np.dtype[np.floating]) -> Array:
+    """(cells, size): what each element weighs in the mean of a cell's samples along an axis."""
+    places, shares = (part.reshape(len(part), -1) for part in taps)
+    matrix = np.zeros((cells, size))
+    np.add.at(matrix, (np.arange(cells * count) // count, places), shares)
+    return (matrix / count).astype(dtype)
 
 
 def _clamped(found: Array, size: int) -> Taps:

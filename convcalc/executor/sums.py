@@ -77,7 +77,13 @@ def by_rows(
 ) -> None:
     """Call `work` for rows that fit the cache, by as many threads as it is worth."""
     hands = hands_for(rows * columns * functions)
-    together = ceil_div(piece_of(rows * columns, hands, dtype), max(columns, 1))
+    if hands == functions == 1:  # there is nothing that would have to stay in the cache
+        work(slice(0, rows))
+        return
+    # Twice as much as a formula takes at once, because there are more calls.
+    together = (
+        ceil_div(2 * piece_of(rows * columns, hands, dtype), max(columns, 1)) if hands == 1 else ceil_div(rows, hands)
+    )
     parts = [slice(start, start + together) for start in range(0, rows, together)]
     if hands > 1:
         share(work, parts)
