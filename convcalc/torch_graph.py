@@ -274,7 +274,10 @@ class GraphWalk(Walk):
         given = [value for value in values if isinstance(value, Tensor)]
         if module is None or not given:
             return _LOST
-        count = self.calls[path] = self.calls.get(path, 0) + 1
+        count = self.calls.get(path, 0) + 1
+        while count > 1 and f"{path}.{count}" in self.names:  # such as the last states of the first call
+            count += 1
+        self.calls[path] = count
         self.current, self.shape = given[0].name, given[0].shape
         if any(tensor.name != given[0].name for tensor in given) and module.cls == ATTENTION:
             self._lose()  # one that looks at something else than itself is wired in no way that is known here

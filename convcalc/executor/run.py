@@ -653,6 +653,10 @@ def _by_name(network: Network, weights: GivenWeights | None, bias: npt.ArrayLike
     given: dict[str, Array] = {}
     if isinstance(weights, Mapping):
         given = {key: as_array(value, f"weight {key}") for key, value in weights.items()}
+        # An attention that is printed is several layers; the first has PyTorch's in_proj_weight and in_proj_bias.
+        names = {node.name for node in network.nodes}
+        for key in [key for key in given if key.rpartition("in_proj_")[0] + "in_proj" in names]:
+            given[key.replace("in_proj_", "in_proj.")] = given.pop(key)
     elif weights is not None or bias is not None:
         first = next((item for item in resolve(network) if "weight" in item.layer.parameters()), None)
         if first is None:

@@ -136,3 +136,52 @@ def test_what_torch_fx_prints_runs(model, shape: tuple[int, ...]) -> None:
     given = torch.randn(1, *shape)
     found = compute(prepare(network, given.numpy(), weights=weights)).output
     assert abs(found - module(given).detach().numpy()).max() < 1e-5
+
+
+class Reading(nn.Module):
+    """Words, recurrent layers that hand their states on, one of them called twice, and what they say last."""
+
+    def __init__(self, *, first: bool) -> None:
+        super().__init__()
+        self.words = nn.Embedding(20, 6)
+        self.reader, self.again = nn.LSTM(6, 5, batch_first=first), nn.LSTM(5, 5, batch_first=first)
+        self.gates = nn.GRU(5, 4, 2, bidirectional=True, batch_first=first)
+        self.last, self.cell = nn.Linear(4, 3), nn.Linear(5, 3)
+
+    def forward(self, x):
+        y, states = self.reader(self.words(x))
+        y, (hidden, cell) = self.again(y, states)
+        y, _ = self.again(y, (hidden, cell))
+        _, last = self.gates(y)
+        return torch.cat([self.last(last[-1]), self.cell(cell[0] + hidden.squeeze(0))], 1)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_states_of_recurrent_layers_go_where_the_code_says(first: bool) -> None:
+    torch.manual_seed(0)
+    module = Reading(first=first).eval()
+    words = torch.randint(0, 20, (3, 7))
+    network = PrintedModel(str(torch.fx.symbolic_trace(module)), "model").network((3, 7))
+    weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    found = compute(prepare(network, words.numpy(), weights=weights)).output
+    assert abs(found - module(words).detach().numpy()).max() < 1e-5
+    assert costs(network).totals["params"] == sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_a_printed_attention_takes_pytorchs_weights() -> None:
+    torch.manual_seed(0)
+
+    class Looking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attend = nn.MultiheadAttention(8, 1, batch_first=True)
+
+        def forward(self, x):
+            return x + self.attend(x, x, x)[0]
+
+    model = Looking().eval()
+    x = torch.randn(2, 5, 8)
+    network = PrintedModel(str(torch.fx.symbolic_trace(model)), "model").network((2, 5, 8))
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    found = compute(prepare(network, x.numpy(), weights=weights)).output
+    assert abs(found - model(x).detach().numpy()).max() < 1e-5
