@@ -324,11 +324,28 @@ class GraphWalk(Walk):
             pair = [self._constant(value, name) for value in arguments]
             return self._op(_JOINS[what.rstrip("_")](), pair, name)
         if what == "scaled_dot_product_attention":
-            masked = len(arguments) > 3 or bool(named.get("is_causal")) or isinstance(named.get("attn_mask"), Tensor)
-            return self._op(Attention(masked=masked), arguments[:3], name)
+            return self._attended(arguments, named, name)
         if what == "einsum" and isinstance(first, str):
             return self._op(Einsum(first), arguments[1:], name)
-        return self._op(_layer_of(what, first, arguments[1:], named), [first], name)
+        lacking = "antialias is not computed" if named.get("antialias") else ""
+        return self._op(_layer_of(what, first, arguments[1:], named), [first], name, lacking)
+
+    def _attended(self, arguments: list[Any], named: Mapping[str, Any], name: str) -> Any:
+        """scaled_dot_product_attention. Of a mask that is not known the numbers hang, not the shape and the cost."""
+        mask, causal, scale = (
+            _argument(arguments, named, place, word, plain)
+            for place, word, plain in ((3, "attn_mask", None), (5, "is_causal", False), (6, "scale", None))
+        )
+        known = mask is None or (isinstance(mask, Tensor) and mask.shape is not None)
+        lacking = "" if known and isinstance(causal, bool) else "what its mask hides is not known"
+        masks = [mask] if known and mask is not None else []
+        layer = Attention(
+            masked=bool(causal) or mask is not None,
+            given=("mask",) * len(masks),
+            causal=causal is True,
+            scale=scale if isinstance(scale, float) else None,
+        )
+        return self._op(layer, [*arguments[:3], *masks], name, lacking)
 
     def _with_loose(self, what: str, arguments: list[Any], loose: Sequence[Loose], name: str) -> Any:
         """A function of tensors that are the model's own: only a norm tells their sizes.
@@ -364,8 +381,8 @@ class GraphWalk(Walk):
         self._op(Opaque(what or "function", what or "function", owns=False), tensors or [_LOST], name)
         return Tensor(self.nodes[-1].outputs[0], None)
 
-    def _op(self, layer: Layer, tensors: Sequence[Any], name: str) -> Any:
-        """A node on these tensors; what it gives."""
+    def _op(self, layer: Layer, tensors: Sequence[Any], name: str, lacking: str = "") -> Any:
+        """A node on these tensors; what it gives. `lacking` says why it cannot be run."""
         if not all(isinstance(tensor, Tensor) for tensor in tensors):
             raise LayerError("what comes in is no tensor")
         least, most = layer.inputs
@@ -377,7 +394,9 @@ class GraphWalk(Walk):
             unique = f"{name}.{self.calls[name]}"
         outputs = tensor_names(unique, layer)
         self.names.update(outputs)
-        self.nodes.append(Node(unique, layer, tuple(tensor.name for tensor in tensors), outputs, self.span))
+        facts = {"lacking": lacking} if lacking else {}
+        came_in = tuple(tensor.name for tensor in tensors)
+        self.nodes.append(Node(unique, layer, came_in, outputs, self.span, attributes=facts))
         shapes: Sequence[Shape | None] = (None,) * len(outputs)
         came = [tensor.shape for tensor in tensors]
         if not isinstance(layer, Opaque) and all(shape is not None for shape in came):

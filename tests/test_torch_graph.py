@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 
+import numpy as np
 import pytest
 
 from convcalc.analysis.costs import costs
@@ -13,6 +14,7 @@ from convcalc.analysis.report import Report
 from convcalc.analysis.shapes import shapes
 from convcalc.analysis.summary import summary
 from convcalc.errors import ConvcalcError, ModelFileError
+from convcalc.executor.run import prepare
 from convcalc.network import Network
 from convcalc.torch_text import PrintedModel, looks_printed
 
@@ -224,3 +226,22 @@ def test_spoilt_code_is_answered_or_refused(seed: int) -> None:
         found = network("\n".join(lines), shape)
         summary(found)
         memory(found, train=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        ("torch._C._nn.scaled_dot_product_attention(conv, conv, conv, mask)", "what its mask hides is not known"),
+        (
+            "torch.nn.functional.interpolate(conv, scale_factor = 0.5, mode = 'bilinear', antialias = True)",
+            "antialias is not computed",
+        ),
+    ],
+)
+def test_what_would_give_other_numbers_is_counted_but_not_run(call: str, why: str) -> None:
+    module = "Net(\n  (conv): Conv2d(3, 8, kernel_size=(1, 1), stride=(1, 1))\n)\n\n\n\ndef forward(self, x):\n"
+    code = f"    conv = self.conv(x);  x = None\n    result = {call};  conv = None\n    return result\n"
+    found = PrintedModel(module + code, "model.txt").network((3, 8, 8))
+    assert costs(found).status == "complete"
+    with pytest.raises(ConvcalcError, match=why):
+        prepare(found, np.zeros((3, 8, 8)))

@@ -229,6 +229,7 @@ def prepare(
             )
         arrays = {"input": x.reshape(shape)}
     resolved = resolve(network)
+    _refuse(resolved)
     notes += (f"layer {item.layer}: {item.message}" for item in unsaid(resolved, other_values))
     dtype = _float_type(arrays.values())
     need(plan(network, resolved, str(dtype)), _there((*arrays.values(), *given.values()), dtype))
@@ -310,11 +311,7 @@ def _prepared_model(
     network = _with_batch_of(network, arrays)
     # Some layers of unknown cost can be run, such as an If.
     resolved = resolve(network, partial=True)
-    for item in resolved:
-        try:
-            refuse(item)
-        except UnsupportedOpError as error:
-            raise located(error, item.node) from None
+    _refuse(resolved)
     given = {key: np.asarray(value) for key, value in (weights or {}).items()}
     dtype = str(next(iter(arrays.values())).dtype) if arrays else "float32"
     need(plan(network, resolved, dtype), sum(array.nbytes for array in (*arrays.values(), *given.values())))
@@ -328,6 +325,15 @@ def _prepared_model(
     if drawn:
         notes.append(_drawn_note(drawn, seed))
     return Prepared(network, resolved, arrays, {**missing, **ready}, tuple(notes), constants=held)
+
+
+def _refuse(resolved: Sequence[Resolved]) -> None:
+    """Raise `UnsupportedOpError` for a layer that cannot be run, or would give other numbers than it should."""
+    for item in resolved:
+        try:
+            refuse(item)
+        except UnsupportedOpError as error:
+            raise located(error, item.node) from None
 
 
 class Computed(NamedTuple):

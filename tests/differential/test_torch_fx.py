@@ -185,3 +185,29 @@ def test_a_printed_attention_takes_pytorchs_weights() -> None:
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     found = compute(prepare(network, x.numpy(), weights=weights)).output
     assert abs(found - model(x).detach().numpy()).max() < 1e-5
+
+
+class Scored(nn.Module):
+    """Attention by PyTorch's function, with what may be said to it."""
+
+    def __init__(self, **said) -> None:
+        super().__init__()
+        self.said, self.projection = said, nn.Linear(8, 24)
+
+    def forward(self, x):
+        parts = self.projection(x).chunk(3, -1)
+        query, key, value = (parts[place].view(x.size(0), x.size(1), 2, 4).transpose(1, 2) for place in range(3))
+        said = {"attn_mask": query @ key.transpose(-1, -2)} if "mask" in self.said else self.said
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, **said).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("said", [{}, {"is_causal": True}, {"scale": 0.3}, {"mask": True}], ids=str)
+def test_attention_sees_what_the_code_says(said) -> None:
+    torch.manual_seed(0)
+    model = Scored(**said).eval()
+    x = torch.randn(2, 5, 8)
+    network = PrintedModel(str(torch.fx.symbolic_trace(model)), "model").network((5, 8)).with_batch(1)
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    for sample in x:
+        found = compute(prepare(network, sample[None].numpy(), weights=weights)).output
+        assert abs(found - model(sample[None]).detach().numpy()).max() < 1e-5
