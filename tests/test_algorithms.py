@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings, strategies as st
 
 from convcalc.errors import LayerError, ResourceError, ShapeError
-from convcalc.executor.algorithms import ALGORITHMS, SMALL, algorithm_for, choose, forced
+from convcalc.executor.algorithms import ALGORITHMS, SMALL, algorithm_for, choose, forced, weights_once
 from convcalc.executor.blocks import Block, Problem, blocks, shares
 from convcalc.executor.kernels import LayerWeights, aligned, derived, kernel_of, parts_of
 from convcalc.executor.processor import cores, use_wide_matmul
@@ -199,6 +199,15 @@ def test_the_rule(layer, shape, wanted):
     problem = problem_of(layer, shape)
     assert choose(problem) == wanted
     assert (problem.macs < SMALL) is (wanted == "direct")
+
+
+def test_weights_that_are_used_once_are_not_worth_a_long_transform():
+    problem = Problem((3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)), 1, (8, 512, 7, 7), (8, 512, 7, 7))
+    assert choose(problem) == "winograd4"
+    with weights_once():
+        assert choose(problem) == "winograd2"
+        assert choose(problem._replace(input=(8, 512, 28, 28), output=(8, 512, 28, 28))) == "winograd4"
+    assert choose(problem) == "winograd4"
 
 
 def test_whole_numbers_and_mixed_types_are_done_directly():

@@ -127,22 +127,61 @@ LEAST_ROWS = 8
 """A matrix product of fewer rows takes as long as of so many."""
 
 
-@lru_cache(maxsize=4096)
+_once: list[None] = []
+
+
+@contextmanager
+def weights_once() -> Iterator[None]:
+    """Inside the `with` block `choose` counts what is made of the weights too: they are used once, as in learning."""
+    _once.append(None)
+    try:
+        yield
+    finally:
+        _once.pop()
+
+
+def used_once() -> bool:
+    """Whether weights are used once."""
+    return bool(_once)
+
+
 def choose(problem: Problem) -> str:
     """The algorithm for a convolution of floats, from its numbers alone. The table in docs/performance.md says why."""
+    return _chosen(problem, used_once())
+
+
+@lru_cache(maxsize=4096)
+def _chosen(problem: Problem, once: bool) -> str:
     if problem.macs < SMALL:
         return "direct"
-    costs = _costs(problem)
+    costs = _costs(problem, once=once)
     return min(costs, key=lambda name: costs[name])
 
 
 def cost_of(problem: Problem) -> float:
     """What a convolution of floats takes by the algorithm that is best for it, in multiply-adds of a matrix product."""
-    return min(_costs(problem).values())
+    return min(_costs(problem, once=used_once()).values())
 
 
-def _costs(problem: Problem) -> dict[str, float]:
+def _costs(problem: Problem, *, once: bool = False) -> dict[str, float]:
     """What the algorithms take that are worth a thought."""
+    costs = _costs_of_use(problem)
+    return {name: cost + once * COPY * made_of_weights(name, problem) for name, cost in costs.items()}
+
+
+def made_of_weights(name: str, problem: Problem) -> int:
+    """The numbers that an algorithm makes of the weights before it can use them, where that takes long."""
+    if name == "fft":
+        return int(2 * spectrum_elements(problem))
+    if not name.startswith("winograd"):
+        return 0
+    tiles = tiles_of(problem.kernel_size, int(name.removeprefix("winograd")))
+    points = product(per_axis(lambda outputs, taps: outputs + taps - 1, tiles, problem.kernel_size))
+    return int(points * problem.output[1] * problem.depth // problem.taps)
+
+
+def _costs_of_use(problem: Problem) -> dict[str, float]:
+    """The same without what is made of the weights."""
     if _is_pointwise(problem) and (problem.output[0] == 1 or product(problem.output[2:]) >= 64):
         return {"pointwise": float(problem.macs)}
     by_rows = ALGORITHMS["rows"].fits(problem)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from convcalc.analysis.shapes import Resolved, located
 from convcalc.errors import ConvcalcError, LayerError, ShapeError
+from convcalc.executor.algorithms import weights_once
 from convcalc.executor.kernels import Array, Gradients, Weights
 from convcalc.executor.model import computed_weights, is_model
 from convcalc.executor.onnx_nodes import differentiating
@@ -84,7 +85,8 @@ def fit(
     dtype = str(wanted.dtype)
     # Besides the weights: gradients, new weights, what an update makes on its way, and what the optimizer keeps.
     there = sum(array.nbytes for array in (*prepared.inputs.values(), *prepared.weights.values()))
-    need(plan(prepared.network, prepared.resolved, dtype, copies=4 + states), there)
+    with weights_once():
+        need(plan(prepared.network, prepared.resolved, dtype, copies=4 + states), there)
     kept = {name: [np.zeros_like(_value(prepared, name)) for _ in range(states)] for name in slots}
     losses: list[float] = []
     interrupted = False
@@ -204,7 +206,8 @@ def _step(
 ) -> tuple[float, dict[str, Array], dict[str, Array]]:
     """The summed squared error, its gradient for everything that is learned, and buffers that have changed, by name."""
     owners = {name: owner for owner, names in slots.items() for name in names}
-    passed = _forward(prepared, owners, stream)
+    with weights_once():
+        passed = _forward(prepared, owners, stream)
     last = prepared.network.outputs[0]
     with np.errstate(all="ignore"):
         error = passed.tensors[last] - wanted

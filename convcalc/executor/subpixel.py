@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from convcalc.executor.algorithms import algorithm_for, convolve, cost_of
+from convcalc.executor.algorithms import algorithm_for, convolve, cost_of, used_once
 from convcalc.executor.blocks import Problem, even_slices
 from convcalc.executor.kernels import Array, LayerWeights, Weights, derived
 from convcalc.executor.threads import Calls, share_calls, thread_count
@@ -113,7 +113,7 @@ def together(layer: ConvTranspose, x: Shape, y: Shape) -> Together | None:
     None too where they have different numbers of taps: no number is multiplied that has no part in an output.
     """
     before = tuple(pair[0] for pair in cast("Pairs", layer.padding))
-    return _together(x, y, layer.kernel_size, layer.stride, layer.dilation, before, layer.bound[2])
+    return _together(x, y, layer.kernel_size, layer.stride, layer.dilation, before, layer.bound[2], used_once())
 
 
 @lru_cache(maxsize=1024)
@@ -125,6 +125,7 @@ def _together(
     dilation: tuple[int, ...],
     before: tuple[int, ...],
     groups: int,
+    once: bool,
 ) -> Together | None:
     axes = per_axis(axis_phases, x[2:], y[2:], kernel_size, stride, dilation, before)
     own = [_phase(phase, x, y, stride, dilation, groups) for phase in combinations(*axes)]
@@ -210,10 +211,15 @@ def _phase_weights(layer: ConvTranspose, weights: Weights, axes: Sequence[AxisPh
     """The weights (O, C / groups, *taps) of the convolution that a phase is."""
     weight, groups = weights["weight"], layer.bound[2]
     own = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:]).swapaxes(1, 2)
-    for axis, phase in enumerate(axes, 3):
-        own = own.take(phase.taps, axis)
+    # As a view, so that turning and reordering take one copy.
+    own = own[(slice(None),) * 3 + tuple(_slice(phase.taps) for phase in axes)]
     own = own.reshape(-1, *own.shape[2:])
     return LayerWeights({**weights, "weight": np.ascontiguousarray(own)})
+
+
+def _slice(taps: range) -> slice:
+    """The same elements of an axis."""
+    return slice(taps.start, taps.stop if taps.stop >= 0 else None, taps.step)
 
 
 def cut(x: Shape, pads: Sequence[tuple[int, int]]) -> tuple[tuple[slice, ...], Pairs]:

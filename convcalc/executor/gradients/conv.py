@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from convcalc.executor.algorithms import algorithm_for, convolve
+from convcalc.executor.algorithms import algorithm_for, convolve, weights_once
 from convcalc.executor.blocks import COPY, Block, Problem, copy, even_slices, least_work, rows_read, slab, taps_view
 from convcalc.executor.conv import by_phases, convolved_columns, padded_problem
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient, weight_gradient
@@ -55,7 +55,8 @@ def _input_gradient(problem: Problem, grad: Array, weight: Array) -> Array:
     """The transposed convolution of the output's gradient."""
     back = input_back(problem)
     if by_phases(back, grad.shape, [grad.dtype]):
-        return subpixel(back, grad, {"weight": weight}, problem.input)
+        with weights_once():
+            return subpixel(back, grad, {"weight": weight}, problem.input)
     return convolved_columns(back, grad, weight, problem.input)
 
 
@@ -84,7 +85,8 @@ def conv_transpose_gradient(
     """The input's is the convolution that the layer transposes, the weight's a product with its columns."""
     x, grad, weight = _alike(inputs[0], grads[0], weights["weight"])
     source, problem = read_problem(layer, x.shape, grad.shape)
-    name = algorithm_for(problem, [grad.dtype])
+    with weights_once():
+        name = algorithm_for(problem, [grad.dtype])
     read = grad[(slice(None), slice(None), *source)]
     of_x = convolve("grouped" if name == "direct" else name, problem, read, {"weight": weight})
     _, learned = conv_transpose_weight_gradient(layer, inputs, outputs, weights, grads)
@@ -202,24 +204,94 @@ def products_with_windows(problem: Problem, x: Array, grad: Array) -> Array:
     """(O, C / groups, *kernel_size): each output's gradient times what its window sees, added up over all windows."""
     groups, way = problem.groups, way_of(problem)
     taps = len(way.order)
-    channels = problem.input[1] // groups
-    total = np.empty((taps, groups, problem.output[1] // groups, problem.depth // taps), x.dtype)
     x, grad = np.ascontiguousarray(x), np.ascontiguousarray(grad)
-    if groups == 1:
-        _by_outputs(problem, way, x, grad, total)
-    else:
-        _by_groups(problem, way, x, grad, total)
-    # (taps of the first axis, O, C / groups, other taps), the taps in the order of the way.
-    apart = total.reshape(taps, problem.output[1], channels, -1)[np.argsort(way.order)]
-    return np.moveaxis(apart, 0, 2).reshape(problem.output[1], channels, *problem.kernel_size)
+    found = units(problem, way)
+    # (units of other places, taps of the first axis, groups, C / groups · other taps, O / groups)
+    depth = problem.depth // taps
+    sums = np.empty((1 + max(unit.place for unit in found), taps, groups, depth, problem.output[1] // groups), x.dtype)
+
+    def work(unit: Unit) -> Calls:
+        calls: Calls = []
+        many, channels = unit.groups.stop - unit.groups.start, unit.channels.stop - unit.channels.start
+        part, total = x[:, unit.channels], sums[unit.place, :, unit.groups, unit.depth]
+        rows = problem.output[1] // groups
+        outputs = slice(unit.groups.start * rows, unit.groups.stop * rows)
+        for index, block in enumerate(unit.blocks):
+            shapes = _room(problem, way, block, channels)
+            laid = [scratch(f"laid {place}", shape, x.dtype) for place, shape in enumerate(shapes)]
+            _lay(way, part, block, laid, calls)
+            columns = [array.reshape(many, -1, product(array.shape[2:])) for array in laid]
+            if way.as_it_lies:
+                columns = [part[block.first].reshape(many, channels // many, -1)]
+            grads = _gradients(problem, block, outputs, grad, calls).reshape(many, rows, -1)
+            _multiply(problem, way, block, grads, columns, total, calls, first=not index)
+        return calls
+
+    share_calls(work, found)
+    total = sums.sum(axis=0) if len(sums) > 1 else sums[0]
+    apart = total.reshape(taps, groups, problem.input[1] // groups, -1, problem.output[1] // groups)
+    # The taps in their own order, behind the channels.
+    turned: Array = apart[np.argsort(way.order)].transpose(1, 4, 2, 0, 3)
+    return turned.reshape(problem.output[1], problem.input[1] // groups, *problem.kernel_size)
 
 
-def _blocks(problem: Problem, way: Way, groups: int) -> list[Block]:
-    """Rows of an image, or images, of which what is laid out for so many groups is as much as may be."""
+class Unit(NamedTuple):
+    """What a thread does: some channels of the input, whole groups of them if there are groups, and some blocks.
+
+    `depth` are the products with these channels. Units of the same `place` make different parts of the sums, those of
+    others are added up.
+    """
+
+    channels: slice
+    groups: slice
+    depth: slice
+    blocks: list[Block]
+    place: int = 0
+
+
+LEAST_CHANNELS = 8
+"""Channels for each thread, below which threads share the places."""
+
+
+def units(problem: Problem, way: Way) -> list[Unit]:
+    """The channels or groups in parts for the threads; of few channels the blocks."""
+    count = 1 if problem.macs < least_work() * thread_count() else thread_count()
+    channels, groups, others = problem.input[1], problem.groups, problem.taps // len(way.order)
+    if groups > 1:
+        inside = channels // groups
+        fitting = max(1, min(groups, LAID_ELEMENTS // 2 // max(inside * others * product(problem.output[2:]), 1)))
+        return [
+            Unit(
+                slice(own.start * inside, own.stop * inside),
+                own,
+                slice(0, inside * others),
+                _blocks(problem, way, (own.stop - own.start) * inside),
+            )
+            for own in even_slices(groups, max(ceil_div(groups, fitting), min(count, groups)))
+        ]
+    if channels >= LEAST_CHANNELS * count:
+        return [
+            Unit(
+                own,
+                slice(0, 1),
+                slice(own.start * others, own.stop * others),
+                _blocks(problem, way, own.stop - own.start),
+            )
+            for own in even_slices(channels, count)
+        ]
+    found = _blocks(problem, way, channels)
+    whole = Unit(slice(0, channels), slice(0, 1), slice(0, channels * others), found)
+    return [
+        whole._replace(blocks=found[part], place=place) for place, part in enumerate(even_slices(len(found), count))
+    ]
+
+
+def _blocks(problem: Problem, way: Way, channels: int) -> list[Block]:
+    """Rows of an image, or images, of which what is laid out for so many channels is as much as may be."""
     images, _, rows, *sizes = problem.output
     if way.as_it_lies:
         return [Block(image, image + 1, 0, rows) for image in range(images)]
-    row = product(sizes) * problem.input[1] // problem.groups * groups * problem.taps // len(way.order)
+    row = product(sizes) * channels * problem.taps // len(way.order)
     height = max(1, LAID_ELEMENTS // max(row, 1))
     if height >= rows:
         together = 1 if way.by_themselves else height // rows
@@ -241,25 +313,16 @@ def _room(problem: Problem, way: Way, block: Block, channels: int) -> list[tuple
 def laid_out(problem: Problem) -> int:
     """The numbers that a weight's gradient holds besides itself: what is laid out, padded and gathered."""
     way = way_of(problem)
-    count = thread_count()
-    channels, together = problem.input[1], 1 if problem.groups == 1 else _groups_together(problem, way)
-    if problem.groups > 1:
-        channels = channels // problem.groups * together
-    block = _blocks(problem, way, together)[0]
-    laid = sum(map(product, _room(problem, way, block, channels)))
-    padded = (
-        block.many * channels * product(problem.widths) * (block.height * problem.stride[0] + problem.kernel_size[0])
-    )
-    gathered = block.many * block.height * product(problem.output[3:]) * problem.output[1] * (block.many > 1)
-    return int(laid + padded + gathered) * (count if problem.groups > 1 else 1)
-
-
-def _groups_together(problem: Problem, way: Way) -> int:
-    """For how many groups is laid out at once: as many as fit with all rows, and as there are for each thread."""
-    each = problem.depth // len(way.order) * product(problem.output[2:])
-    fitting = max(1, min(problem.groups, LAID_ELEMENTS // 2 // max(each, 1)))
-    parts = max(ceil_div(problem.groups, fitting), min(thread_count(), problem.groups))
-    return int(ceil_div(problem.groups, parts))
+    found = units(problem, way)
+    rooms = []
+    for unit in found:
+        block, channels = unit.blocks[0], unit.channels.stop - unit.channels.start
+        top, bottom = rows_read(problem, block.start, block.stop)
+        padded = block.many * channels * product(problem.widths) * (bottom - top)
+        gathered = block.many * block.height * product(problem.output[3:]) * problem.output[1] * (block.many > 1)
+        rooms.append(int(sum(map(product, _room(problem, way, block, channels))) + padded + gathered))
+    sums = (1 + found[-1].place) * problem.output[1] * problem.depth
+    return min(thread_count(), len(rooms)) * max(rooms) + int(sums)
 
 
 def _lay(way: Way, x: Array, block: Block, targets: Sequence[Array], calls: Calls) -> None:
@@ -289,18 +352,19 @@ def _multiply(
     *,
     first: bool,
 ) -> None:
-    """Call the products of gradients (groups, O / groups, places) with what is laid out (groups, channels · taps, ...).
+    """Call the products of what is laid out (groups, channels · taps, ...) and gradients (groups, O / groups, places).
 
-    They are added to `total`, (taps, groups, O / groups, channels · taps), or with `first` set there.
+    They are added to `total`, (taps, groups, channels · taps, O / groups), or with `first` set there. This way round a
+    product of few outputs takes three quarters of the time.
     """
     across = product(problem.output[3:])
     length = block.many * block.height * across
     place = 0
     for each, columns in zip(way.laid, laid, strict=True):
         for start in each.shifts:
-            seen = columns[..., start * across : start * across + length].swapaxes(-1, -2)
+            seen = columns[..., start * across : start * across + length]
             room = total[place] if first else scratch("part", total.shape[1:], total.dtype)
-            calls.append((np.matmul, (grads, seen, room)))
+            calls.append((np.matmul, (seen, grads.swapaxes(-1, -2), room)))
             if not first:
                 calls.append((np.add, (total[place], room, total[place])))
             place += 1
@@ -316,56 +380,3 @@ def _gradients(problem: Problem, block: Block, own: slice, grad: Array, calls: C
     found = scratch("gradients", (part.shape[1], block.many, part.shape[2]), grad.dtype)
     copy(found, part.swapaxes(0, 1), calls)
     return found.reshape(len(found), -1)
-
-
-def _by_outputs(problem: Problem, way: Way, x: Array, grad: Array, total: Array) -> None:
-    """Block by block: threads share the channels that are laid out, then the output's channels."""
-    found = _blocks(problem, way, 1)
-    kept = [np.empty(shape, x.dtype) for shape in _room(problem, way, found[0], x.shape[1])]
-    count = 1 if problem.macs < least_work() * thread_count() else thread_count()
-    for index, block in enumerate(found):
-        shapes = _room(problem, way, block, x.shape[1])
-        laid = [whole.reshape(-1)[: product(shape)].reshape(shape) for whole, shape in zip(kept, shapes, strict=True)]
-
-        def lay(own: slice, block: Block = block, laid: list[Array] = laid) -> Calls:
-            calls: Calls = []
-            _lay(way, x[:, own], block, [array[own] for array in laid], calls)
-            return calls
-
-        columns = [array.reshape(1, -1, product(array.shape[2:])) for array in laid]
-        if way.as_it_lies:
-            columns = [x[block.first].reshape(1, x.shape[1], -1)]
-        else:
-            share_calls(lay, even_slices(x.shape[1], count))
-
-        def make(own: slice, index: int = index, block: Block = block, columns: list[Array] = columns) -> Calls:
-            calls: Calls = []
-            grads = _gradients(problem, block, own, grad, calls)[None]
-            _multiply(problem, way, block, grads, columns, total[:, :, own], calls, first=not index)
-            return calls
-
-        share_calls(make, even_slices(grad.shape[1], count))
-
-
-def _by_groups(problem: Problem, way: Way, x: Array, grad: Array, total: Array) -> None:
-    """Threads share the groups; each lays out what its groups need, as many at a time as fit with all rows."""
-    groups = problem.groups
-    inside, rows_out = problem.input[1] // groups, problem.output[1] // groups
-
-    def work(own: slice) -> Calls:
-        calls: Calls = []
-        many = own.stop - own.start
-        for index, block in enumerate(_blocks(problem, way, many)):
-            part = x[:, own.start * inside : own.stop * inside]
-            shapes = _room(problem, way, block, many * inside)
-            laid = [scratch(f"laid {place}", shape, x.dtype) for place, shape in enumerate(shapes)]
-            _lay(way, part, block, laid, calls)
-            columns = [array.reshape(many, -1, product(array.shape[2:])) for array in laid]
-            if way.as_it_lies:
-                columns = [part[block.first].reshape(many, inside, -1)]
-            channels = slice(own.start * rows_out, own.stop * rows_out)
-            grads = _gradients(problem, block, channels, grad, calls).reshape(many, rows_out, -1)
-            _multiply(problem, way, block, grads, columns, total[:, own], calls, first=not index)
-        return calls
-
-    share_calls(work, even_slices(groups, ceil_div(groups, _groups_together(problem, way))))
