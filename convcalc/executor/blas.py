@@ -64,6 +64,19 @@ def _call(function: Gemm, arguments: tuple[Any, ...], arrays: tuple[Array, ...])
     function(*arguments)
 
 
+SMALL_PRODUCT = 1_000_000
+"""Multiply-adds up to which OpenBLAS multiplies matrices as they lie, where it has kernels for that."""
+
+
+@cache
+def has_small_products() -> bool:
+    """Whether NumPy's library has kernels for small products: OpenBLAS, on processors with 512-bit units."""
+    return any(
+        library.internal_api == "openblas" and library.architecture in ("SkylakeX", "Cooperlake", "SapphireRapids")
+        for library in libraries().lib_controllers
+    )
+
+
 def can_add(dtype: np.dtype[Any]) -> bool:
     """Whether `add_product` may be asked for products of this type."""
     return _gemm(dtype) is not None

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from convcalc.executor.blas import SMALL_PRODUCT, has_small_products
 from convcalc.executor.blocks import (
     BLOCK_ELEMENTS,
     COPY,
@@ -255,23 +256,55 @@ class _Filtering:
         )
         gathered = scratch("gathered", spectrum.shape, self.x.dtype)
         calls.append((np.copyto, (gathered.reshape(source.shape), source)))
-        calls.append((np.matmul, (self.to_points, gathered, spectrum)))
+        parts = (len(gathered), -1, columns_at_once(gathered.shape[1], self.to_points.size))
+        calls.append(
+            (np.matmul, (self.to_points, *(array.reshape(parts).swapaxes(0, 1) for array in (gathered, spectrum))))
+        )
 
     def outputs(self, block: Block, rows: slice, spectrum: Array, calls: Calls) -> None:
         """The outputs of a block, some rows of each group, from (points, groups, C / groups, spots)."""
         points, groups, _, spots = spectrum.shape
         count = rows.stop - rows.start
         products = scratch("products", (points, groups, count, spots), self.x.dtype)
-        calls.append((np.matmul, (self.weight[:, :, rows], spectrum, products)))
+        together = rows_at_once(count, self.weight.shape[3] * spots)
+        parts = (points, groups, count // together, together)
+        weight = self.weight[:, :, rows].reshape(*parts, -1)
+        calls.append((np.matmul, (weight, spectrum[:, :, None], products.reshape(*parts, spots))))
         if self.bias is not None:
             finish(products[self.one], self.bias[:, rows], None, calls)
         # Turned, so that the outputs of a tile's row lie beside each other.
         found = scratch("gathered", (groups * count * spots, len(self.to_tile)), self.x.dtype)
-        calls.append((np.matmul, (products.reshape(points, -1).T, self.to_tile.T, found)))
+        columns = columns_at_once(len(found), self.to_tile.size)
+        turned = products.reshape(points, -1, columns).transpose(1, 2, 0)
+        calls.append((np.matmul, (turned, self.to_tile.T, found.reshape(-1, columns, found.shape[1]))))
         finish(found, None, self.activation, calls)
         found = found.reshape(groups * count, block.many, block.height, *self.counts[1:], *self.tiles)
         channels = slice(None) if groups > 1 else rows
         _place(found, self.out[block.first : block.last, channels, block.start * self.tiles[0] :], self.tiles, calls)
+
+
+@lru_cache(maxsize=1024)
+def rows_at_once(rows: int, work: int) -> int:
+    """How many rows of the weights to multiply at once, a row taking so much work: all, or what is a small product.
+
+    What the library lays out before a large product takes longer than a product of few columns.
+    """
+    if rows * work <= SMALL_PRODUCT or not has_small_products():
+        return rows
+    return next((part for part in (64, 32) if rows % part == 0 and part * work <= SMALL_PRODUCT), rows)
+
+
+LEAST_COLUMNS = 64
+"""Columns of a product, below which to call it takes as long as to make it."""
+
+
+@lru_cache(maxsize=1024)
+def columns_at_once(columns: int, work: int) -> int:
+    """The same for a small matrix and many columns: the most that are a small product and divide them evenly."""
+    if columns * work <= SMALL_PRODUCT or not has_small_products():
+        return columns
+    fitting = range(SMALL_PRODUCT // work, LEAST_COLUMNS - 1, -1)
+    return next((part for part in fitting if columns % part == 0), columns)
 
 
 def _place(found: Array, target: Array, tiles: tuple[int, ...], calls: Calls) -> None:
