@@ -36,6 +36,10 @@ def test_products_of_parts_of_arrays(dtype, library):
             for high, wide in ((rows, terms), (terms, columns), (rows, columns))
         )
         a, b, out = whole_a[-rows:, -terms:], whole_b[:terms, :columns], whole_out[:rows, -columns:]
+        if draw.random() < 0.5:
+            b = whole_b.T.copy().T[:terms, :columns]
+        if draw.random() < 0.5:
+            a = whole_a.T.copy().T[-rows:, -terms:]
         before = whole_out.copy()
         added = [
             (
@@ -60,7 +64,13 @@ def test_products_of_parts_of_arrays(dtype, library):
     [
         (lambda a, b, out: (a, b, out), True),
         (lambda a, b, out: (a, b[:, :3], out[:, 1:4]), True),
-        (lambda a, b, out: (a.T.copy().T, b, out), False),
+        (lambda a, b, out: (a.T.copy().T, b, out), True),
+        (lambda a, b, out: (a.T.copy().T, b.T.copy().T, out), True),
+        (lambda a, b, out: (a, b, out.T.copy().T), False),
+        (lambda a, b, out: (a, np.repeat(b, 2, 1)[:, ::2], out), False),
+        (lambda a, b, out: (a[:1], b, out[:1]), False),
+        (lambda a, b, out: (a, b[:, :1], out[:, :1]), False),
+        (lambda a, b, out: (a[:, :1], b[:1], out), True),
         (lambda a, b, out: (a[::-1], b, out), False),
         (lambda a, b, out: (a[:, ::-1], b, out), False),
         (lambda a, b, out: (a[None], b, out), False),

@@ -75,6 +75,7 @@ def test_outputs_are_not_overwritten():
         "conv:16,k3,p1 @a conv:8,k1 concat:@a gelu conv:8,k1 softplus",
         "conv:16,k3,p1 @a relu add:@a conv:8,k1 @b silu add:@b,@b concat:@b,dim=2 adaptiveavgpool:3",
         "conv:16,k3,p1 prelu conv:16,k3,p1 permute:0x3x1x2 conv:20,k1 conv:3,k1",
+        "conv:16,k3,p1 relu conv:8,k3,p1 flatten linear:900 relu linear:50 gelu linear:1",
         "conv:16,k3,p1 maxpool:3,s2,p1 lppool:2,norm_type=2 conv:4,k1 permute:0x1x3x2 sigmoid conv:4,k1",
     ],
 )

@@ -19,7 +19,7 @@ from convcalc.executor.threads import Calls, libraries
 _NAMES = ("scipy_cblas_{}gemm64_", "cblas_{}gemm64_")
 """What the function is called whose whole numbers have 64 bits; other names do not say how many they have."""
 _LETTERS = {np.dtype(np.float32): ("s", ctypes.c_float), np.dtype(np.float64): ("d", ctypes.c_double)}
-_ROWS, _AS_IT_LIES = 101, 111
+_ROWS, _AS_IT_LIES, _TURNED = 101, 111, 112
 
 Gemm = Callable[..., None]
 
@@ -54,9 +54,10 @@ def _is_right(function: Gemm, dtype: np.dtype[Any]) -> bool:
 
 def _arguments(a: Array, b: Array, out: Array) -> tuple[Any, ...]:
     rows, terms = a.shape
-    places = (x for array in (a, b) for x in (array.ctypes.data, array.strides[0] // array.itemsize))
-    sizes = (rows, b.shape[1], terms)
-    return (_ROWS, *(_AS_IT_LIES,) * 2, *sizes, 1.0, *places, 1.0, out.ctypes.data, out.strides[0] // out.itemsize)
+    turns = (_AS_IT_LIES if _lies_in_rows(array) else _TURNED for array in (a, b))
+    places = (x for array in (a, b, out) for x in (array.ctypes.data, max(array.strides) // array.itemsize))
+    first, second, target = zip(*[iter(places)] * 2, strict=True)
+    return (_ROWS, *turns, rows, b.shape[1], terms, 1.0, *first, *second, 1.0, *target)
 
 
 def _call(function: Gemm, arguments: tuple[Any, ...], arrays: tuple[Array, ...]) -> None:
@@ -83,17 +84,23 @@ def can_add(dtype: np.dtype[Any]) -> bool:
 
 
 def can_add_to(a: Array, b: Array, out: Array) -> bool:
-    """Whether `add_product` takes these: floats of one type, in rows that lie together, one after the other."""
-    return can_add(out.dtype) and all(
-        array.ndim == 2
-        and array.dtype == out.dtype
-        and array.flags.aligned
-        and array.strides[1] == array.itemsize
-        and array.strides[0] >= array.shape[1] * array.itemsize
-        and array.strides[0] % array.itemsize == 0
-        and 0 not in array.shape
-        for array in (a, b, out)
+    """Whether `add_product` takes these: floats of one type, in rows that lie together, one after the other.
+
+    What is multiplied may lie in columns. A product of one row or column is not worth it.
+    """
+    return (
+        can_add(out.dtype)
+        and all(array.ndim == 2 and array.dtype == out.dtype and min(array.shape) > 0 for array in (a, b, out))
+        and min(out.shape) > 1
+        and all(_lies_in_rows(array) or _lies_in_rows(array.T) for array in (a, b))
+        and _lies_in_rows(out)
     )
+
+
+def _lies_in_rows(array: Array) -> bool:
+    step, item = array.strides
+    apart = step >= array.shape[1] * array.itemsize and step % array.itemsize == 0
+    return item == array.itemsize and apart and array.flags.aligned
 
 
 def add_product(a: Array, b: Array, out: Array, calls: Calls) -> None:

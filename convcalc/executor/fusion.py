@@ -21,10 +21,12 @@ from convcalc.executor.blocks import Activation, add_up
 from convcalc.executor.conv import convolution
 from convcalc.executor.into import Into, activating, into_of
 from convcalc.executor.kernels import Array, LayerWeights, Weights, kernel_of
+from convcalc.executor.linear import linear_into
 from convcalc.executor.onnx_nodes import NODES, computing
 from convcalc.layers.activation import Elementwise, ReLU
 from convcalc.layers.conv import Conv
 from convcalc.layers.join import Add
+from convcalc.layers.linear import Linear
 from convcalc.layers.norm import BatchNorm
 from convcalc.network import Network
 
@@ -138,6 +140,8 @@ def _single(item: Resolved, weights: LayerWeights) -> Step:
     step = Step((item,), lambda inputs: compute(inputs, weights))
     if isinstance(item.layer, Conv) and item.node.op not in NODES:
         return step._replace(into=_convolving((item,), weights, None).into)
+    if isinstance(item.layer, Linear) and item.node.op not in NODES:
+        return step._replace(into=lambda inputs, out: linear_into(inputs[0], weights, out))
     if isinstance(item.layer, Elementwise) and not item.layer.parameters() and item.node.op not in NODES:
         return step._replace(into=activating(in_place(item.layer)))
     return step._replace(into=into_of(item))
