@@ -507,10 +507,16 @@ def _npz(arrays: Mapping[str, Array]) -> bytes:
     return buffer.getvalue()
 
 
+_TOGETHER = 1 << 16
+
+
 def nested(array: Array) -> Any:
     """Nested lists of numbers as short as they are exact: a float32 of 0.1 is 0.1."""
     if array.dtype.kind == "f" and array.dtype.itemsize < 8:
-        array = array.astype("U32").astype(np.float64)
+        flat, exact = array.reshape(-1), np.empty(array.size)
+        for start in range(0, array.size, _TOGETHER):  # their text takes 32 times what they do
+            exact[start : start + _TOGETHER] = flat[start : start + _TOGETHER].astype("U32").astype(np.float64)
+        array = exact.reshape(array.shape)
     return array.tolist()
 
 

@@ -35,7 +35,7 @@ def need_bytes(count: int, what: str, instead: str = "") -> None:
         from convcalc.render.units import bytes_text
 
         raise ResourceError(
-            f"{what} takes {bytes_text(count)} of memory; {bytes_text(free)} are free{instead}", value=count
+            f"{what}: {bytes_text(count)} of memory are needed, and {bytes_text(free)} are free{instead}", value=count
         )
 
 

@@ -260,7 +260,9 @@ def test_archives_of_no_arrays_and_of_too_many(tmp_path, monkeypatch):
         read_array(str(tmp_path / "none.npz"))
     np.savez_compressed(tmp_path / "large.npz", a=np.zeros(1 << 20))
     monkeypatch.setattr("convcalc.limits.available_memory", lambda: 1 << 20)
-    with pytest.raises(ResourceError, match=r"what .*large\.npz holds takes 8\.000 MiB of memory; 1\.000 MiB are free"):
+    with pytest.raises(
+        ResourceError, match=r"what .*large\.npz holds: 8\.000 MiB of memory are needed, and 1\.000 MiB are free"
+    ):
         read_array(str(tmp_path / "large.npz"))
 
 

@@ -189,7 +189,8 @@ def test_an_output_that_memory_does_not_hold_is_refused_at_once(call, tmp_path, 
     monkeypatch.setattr("convcalc.limits.available_memory", lambda: 100_000)
     said = call(tmp_path / "x.npy", "relu", "--batch", "2", "-q", status=1).err
     assert (
-        "the output of all 1,000 samples takes 500.0 KiB of memory; 97.66 KiB are free; -o FILE.npy writes it" in said
+        "the output of all 1,000 samples: 500.0 KiB of memory are needed, and 97.66 KiB are free; -o FILE.npy writes it"
+        in said
     )
 
 

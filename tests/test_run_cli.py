@@ -387,6 +387,21 @@ def test_a_table_is_not_written_as_an_array(run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_text_does_not_hold_is_refused(run, monkeypatch):
+    monkeypatch.setattr("convcalc.limits.available_memory", lambda: 1 << 20)
+    said = run("1x200x200", "relu", "-q", status=1).err
+    assert "40,000 numbers as text: 3.052 MiB of memory are needed, and 1.000 MiB are free; -o FILE.npy holds" in said
+    assert run("1x200x200", "relu", "--get", "shape").out == "[1,200,200]\n"
+    assert run("1x40x40", "conv:1,k2", "--im2col", "--get", "shape").out == "[1521,4]\n"
+    said = run("1x200x200", "conv:1,k5", "--im2col", "--get", "shape", status=1).err
+    assert "38,416 windows of 25 numbers: 14.65 MiB of memory are needed" in said
+
+
+def test_layers_after_the_one_that_is_shown_are_not_computed(run, monkeypatch):
+    monkeypatch.setattr("convcalc.executor.run._compute", None)
+    assert run("1x4x4", "maxpool:2", "relu", "conv:9,k2", "--layer", "0", "--get", "shape").out == "[1,2,2]\n"
+
+
 def test_layers_of_any_rank_take_arrays_of_many_axes(run):
     assert run("random:2x1x2x3x2x2", "relu", "softmax:1", "--get", "shape").out == "[2,1,2,3,2,2]\n"
 

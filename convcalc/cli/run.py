@@ -319,6 +319,10 @@ def _report(question: Question, noun: Noun, asked: Asked) -> RunReport:
         if interrupted:
             notes.append(f"interrupted after {done} of {steps} steps; what was learned by then is kept")
         notes.append(f"the loss is {losses[-1]:.6g} after {done} step{'s' * (done != 1)}")
+    elif asked.layer is not None and not asked.indices:
+        from convcalc.executor.run import layer_output
+
+        output = layer_output(prepared, asked.layer)
     else:
         layer = asked.layer
         result = compute(prepared, keep=layer is not None, indices=asked.indices)
@@ -622,6 +626,10 @@ def _write_array(path: str, report: RunReport) -> None:
         write_array(path, report.output, others=report.others)
 
 
+_TEXT_BYTES = 80
+"""What a number takes on its way to text: an object, its place in a list, and its digits."""
+
+
 def _lines(question: Question, report: RunReport, name: str) -> Iterable[str]:
     """The answer line by line in every format but the terminal's."""
     from convcalc.render import arrays
@@ -629,12 +637,19 @@ def _lines(question: Question, report: RunReport, name: str) -> Iterable[str]:
     path = _path(question)
     if path is None and name not in ("json", "jsonl"):
         return arrays.WRITERS[name](report)
+    from convcalc.limits import need_bytes
+
+    part = None if path is None else path.partition(".")[0]
+    many = report.output.size * (part in (None, "output")) + sum(
+        array.size for key, array in report.others.items() if part in (None, key.partition(".")[0])
+    )
+    need_bytes(many * _TEXT_BYTES, f"{many:,} numbers as text", "; -o FILE.npy holds them as they are")
     if question["quiet"] and name not in ("json", "jsonl"):
         return [arrays.nested_text(report.output)]
     from convcalc.render.document import value_document
     from convcalc.render.units import plain_text
 
-    content = arrays.run_document(report)
+    content = arrays.run_document(report, part)
     if path is not None:
         value = look_up(content, path)
         if name not in ("json", "jsonl"):

@@ -111,7 +111,8 @@ def fit(
             interrupted = True
             break
     result = compute(prepared)
-    losses.append(float(((result.output - prepared.shown(wanted)) ** 2).sum()))
+    with np.errstate(all="ignore"):
+        losses.append(float(((result.output - prepared.shown(wanted)) ** 2).sum()))
     learned = {name: prepared.constants[name] for name in slots if name not in prepared.weights}
     return Fit(losses, replace(result, weights={**result.weights, **learned}), interrupted)
 

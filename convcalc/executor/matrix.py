@@ -11,6 +11,7 @@ from convcalc.executor.kernels import Array
 from convcalc.executor.run import Prepared, compute_layer
 from convcalc.layers.base import shape_text
 from convcalc.layers.conv import Conv
+from convcalc.limits import need_bytes
 from convcalc.records import replace
 from convcalc.tracing import product
 
@@ -62,9 +63,16 @@ def as_matrix(prepared: Prepared) -> Array:
 def windows_as_rows(prepared: Prepared) -> Array:
     """The windows of the first layer's input, one a row: what its convolution is the matrix product with.
 
-    Raises `UnsupportedOpError` when the first layer is no convolution.
+    Raises `UnsupportedOpError` when the first layer is no convolution, `ResourceError` for more than memory holds.
     """
     first = prepared.resolved[0]
     if not isinstance(first.layer, Conv):
         raise UnsupportedOpError(f"{first.layer.kind} is no convolution, so it has no im2col", layer=first.node.name)
-    return im2col(first.layer, prepared.inputs[first.node.inputs[0]])
+    x = prepared.inputs[first.node.inputs[0]]
+    windows = product(first.outputs[0][2:]) * len(x)
+    size = product(first.layer.kernel_size) * x.shape[1]
+    # The windows as they are laid out, and their rows.
+    need_bytes(
+        2 * windows * size * x.itemsize, f"{windows:,} windows of {size:,} numbers", "; a smaller input shows as much"
+    )
+    return im2col(first.layer, x)

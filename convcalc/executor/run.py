@@ -28,7 +28,7 @@ from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.layers.opaque import Opaque
 from convcalc.limits import need_bytes
 from convcalc.narrow import converted
-from convcalc.network import Input, Network, no_input
+from convcalc.network import Input, Network, no_input, no_such_layer
 from convcalc.records import dataclass, field, replace
 from convcalc.tracing import product
 
@@ -299,6 +299,14 @@ def compute(
             dtype = str(next(iter(prepared.inputs.values())).dtype)
             need(plan(prepared.network, prepared.resolved, dtype, keep=True), sum(array.nbytes for array in arrays))
         return _compute(ready, prepared.inputs if inputs is None else inputs, keep=keep, indices=indices)
+
+
+def layer_output(prepared: Prepared, name: str) -> Array:
+    """What one layer gives, as people see it. The layers after it are not computed."""
+    for items, _, outputs, _ in steps(prepared, prepared.inputs):
+        if items[-1].node.name == name:
+            return prepared.shown(outputs[0])
+    raise no_such_layer("--layer", name, [item.node.name for item in prepared.resolved])
 
 
 def _prepared_model(

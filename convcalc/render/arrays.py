@@ -53,22 +53,26 @@ def compact_json(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def run_document(report: RunReport) -> dict[str, Any]:
-    """The report as the document that JSON output holds and `--get` looks into.
+def run_document(report: RunReport, part: str | None = None) -> dict[str, Any]:
+    """The report as the document that JSON output holds and `--get` looks into; numbers of one `part` alone, if given.
 
     JSON has no nan and no infinity: they are the texts "nan", "inf" and "-inf".
     """
+
+    def numbers(array: Array, key: str) -> Any:
+        return _json_safe(nested(array)) if part in (None, key) else None
+
     document: dict[str, Any] = {
         "version": VERSION,
         "verb": "run",
         "status": "complete",
         "shape": list(report.output.shape),
         "dtype": str(report.output.dtype),
-        "output": _json_safe(nested(report.output)),
+        "output": numbers(report.output, "output"),
     }
     for name, array in report.others.items():
         group, _, key = name.partition(".")
-        document.setdefault(group, {})[key] = _json_safe(nested(array))
+        document.setdefault(group, {})[key] = numbers(array, group)
     if report.losses:
         document["losses"] = _json_safe(list(report.losses))
     document["diagnostics"] = [
