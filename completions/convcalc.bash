@@ -12,7 +12,7 @@ _convcalc() {
     if [[ $before != *[[:space:]]* ]]; then
         values='shape flops memory summary compose run help -h --help --version'
     elif [[ $verb == help ]]; then
-        values='shape flops memory summary compose run expressions kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat'
+        values='shape flops memory summary compose run expressions kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat matmul attention'
     elif [[ $cur == -* ]]; then
         case $verb in
             shape) values='--explain --receptive-field --to --kind -k --kernel-size -s --stride -p --padding -d --dilation -g --groups -c --channels --bias --no-bias --padding-mode --output-padding --output-size --ceil-mode --input --batch --assume-sequential --lines --layer --sort --top --format -q --quiet --get --max --strict -o --output -h --help' ;;
@@ -24,7 +24,7 @@ _convcalc() {
         esac
     else
         case $prev in
-            --kind) values='conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat' ;;
+            --kind) values='conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat matmul attention' ;;
             --padding-mode) values='zeros reflect replicate circular' ;;
             --format) values='table plain tsv csv json jsonl markdown' ;;
             --convention) values='exact macs 2mac torch fvcore thop ptflops' ;;
@@ -48,7 +48,7 @@ _convcalc() {
                     word=${cur##*[,:]}
                     _convcalc_prefixed "${cur%"$word"}" "$(_convcalc_arguments "${cur%%:*}")"
                 else
-                    values='conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat from: repeat: end'
+                    values='conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat matmul attention from: repeat: end'
                     _convcalc_files "$cur"
                 fi ;;
         esac
@@ -89,7 +89,7 @@ _convcalc_arguments() {
         lppool|lppool1d|lppool2d|lppool3d|LPPool1d|LPPool2d|LPPool3d) echo 'norm_type= kernel_size= stride= ceil_mode= name= ceil' ;;
         adaptivemaxpool|adaptivemaxpool1d|adaptivemaxpool2d|adaptivemaxpool3d|AdaptiveMaxPool1d|AdaptiveMaxPool2d|AdaptiveMaxPool3d) echo 'output_size= return_indices= name= indices' ;;
         adaptiveavgpool|adaptiveavgpool1d|adaptiveavgpool2d|adaptiveavgpool3d|AdaptiveAvgPool1d|AdaptiveAvgPool2d|AdaptiveAvgPool3d) echo 'output_size= name=' ;;
-        globalavgpool|globalaveragepool|gap|GlobalAvgPool|globalmaxpool|GlobalMaxPool|identity|Identity|crop|Crop|sigmoid|Sigmoid|tanh|Tanh|logsigmoid|LogSigmoid|softsign|Softsign|tanhshrink|Tanhshrink|softmax2d|Softmax2d|add|Add|mul|Mul) echo 'name=' ;;
+        globalavgpool|globalaveragepool|gap|GlobalAvgPool|globalmaxpool|GlobalMaxPool|identity|Identity|crop|Crop|sigmoid|Sigmoid|tanh|Tanh|logsigmoid|LogSigmoid|softsign|Softsign|tanhshrink|Tanhshrink|softmax2d|Softmax2d|add|Add|mul|Mul|matmul|MatMul) echo 'name=' ;;
         fractionalmaxpool|fractionalmaxpool1d|fractionalmaxpool2d|fractionalmaxpool3d|FractionalMaxPool1d|FractionalMaxPool2d|FractionalMaxPool3d) echo 'kernel_size= output_size= output_ratio= return_indices= name= indices' ;;
         maxunpool|maxunpool1d|maxunpool2d|maxunpool3d|MaxUnpool1d|MaxUnpool2d|MaxUnpool3d) echo 'kernel_size= stride= padding= output_size= name=' ;;
         flatten|Flatten) echo 'start_dim= end_dim= name=' ;;
@@ -130,6 +130,7 @@ _convcalc_arguments() {
         rnn|RNN) echo 'input_size= hidden_size= num_layers= bias= batch_first= dropout= bidirectional= nonlinearity= name= batch_first bidirectional nobias relu' ;;
         multiheadattention|mha|MultiheadAttention) echo 'embed_dim= num_heads= dropout= bias= add_bias_kv= add_zero_attn= kdim= vdim= batch_first= name= batch_first nobias' ;;
         embedding|Embedding) echo 'num_embeddings= embedding_dim= padding_idx= max_norm= norm_type= scale_grad_by_freq= sparse= name=' ;;
+        attention|Attention) echo 'q_heads= kv_heads= past= masked= extra= given= causal= window= scale= softcap= stage= name= causal' ;;
     esac
 }
 
@@ -142,10 +143,12 @@ _convcalc_field_values() {
         batch_first) echo 'true false' ;;
         bias) echo 'true false' ;;
         bidirectional) echo 'true false' ;;
+        causal) echo 'true false' ;;
         ceil_mode) echo 'true false' ;;
         count_include_pad) echo 'true false' ;;
         elementwise_affine) echo 'true false' ;;
         inplace) echo 'true false' ;;
+        masked) echo 'true false' ;;
         padding_mode) echo 'zeros reflect replicate circular' ;;
         return_indices) echo 'true false' ;;
         scale_grad_by_freq) echo 'true false' ;;

@@ -12,7 +12,7 @@ end
 function __convcalc_words --description 'Layers, wiring, and what follows a colon, a comma, an = or an @'
     set -l word (commandline -ct)
     if not string match -q '*:*' -- $word
-        printf '%s\n' conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat from: repeat: end
+        printf '%s\n' conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat matmul attention from: repeat: end
         return
     end
     if string match -qr '^from:|:.*@' -- $word
@@ -41,6 +41,8 @@ function __convcalc_words --description 'Layers, wiring, and what follows a colo
                 printf "$start$field=%s\n" true false
             case bidirectional
                 printf "$start$field=%s\n" true false
+            case causal
+                printf "$start$field=%s\n" true false
             case ceil_mode
                 printf "$start$field=%s\n" true false
             case count_include_pad
@@ -48,6 +50,8 @@ function __convcalc_words --description 'Layers, wiring, and what follows a colo
             case elementwise_affine
                 printf "$start$field=%s\n" true false
             case inplace
+                printf "$start$field=%s\n" true false
+            case masked
                 printf "$start$field=%s\n" true false
             case padding_mode
                 printf "$start$field=%s\n" zeros reflect replicate circular
@@ -79,7 +83,7 @@ function __convcalc_words --description 'Layers, wiring, and what follows a colo
             printf "$start%s\n" output_size= return_indices= name= indices
         case adaptiveavgpool adaptiveavgpool1d adaptiveavgpool2d adaptiveavgpool3d AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d
             printf "$start%s\n" output_size= name=
-        case globalavgpool globalaveragepool gap GlobalAvgPool globalmaxpool GlobalMaxPool identity Identity crop Crop sigmoid Sigmoid tanh Tanh logsigmoid LogSigmoid softsign Softsign tanhshrink Tanhshrink softmax2d Softmax2d add Add mul Mul
+        case globalavgpool globalaveragepool gap GlobalAvgPool globalmaxpool GlobalMaxPool identity Identity crop Crop sigmoid Sigmoid tanh Tanh logsigmoid LogSigmoid softsign Softsign tanhshrink Tanhshrink softmax2d Softmax2d add Add mul Mul matmul MatMul
             printf "$start%s\n" name=
         case fractionalmaxpool fractionalmaxpool1d fractionalmaxpool2d fractionalmaxpool3d FractionalMaxPool1d FractionalMaxPool2d FractionalMaxPool3d
             printf "$start%s\n" kernel_size= output_size= output_ratio= return_indices= name= indices
@@ -161,6 +165,8 @@ function __convcalc_words --description 'Layers, wiring, and what follows a colo
             printf "$start%s\n" embed_dim= num_heads= dropout= bias= add_bias_kv= add_zero_attn= kdim= vdim= batch_first= name= batch_first nobias
         case embedding Embedding
             printf "$start%s\n" num_embeddings= embedding_dim= padding_idx= max_norm= norm_type= scale_grad_by_freq= sparse= name=
+        case attention Attention
+            printf "$start%s\n" q_heads= kv_heads= past= masked= extra= given= causal= window= scale= softcap= stage= name= causal
     end
 end
 
@@ -174,12 +180,12 @@ complete -c convcalc -n __convcalc_no_verb -a summary -d 'All of it in one table
 complete -c convcalc -n __convcalc_no_verb -a compose -d 'A chain as one layer, and its weights merged'
 complete -c convcalc -n __convcalc_no_verb -a run -d 'The numbers: layers on real arrays'
 complete -c convcalc -n __convcalc_no_verb -a help -d 'The options of a verb, every kind of layer, or what one takes'
-complete -c convcalc -n '__convcalc_verb help' -f -a 'shape flops memory summary compose run expressions kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat'
+complete -c convcalc -n '__convcalc_verb help' -f -a 'shape flops memory summary compose run expressions kinds conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat matmul attention'
 complete -c convcalc -n 'not __convcalc_no_verb; and not __convcalc_verb help' -a '(__convcalc_words)'
 complete -c convcalc -n '__convcalc_verb shape flops compose' -l explain -d 'Print each formula, with and without the numbers'
 complete -c convcalc -n '__convcalc_verb shape' -l receptive-field -d 'Add what each output reads of the input: field, jump, offset, tile overlap'
 complete -c convcalc -n '__convcalc_verb shape' -l to -x -d 'Find the layers that give these sizes; what you give of one stays'
-complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -l kind -x -a 'conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat' -d 'The kind of layer; conv if none is named'
+complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -l kind -x -a 'conv convt linear maxpool avgpool lppool adaptivemaxpool adaptiveavgpool globalavgpool globalmaxpool fractionalmaxpool maxunpool flatten unflatten reshape permute identity channelshuffle pixelshuffle pixelunshuffle unfold fold upsample upsamplingnearest upsamplingbilinear pad constantpad zeropad reflectionpad replicationpad circularpad crop batchnorm syncbatchnorm instancenorm groupnorm layernorm rmsnorm localresponsenorm dropout alphadropout featurealphadropout relu relu6 hardsigmoid hardswish selu silu mish sigmoid tanh logsigmoid softsign tanhshrink leakyrelu rrelu elu celu hardtanh threshold hardshrink softshrink softplus scale shift gelu prelu glu softmax softmin logsoftmax softmax2d lstm gru rnn multiheadattention embedding add mul concat matmul attention' -d 'The kind of layer; conv if none is named'
 complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -s k -l kernel-size -x -d 'Kernel: 3, or 3x5'
 complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -s s -l stride -x -d 'Stride: 2, or 2x1'
 complete -c convcalc -n '__convcalc_verb shape flops memory summary compose run' -s p -l padding -x -d 'Padding: 1, 1x0, before+after 1+2, same, full, '

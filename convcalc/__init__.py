@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from convcalc.layers.join import Add as Add, Concat as Concat, Mul as Mul
     from convcalc.layers.linear import Linear as Linear
     from convcalc.layers.lppool import LPPool1d as LPPool1d, LPPool2d as LPPool2d, LPPool3d as LPPool3d
+    from convcalc.layers.matmul import Attention as Attention, MatMul as MatMul
     from convcalc.layers.multihead import MultiheadAttention as MultiheadAttention
     from convcalc.layers.norm import (
         BatchNorm as BatchNorm,

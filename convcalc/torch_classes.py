@@ -76,7 +76,10 @@ TransformerEncoderLayer is printed only when it is a module.
 NORMS_WITH_MODULES = {"BatchNormAct2d": "BatchNorm2d", "SyncBatchNormAct": "SyncBatchNorm", "GroupNormAct": "GroupNorm"}
 """timm's norms, which call the modules in them afterwards."""
 
-_NOT_PYTORCH = ("add", "mul", "concat", "crop", "reshape", "permute", "pad", "globalavgpool", "globalmaxpool")
+NOT_PYTORCH = (
+    "add", "mul", "concat", "matmul", "attention", "crop", "reshape", "permute", "pad", "globalavgpool",
+    "globalmaxpool",
+)  # fmt: skip
 """Kinds of this project whose class names mean nothing in PyTorch's text."""
 
 _LEARNING = ("conv", "linear", "norm", "parametric", "recurrent", "multihead", "embedding")
@@ -164,7 +167,7 @@ def layer_text(module: Module) -> LayerText | None:
     if found is None:
         return None
     kind, rank = found
-    if kind.name in _NOT_PYTORCH or name.removeprefix("Lazy") not in kind.class_names():
+    if kind.name in NOT_PYTORCH or name.removeprefix("Lazy") not in kind.class_names():
         return None
     layer = LayerText(kind, rank, module.span)
     if not _read_attributes(layer, attributes, module.span):

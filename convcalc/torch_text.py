@@ -20,7 +20,7 @@ from convcalc.errors import ModelFileError, ResourceError, Source, Span, did_you
 from convcalc.expressions import LayerText, Program, shape_of, split_outside
 from convcalc.layers import LAYERS, SEQUENCES, find_kind
 from convcalc.network import Input, Network, input_twice
-from convcalc.torch_classes import ATTENTION, CHAINS, LISTS, OWNERS, PARAMETER, Module, layer_text
+from convcalc.torch_classes import ATTENTION, CHAINS, LISTS, NOT_PYTORCH, OWNERS, PARAMETER, Module, layer_text
 from convcalc.torch_wiring import MOST_MODULES, Walk
 
 _HEAD = re.compile(
@@ -240,8 +240,8 @@ class PrintedModel(Program):
 
     def sample_axes(self) -> int | None:
         """How many axes a sequence has that comes in, or None where no module is over sequences."""
-        kinds = (find_kind(module.cls) for module in _all_modules(self.root))
-        return next((SEQUENCES[found[0].name] for found in kinds if found and found[0].name in SEQUENCES), None)
+        kinds = [found[0].name for module in _all_modules(self.root) if (found := find_kind(module.cls))]
+        return next((SEQUENCES[kind] for kind in kinds if kind in SEQUENCES and kind not in NOT_PYTORCH), None)
 
     def wired(self, rank: int, inputs: Mapping[str, Input], notes: tuple[str, ...]) -> Network:
         """The network of the modules, as far as the text tells how they are wired."""

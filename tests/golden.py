@@ -284,6 +284,9 @@ CASES = (
     Case("plain recurrent layer without bias", "10x8", "rnn:16,nobias", "10x16", 384, 3840, 7680, BY_HAND),
     Case("steps before the batch", "10x4x8", "GRU(8,16)", "10x4x16", 1248, 46_080, 101_760, BY_HAND),
     Case("multi-head attention", "10x64", "mha:64,h8", "10x64", 16_640, 176_640, 356_480, BY_HAND),
+    Case("attention", "10x64", "@k attention:8,@k,@k", "10x64", 0, 12_800, 28_800, BY_HAND),
+    Case("keys and values of fewer heads", "10x64", "@x linear:16,nobias @k from:@x attention:8,kv2,@k,@k", "10x16 10x64", 1024, 23_040, 49_120, BY_HAND),
+    Case("products of rows", "3x5x7", "@a permute:0x1x3x2 @b from:@a matmul:@b", "3x5x5", 0, 525, 975, BY_HAND),
     Case("words", "12", "Embedding(1000,64)", "12x64", 64_000, 0, 0, BY_HAND),
     Case("words and a recurrent layer", "12", "embedding:8,n50 gru:16", "12x8 12x16", 1648, 13_824, 30_528, BY_HAND),
     # --- joins and wiring: by hand

@@ -101,6 +101,8 @@ EXAMPLES: dict[str, str] = {
     "gru": "reshape:24x5 gru:3,l2,bidirectional @h gru:2,batch_first from:@h gru:3,l2,bidirectional,@h.1",
     "rnn": "reshape:24x5 rnn:3,l2,relu rnn:2,bidirectional",
     "multiheadattention": "reshape:20x6 @k sigmoid @v mha:6,h2 mha:6,h3,batch_first,@k,@v",
+    "matmul": "@a permute:0x1x3x2 @b from:@a matmul:@b",
+    "attention": "reshape:20x6 @k tanh @v attention:2,@k,@k from:@v linear:12 attention:6,kv3,causal,@k,@v",
     "embedding": "scale:0 shift:2 embedding:3,n4",
     "add": "@a sigmoid add:@a",
     "mul": "@a sigmoid mul:@a",

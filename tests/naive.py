@@ -880,13 +880,7 @@ def multihead(layer, *inputs, **weights):
             mixed = []
             for begin in range(0, size, each):
                 head = slice(begin, begin + each)
-                scores = [dot(list(zip(query[t][head], row[head], strict=True))) * Counting(1) for row in key]
-                top = largest(scores)
-                powers = [call(score - top) for score in scores]
-                whole = total(powers)
-                shares = [power / whole for power in powers]
-                mixed += [dot([(share, row[i]) for share, row in zip(shares, value, strict=True)])
-                          for i in range(begin, begin + each)]  # fmt: skip
+                mixed += looked_up(query[t][head], [row[head] for row in key], [row[head] for row in value])
             rows[n, t] = projected(last, weights.get("out_proj.bias"), mixed)
 
     def element(index):
@@ -914,6 +908,61 @@ def multihead_backward(layer, *inputs, y, **weights):
         "out_proj.weight": products(counts[0], size * size),
         "out_proj.bias": additions(counts[0], size),
     }
+
+
+def looked_up(query, keys, values):
+    """The values' mean by the softmax of a query's products with the keys, each times the scale."""
+    found = [dot(list(zip(query, key, strict=True))) * Counting(1) for key in keys]
+    top = largest(found)
+    powers = [call(score - top) for score in found]
+    whole = total(powers)
+    shares = [power / whole for power in powers]
+    return [
+        dot([(share, value[i]) for share, value in zip(shares, values, strict=True)]) for i in range(len(values[0]))
+    ]
+
+
+def attention(layer, query, key, value):
+    """Head by head; heads beside each other share their keys and values."""
+    batch, length, width = query.shape
+    size = width // layer.q_heads
+    found = {}
+    for n in range(batch):
+        for head in range(layer.q_heads):
+            begin = head * layer.kv_heads // layer.q_heads * size
+            keys, values = (
+                [[x[n, t, begin + i] for i in range(size)] for t in range(x.shape[1])] for x in (key, value)
+            )
+            for t in range(length):
+                found[n, t, head] = looked_up([query[n, t, head * size + i] for i in range(size)], keys, values)
+    return Array(query.shape, lambda index: found[index[0], index[1], index[2] // size][index[2] % size])
+
+
+def matmul(layer, one, other):
+    lead = shared(one.shape[:-2], other.shape[:-2])
+
+    def element(index):
+        *at, row, column = index
+        terms = range(one.shape[-1])
+        return dot([(joined(one, (*at, row, i)), joined(other, (*at, i, column))) for i in terms])
+
+    return Array((*lead, one.shape[-2], other.shape[-1]), element)
+
+
+def matmul_backward(layer, one, other, y):
+    """Each product of the forward pass makes one for each factor, added up where a factor was repeated."""
+
+    def of_input():
+        for x, axis in ((one, -1), (other, -2)):
+            sums = Sums()
+            for *at, row, column in y.indices:
+                for i in range(one.shape[-1]):
+                    place = (*at, row, i) if axis == -1 else (*at, i, column)
+                    own = place[len(place) - len(x.shape) :]
+                    kept = tuple(0 if size == 1 else j for j, size in zip(own, x.shape, strict=True))
+                    sums.put_product(kept, Counting(1), Counting(1))
+
+    return {"input": of_input}
 
 
 def embedding(layer, x, weight):

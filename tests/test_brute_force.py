@@ -295,6 +295,20 @@ def attentions(draw, kind):
 
 
 @st.composite
+def scores(draw, kind):
+    heads, shared, size, batch, length, keys = (draw(st.integers(1, 3)) for _ in range(6))
+    layer = LAYERS[kind].layer_class()(heads * shared, shared, scale=draw(st.none() | st.just(0.5)))
+    return layer, (batch, length, heads * shared * size), *[(batch, keys, shared * size)] * 2
+
+
+@st.composite
+def factors(draw, kind):
+    rows, terms, columns, batch = (draw(st.integers(1, 3)) for _ in range(4))
+    one, other = draw(st.sampled_from([((batch,), (batch,)), ((batch,), (1,)), ((1,), (batch,)), ((batch,), ())]))
+    return LAYERS[kind].layer_class()(), (*one, rows, terms), (*other, terms, columns)
+
+
+@st.composite
 def tables(draw, kind):
     return LAYERS[kind].layer_class()(draw(st.integers(1, 9)), draw(st.integers(1, 3))), (2, *rest(draw, 0))
 
@@ -344,6 +358,8 @@ CASES = {
         ("add mul", joins, naive.join, naive.join_backward),
         ("lstm gru rnn", recurrent, naive.recurrent, naive.recurrent_backward),
         ("multiheadattention", attentions, naive.multihead, naive.multihead_backward),
+        ("attention", scores, naive.attention, naive.nothing_backward),
+        ("matmul", factors, naive.matmul, naive.matmul_backward),
         ("embedding", tables, naive.embedding, naive.embedding_backward),
         (" ".join(MOVED), moved, naive.nothing, naive.nothing_backward),
     )

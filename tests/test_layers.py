@@ -22,8 +22,12 @@ OPEN = {
     *("num_features", "num_channels", "normalized_shape", "input_size", "hidden_size"),
 }
 """Fields that may be left out here, because the input decides them."""
-INPUTS = {"linear": "10", "unflatten": "20", "reshape": "400", "fold": "12x49", "prelu": "8x5",
-          **dict.fromkeys(("lstm", "gru", "rnn"), "5x8"), "multiheadattention": "5x64", "embedding": "5"}  # fmt: skip
+INPUTS = {
+    "linear": "10", "unflatten": "20", "reshape": "400", "fold": "12x49", "prelu": "8x5",
+    **dict.fromkeys(("lstm", "gru", "rnn"), "5x8"),
+    **dict.fromkeys(("multiheadattention", "attention"), "5x64"),
+    "embedding": "5",
+}  # fmt: skip
 """What a kind's first expression is tried on, where that is not an image."""
 
 

@@ -45,7 +45,7 @@ def _ready(layer: Attention, inputs: tuple[Array, ...]) -> Ready:
     wide = np.result_type(inputs[0].dtype, np.float32)
     query, key, value = (
         by_heads(x, heads).astype(wide, copy=False)
-        for x, heads in zip(inputs[:3], (layer.q_heads, layer.kv_heads, layer.kv_heads), strict=True)
+        for x, heads in zip(inputs[:3], (layer.q_heads, *(layer.kv_heads or layer.q_heads,) * 2), strict=True)
     )
     if "past_key" in given:
         key = np.concatenate([given["past_key"].astype(wide), key], axis=2)

@@ -221,6 +221,9 @@ LAYERS: dict[str, Kind] = {
         Kind("add", "Add", "join"),
         Kind("mul", "Mul", "join"),
         Kind("concat", "Concat", "join", "dim", {"d": "dim"}, aliases=("cat",)),
+        Kind("matmul", "MatMul", "matmul"),
+        Kind("attention", "Attention", "matmul", "q_heads", {"h": "q_heads", "kv": "kv_heads"},
+             {"causal": ("causal", True)}),
     )
 }  # fmt: skip
 """Every kind of layer by its name in expressions."""
@@ -236,10 +239,8 @@ FILE_LAYERS: dict[str, Kind] = {
         Kind("reduce", "Reduce", "reduce", "function"),
         Kind("cumulate", "Cumulate", "reduce", "dim"),
         Kind("topk", "TopK", "reduce", "k"),
-        Kind("matmul", "MatMul", "matmul"),
         Kind("gemm", "Gemm", "matmul"),
         Kind("einsum", "Einsum", "matmul", "equation"),
-        Kind("attention", "Attention", "matmul"),
         Kind("onnxlstm", "OnnxLSTM", "recurrent", "hidden_size"),
         Kind("onnxgru", "OnnxGRU", "recurrent", "hidden_size"),
         Kind("onnxrnn", "OnnxRNN", "recurrent", "hidden_size"),
@@ -269,7 +270,7 @@ FILE_LAYERS: dict[str, Kind] = {
 }  # fmt: skip
 """Kinds that no expression makes: ops of model files that are no modules in PyTorch."""
 
-SEQUENCES = {"lstm": 2, "gru": 2, "rnn": 2, "multiheadattention": 2, "embedding": 1}
+SEQUENCES = {"lstm": 2, "gru": 2, "rnn": 2, "multiheadattention": 2, "attention": 2, "embedding": 1}
 """Kinds over sequences, and how many axes one has: steps and features, or steps alone."""
 
 _names: dict[str, Kind] = {}

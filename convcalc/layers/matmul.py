@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
 from convcalc.layers.base import Cost, Layer, Saved, Shape, choice, flag, number, refused, shape_text, whole
 from convcalc.layers.join import broadcast
-from convcalc.records import dataclass
+from convcalc.records import dataclass, replace
 from convcalc.tracing import product
 
 
@@ -182,11 +182,12 @@ class Einsum(_Products):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Attention(_Products):
-    """softmax(Q·Kᵀ·scale)·V by heads: ONNX's Attention, torch's scaled_dot_product_attention.
+    """softmax(Q·Kᵀ·scale)·V by heads, `attention:8,@k,@v`: torch's scaled_dot_product_attention, ONNX's Attention.
 
-    Q, K, V are (N, heads, length, size), or (N, length, heads·size) with q_heads and kv_heads. Heads of Q may share
-    those of K and V. `given` names the further inputs: a "mask", true where something is looked at or else added; the
-    "past_key" and "past_value" that come first, `past` places long; the "lengths" of K and V that count.
+    Q, K, V are (N, heads, length, size), or (N, length, heads·size) with q_heads and kv_heads, which are q_heads where
+    they are left out. Heads of Q may share those of K and V. A fourth input is a mask; `given` names the further ones:
+    a "mask", true where something is looked at or else added; the "past_key" and "past_value" that come first, `past`
+    places long; the "lengths" of K and V that count.
 
     `causal` lets a place look at no later one, `window` at no more than so many before and after (-1: any). `softcap`
     bends scores below it, c·tanh(score / c). `scale` None is 1 / √size.
@@ -212,9 +213,22 @@ class Attention(_Products):
     """Which scores go out: 0 the products, 1 bent, 2 masked, 3 after the softmax."""
 
     def __post_init__(self) -> None:
+        for field in ("given", "extra"):
+            if isinstance(getattr(self, field), str):  # as an expression has one
+                self._set(**{field: (getattr(self, field),)})
         for name in self.given:
             choice("given", name, ("mask", "past_key", "past_value", "lengths"))
-        if self.softcap < 0:
+        for name in self.extra:
+            choice("extra", name, ("key", "value", "scores"))
+        flag("causal", self.causal)
+        flag("masked", self.masked)
+        if self.scale is not None:
+            number("scale", self.scale)
+        if not isinstance(self.window, tuple) or len(self.window) != 2:
+            raise refused("window", self.window, "two numbers, before and after")
+        for size in self.window:
+            whole("window", size, -1)
+        if number("softcap", self.softcap) < 0:
             raise refused("softcap", self.softcap, "at least 0")
         if self.stage not in range(4):
             raise refused("stage", self.stage, "from 0 to 3")
@@ -223,10 +237,19 @@ class Attention(_Products):
                 whole(field, getattr(self, field))
         whole("past", self.past, 0)
 
+    def bind(self, *inputs: Shape) -> Self:
+        """Take a fourth input that is not named for a mask. Raises `ShapeError` for more."""
+        if len(inputs) == 4 and not self.given:
+            return replace(self, given=("mask",), masked=True)
+        if len(inputs) != 3 + len(self.given):
+            raise ShapeError(f"takes queries, keys, values and a mask, but {len(inputs)} tensors came in")
+        return self
+
     def heads(self, inputs: Sequence[Shape]) -> tuple[Shape, Shape, Shape]:
         """Q, K and V as (N, heads, length, size)."""
         found = []
-        for shape, heads in zip(inputs[:3], (self.q_heads, self.kv_heads, self.kv_heads), strict=True):
+        shared = self.kv_heads or self.q_heads
+        for shape, heads in zip(inputs[:3], (self.q_heads, shared, shared), strict=True):
             if len(shape) == 3 and heads and shape[2] % heads == 0:
                 found.append((shape[0], heads, shape[1], shape[2] // heads))
             elif len(shape) == 4:

@@ -24,7 +24,7 @@ _FAMILIES = {
     "norm": "Norms and dropout", "dropout": "Norms and dropout",
     "activation": "Activations", "parametric": "Activations", "softmax": "Activations",
     **dict.fromkeys(("recurrent", "multihead", "embedding"), "Sequences"),
-    "join": "Joins of several tensors",
+    **dict.fromkeys(("join", "matmul"), "Joins of several tensors"),
 }  # fmt: skip
 """Under which heading the kinds of a module stand."""
 

@@ -32,7 +32,7 @@ ARGUMENTS = {
 TWO_INPUTS = ("MaxUnpool",)
 NOT_PRINTED = ("FractionalMaxPool",)
 NOT_OF_PYTORCH = {"Add", "Mul", "Concat", "Crop", "Reshape", "Permute", "GlobalAvgPool", "GlobalMaxPool"} | {
-    "Pad1d", "Pad2d", "Pad3d", "FractionalMaxPool1d", "Scale", "Shift",
+    "Pad1d", "Pad2d", "Pad3d", "FractionalMaxPool1d", "Scale", "Shift", "MatMul", "Attention",
 }  # fmt: skip
 
 
