@@ -148,6 +148,61 @@ def test_two_threads_at_once():
         np.testing.assert_allclose(found[index], wanted[index], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_two_networks_of_one_thread_in_two_threads(count):
+    """Calls that one thread has recorded work in its arrays: another that made them would write over its numbers."""
+    stream = np.random.default_rng(0)
+    chain = "conv:32,k3,p1 relu conv:32,k3,p1 relu conv:32,k5,p2 relu"
+    prepared = [prepare(chain, stream.standard_normal((1, 3, 48, 48)).astype(np.float32)) for _ in range(2)]
+    wrong = []
+
+    def work(own, wanted):
+        for _ in range(10):
+            wrong.extend([own] * (not np.array_equal(compute(own).output, wanted)))
+
+    with threads(count):
+        wanted = [[compute(own).output for own in prepared] for _ in range(3)][-1]
+        running = [threading.Thread(target=work, args=pair) for pair in zip(prepared, wanted, strict=True)]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+    assert wrong == []
+
+
+def test_a_recording_that_was_interrupted_is_made_anew(monkeypatch):
+    x = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    prepared = prepare(RESIDUAL, x)
+    wanted = [compute(prepared, threads=1).output for _ in range(2)][-1]
+    with threads(1):
+        (replay,) = prepared.again()
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    with threads(2), monkeypatch.context() as patched:
+        patched.setattr("convcalc.executor.replay.together", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            replay.compute((x,))
+    with threads(1):
+        np.testing.assert_array_equal(replay.compute((x,))[0], wanted)
+
+
+def test_inputs_of_another_shape_or_type_are_not_forced_into_what_is_recorded():
+    stream = np.random.default_rng(0)
+    prepared = prepare("conv:8,k3,p1 relu conv:8,k3,p1", stream.standard_normal((2, 3, 32, 32)).astype(np.float32))
+    for _ in range(3):
+        compute(prepared)
+    for x in (stream.standard_normal((1, 3, 32, 32)).astype(np.float32), stream.standard_normal((2, 3, 32, 32))):
+        (replay,) = (step for step in prepared.again() if isinstance(step, Replay))
+        (found,) = replay.compute((x,))
+        wanted = x
+        for step in prepared.steps(joined=True):
+            (wanted,) = step.compute((wanted,))
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_what_is_recorded_holds_no_more_than_the_plan():
     for batch in (1, 4):
         prepared = prepare(RESIDUAL, np.ones((batch, 3, 96, 96), np.float32))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from threading import Lock
+from threading import Lock, get_ident
 from typing import Any
 
 import numpy as np
@@ -41,20 +41,29 @@ class Replay:
         self._steps, self._shapes, self._dtype = steps, shapes, dtype
         self._stages: list[Stage] = []
         self._tensors: dict[str, Array] = {}
-        self._count = 0
+        self._recorded: tuple[int, int] | None = None
         self._busy = Lock()
 
     def compute(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """What goes out. From two threads at once the second has to wait."""
-        if not all(array.flags.c_contiguous for array in inputs):
-            return self._one_by_one(inputs)  # sums along other strides are rounded otherwise
+        if not all(self._can_take(name, array) for name, array in zip(self.inputs, inputs, strict=True)):
+            return self._one_by_one(inputs)
         with self._busy:
-            if self._count != thread_count():
+            # The calls work in arrays of the thread that has recorded them, which may compute something else now.
+            wanted = thread_count(), get_ident()
+            if self._recorded != wanted:
+                self._recorded = None  # what an interrupt leaves half recorded is no longer what was
                 self._record()
+                self._recorded = wanted
             for name, array in zip(self.inputs, inputs, strict=True):
                 np.copyto(self._tensors[name], array)
             play(self._stages)
             return tuple(self._tensors[name].copy() for name in self.outputs)
+
+    def _can_take(self, name: str, array: Array) -> bool:
+        # Sums along other strides are rounded otherwise; other shapes and types would be stretched and rounded.
+        same = array.shape == self._shapes[name] and array.dtype == self._dtype
+        return same and array.flags.c_contiguous
 
     def _one_by_one(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         tensors = dict(zip(self.inputs, inputs, strict=True))
@@ -83,7 +92,7 @@ class Replay:
                     (output,) = step.outputs
                     into = step.into or partial(_store, step)
                     into(tuple(self._tensors[name] for name in step.inputs), self._tensors[output])
-        self._stages, self._count = together(stages), thread_count()
+        self._stages = together(stages)
 
     def _sizes(self) -> dict[str, int]:
         names = (*self.inputs, *(name for step in self._steps for name in step.outputs))
