@@ -131,6 +131,12 @@ def test_whole_numbers_become_floats_and_floats_whole_numbers():
     np.testing.assert_array_equal(back, steps)
 
 
+def test_products_of_long_rows_are_added_up_in_parts():
+    x = np.random.default_rng(3).random((2, (1 << 20) + 5)).astype(np.float32)
+    wanted = x.astype(np.float64)
+    np.testing.assert_allclose(sums.row_dots(x, x), (wanted * wanted).sum(axis=1), rtol=4 * np.finfo(np.float32).eps)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("columns", [1, 7, 600, 5000, 20000])
 def test_sums_of_rows(dtype, columns):
