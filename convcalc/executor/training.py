@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from convcalc import formulas as F
 from convcalc.errors import UnsupportedOpError
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient_of, kernel_of
 from convcalc.layers.base import Layer
@@ -75,7 +76,7 @@ def _dropout(layer: Any, inputs: tuple[Array, ...], weights: Weights, stream: np
     return Trained((inputs[0] * scale,), lambda grads: ((grads[0] * scale,), {}))
 
 
-SATURATED = -1.7580993408473766
+SATURATED = float(F.selu(-np.inf))
 """What SELU gives far below 0, in whose place what is dropped is."""
 
 
