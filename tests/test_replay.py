@@ -191,10 +191,10 @@ def test_a_recording_that_was_interrupted_is_made_anew(monkeypatch):
 def test_inputs_of_another_shape_or_type_are_not_forced_into_what_is_recorded():
     stream = np.random.default_rng(0)
     prepared = prepare("conv:8,k3,p1 relu conv:8,k3,p1", stream.standard_normal((2, 3, 32, 32)).astype(np.float32))
-    for _ in range(3):
-        compute(prepared)
+    with threads(1):
+        prepared.again()
+        (replay,) = prepared.again()
     for x in (stream.standard_normal((1, 3, 32, 32)).astype(np.float32), stream.standard_normal((2, 3, 32, 32))):
-        (replay,) = (step for step in prepared.again() if isinstance(step, Replay))
         (found,) = replay.compute((x,))
         wanted = x
         for step in prepared.steps(joined=True):
@@ -293,3 +293,37 @@ def test_an_interrupt_before_the_own_part_ends_all(monkeypatch):
     with threads(2), pytest.raises(KeyboardInterrupt):
         play(stages)
     assert log == []
+
+
+@pytest.mark.parametrize("count", [None, 2])
+def test_blocks_of_several_threads_end_in_any_order(count):
+    """Each has threads of its own; none is left with those of a block that is over."""
+    prepared = [prepare(RESIDUAL, np.full((1, 3, 32, 32), value, np.float32)) for value in range(4)]
+    wanted = [compute(own, threads=1).output for own in prepared]
+    found = {}
+
+    def work(index):
+        for _ in range(8):
+            found[index] = compute(prepared[index], threads=count).output
+
+    running = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(4)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in running)
+    for index in range(4):
+        np.testing.assert_allclose(found[index], wanted[index], rtol=1e-5, atol=1e-6)
+    assert threads_module.thread_count() == 1
+
+
+def test_a_block_that_ends_before_one_that_began_later():
+    first, second = threads(2), threads(3)
+    held = [library["num_threads"] for library in threads_module.libraries().info()]
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert threads_module.thread_count() == 3
+    second.__exit__(None, None, None)
+    assert threads_module.thread_count() == 1
+    assert [library["num_threads"] for library in threads_module.libraries().info()] == held

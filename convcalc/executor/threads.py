@@ -84,12 +84,30 @@ class _Helper:
                 self._done.release()
 
 
-class _State:
-    """How many threads `share` uses, those besides the calling one, and who has them now."""
+class _Team:
+    """The threads of a `threads` block: how many `share` uses, those besides the calling one, who has them now.
 
-    count = 1
-    helpers: Sequence[_Helper] | None = None
-    busy = Lock()
+    `before` is the block that was there when this one began. Blocks of several threads may end in any order.
+    """
+
+    def __init__(self, count: int, before: _Team | None) -> None:
+        self.count = count
+        self.before = before
+        self.helpers: list[_Helper] = []
+        self.busy = Lock()
+        self.over = False
+
+
+class _State:
+    """The team that works now; None outside of all blocks. How many blocks there are, and their hold on the libraries.
+
+    One hold for all: of two that are not let go in turn the last would leave the libraries held.
+    """
+
+    team: _Team | None = None
+    blocks = 0
+    held: Any = None
+    changing = Lock()
 
 
 class _Scratch(local):
@@ -109,7 +127,8 @@ _scratch = _Scratch()
 
 def thread_count() -> int:
     """How many threads `share` uses now."""
-    return _state.count
+    team = _state.team
+    return 1 if team is None else team.count
 
 
 @cache
@@ -124,21 +143,29 @@ def threads(count: int | None = None) -> Iterator[None]:
 
     Inside another such block None keeps what that one uses.
     """
-    if count is None and _state.helpers is not None:
+    if count is None and _state.team is not None:
         yield
         return
-    before = _state.count, _state.helpers
-    _state.count = available_threads() if count is None else count
-    helpers: list[_Helper] = []
-    _state.helpers = helpers
+    with _state.changing:
+        team = _state.team = _Team(available_threads() if count is None else count, _state.team)
+        _state.blocks += 1
+        if _state.blocks == 1:
+            _state.held = libraries().limit(limits=1, user_api="blas")
     try:
-        _start(helpers, _state.count - 1)
-        with libraries().limit(limits=1, user_api="blas"):
-            yield
+        _start(team.helpers, team.count - 1)
+        yield
     finally:
-        for helper in helpers:
-            helper.end()
-        _state.count, _state.helpers = before
+        with _state.changing:
+            team.over = True
+            while _state.team is not None and _state.team.over:
+                _state.team = _state.team.before
+            _state.blocks -= 1
+            if not _state.blocks:
+                _state.held.restore_original_limits()
+        with team.busy:  # another thread may be sharing its work with them
+            for helper in team.helpers:
+                helper.end()
+            team.helpers = []
         for name in [name for name in vars(_scratch) if not name.endswith(" 0")]:
             delattr(_scratch, name)
 
@@ -172,7 +199,7 @@ def share(work: Callable[[T], None], tasks: Iterable[T]) -> None:
             for task in todo:
                 work(task)
 
-    if not _at_once([take] * min(len(listed), _state.count)):
+    if not _at_once([take] * min(len(listed), thread_count())):
         take()
 
 
@@ -181,12 +208,15 @@ def _at_once(works: Sequence[Callable[[], None]], give_up: Callable[[], None] | 
 
     `give_up` is called when this thread cannot do its part, so that the others need not wait for it.
     """
-    if len(works) < 2 or len(works) > _state.count or not _state.helpers or not _state.busy.acquire(blocking=False):
+    team = _state.team
+    if len(works) < 2 or team is None or not team.busy.acquire(blocking=False):
         return False
     started: list[_Helper] = []
     errors: list[BaseException | None] = []
     try:
-        for helper, work in zip(_state.helpers, works[1:], strict=False):
+        if len(works) > 1 + len(team.helpers):
+            return False
+        for helper, work in zip(team.helpers, works[1:], strict=False):
             started.append(helper)
             helper.start(work)
         works[0]()
@@ -198,7 +228,7 @@ def _at_once(works: Sequence[Callable[[], None]], give_up: Callable[[], None] | 
         try:
             errors = [helper.wait() for helper in started]
         finally:
-            _state.busy.release()
+            team.busy.release()
     for error in errors:
         if error is not None:
             raise error
@@ -212,7 +242,7 @@ def share_calls(calls_of: Callable[[T], Calls], tasks: Iterable[T]) -> None:
     interpreter, and to be woken takes as long as many a call; threads that only call hardly ever wait.
     """
     listed = list(tasks)
-    hands: list[Calls] = [[] for _ in range(min(_state.count if _state.helpers else 1, len(listed)))]
+    hands: list[Calls] = [[] for _ in range(min(thread_count(), len(listed)))]
     for index, task in enumerate(listed):
         _scratch.hand = index % len(hands)
         hands[_scratch.hand] += calls_of(task)
@@ -244,7 +274,7 @@ def in_a_row(now: bool) -> Iterator[None]:
 
     Not if not `now`, or where there are more threads than cores, so that they do not watch for each other.
     """
-    before, _scratch.in_a_row = _scratch.in_a_row, now and _state.count <= core_count()
+    before, _scratch.in_a_row = _scratch.in_a_row, now and thread_count() <= core_count()
     try:
         yield
     finally:
