@@ -30,15 +30,19 @@ class GrowingArray:
     """Rows of an array of `count` rows, appended to `path`.part; the file gets its name when all are there.
 
     `path`.part.json says what the rows are the answer to: with `resume` the rows that are there already are kept if it
-    was the same `question` (plain values that JSON can hold), and `done` is how many they are. Without it they are
-    begun anew. Raises `ModelFileError` for a file that cannot be written, or that belongs to another question.
+    was the same `question` (plain values that JSON can hold), and `done` is how many they are, a multiple of `step`.
+    Without it they are begun anew. Raises `ModelFileError` for a file that cannot be written, or that belongs to
+    another question.
     """
 
-    def __init__(self, path: str | Path, count: int, question: Mapping[str, Any], *, resume: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, count: int, question: Mapping[str, Any], *, resume: bool = False, step: int = 1
+    ) -> None:
         self.path = Path(path)
         self.part = self.path.with_name(self.path.name + ".part")
         self.about = self.path.with_name(self.path.name + ".part.json")
         self.count = count
+        self.step = step
         self.question = json.loads(json.dumps(question))
         self.done = 0
         self.row: tuple[tuple[int, ...], str] | None = None
@@ -58,6 +62,8 @@ class GrowingArray:
             self._file = self.part.open("r+b")
             # What was written of a row or a header when the run was ended is written again.
             self.done = max(self.part.stat().st_size - len(self._header()), 0) // self._row_bytes()
+            # Batches begin where they would have begun: another size of them may round otherwise.
+            self.done -= self.done % self.step
             self._file.truncate(len(self._header()) + self.done * self._row_bytes())
             self._file.seek(0, os.SEEK_END)
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -266,6 +266,10 @@ def test_a_file_grows_and_is_gone_on_with(tmp_path):
     assert not path.exists()
     with (tmp_path / "y.npy.part").open("ab") as file:
         file.write(b"half a row")
+    pair = GrowingArray(path, 6, {"words": ["a"]}, resume=True, step=2)
+    assert pair.done == 2
+    pair.append(rows[2:3])
+    pair.close()
     second = GrowingArray(path, 6, {"words": ["a"]}, resume=True)
     assert (second.done, second.replaces) == (3, False)
     with pytest.raises(ShapeError, match=r"the output is 3 \(float64\), but that of the samples before is 2 "):
@@ -316,7 +320,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_does(interruptible, tmp_path):
     assert "stopped after 80 of 300 samples; the same command with --resume goes on" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert names(tmp_path) == ["x.npy", "y.npy.part", "y.npy.part.json"]
-    done = subprocess.run([sys.executable, "-m", "convcalc", *words, "--resume", "--batch", "50"], check=True, **where)
+    done = subprocess.run([sys.executable, "-m", "convcalc", *words, "--resume", "--batch", "40"], check=True, **where)
     assert "80 of 300 samples were there already" in done.stderr
     y = np.load(tmp_path / "y.npy")
     np.testing.assert_allclose(y[[0, 150, 299]], run("conv:8,k3,p1 relu conv:8,k3,p1", x[[0, 150, 299]]).output,

@@ -68,7 +68,7 @@ def run_batched(
     first, *more = batches.prepared.network.outputs
     if more:
         notes.append(f"{path} holds {first} alone; an .npz file would hold {', '.join((first, *more))}")
-    target = GrowingArray(path, batches.count, _asked(question, noun, how), resume=resume)
+    target = GrowingArray(path, batches.count, _asked(question, noun, how), resume=resume, step=batches.batch)
     if target.replaces:
         notes.append(f"{target.part} of an interrupted run is begun anew; --resume would go on with it")
     if target.done:
