@@ -35,8 +35,12 @@ def _open_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.open(os.devnull, flag), "w"))  # noqa: SIM115, PTH123  open until the process ends
-        else:
+        elif stream.encoding.lower().startswith("utf"):
             stream.reconfigure(errors="backslashreplace")
+        else:
+            from convcalc.render.characters import NAME
+
+            stream.reconfigure(errors=NAME)
 
 
 if __name__ == "__main__":

@@ -347,7 +347,10 @@ class Reader:
                 raise self.wrong(f"input {name} has a size of {size}")
             symbol = told[axis] if told is not None else None
             if isinstance(symbol, str) and self.sizes.setdefault(symbol, size) != size:
-                raise ShapeError(f"dimension {symbol} is {self.sizes[symbol]} and {size}", field="input", value=size)
+                before = self.sizes[symbol]
+                raise ShapeError(
+                    f"dimension {symbol} is {size} in input {name}, but {before} before it", field="input", value=size
+                )
         shape = tuple(size for size in sizes if isinstance(size, int))
         self.shapes[name] = shape
         self.dtypes[name] = dtype

@@ -227,7 +227,7 @@ def test_sizes_that_do_not_fit(given, sentence):
 def test_one_name_is_one_size():
     made = chain(op("Add", "a b"), inputs={"a": ["n", 4], "b": ["n", 4]})
     assert answer(made, a=(3, 4)) == (3, 4)
-    with pytest.raises(ShapeError, match="dimension n is 3 and 5"):
+    with pytest.raises(ShapeError, match="dimension n is 5 in input b, but 3 before it"):
         read(made, a=(3, 4), b=(5, 4))
 
 

@@ -287,7 +287,7 @@ class PReLU(Elementwise):
         if self.num_parameters not in (1, channels):
             raise ShapeError(
                 f"num_parameters is {self.num_parameters}, but the input {shape_text(inputs[0][1:])} has"
-                f" {channels} channels; 1 or {channels} fits",
+                f" {channels} channel{'s; 1 or' if channels > 1 else ';'} {channels} fits",
                 field="num_parameters",
                 value=self.num_parameters,
             )
