@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from convcalc.errors import ShapeError
-from convcalc.executor import adaptive, quantized, reduce
+from convcalc.executor import adaptive, attention, products, quantized, reduce
 from convcalc.executor.kernels import kernel_of
 from convcalc.executor.threads import threads
+from convcalc.layers.adaptive import AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d
 from convcalc.layers.elementwise import Combine, Quantize
-from convcalc.layers.matmul import Einsum
+from convcalc.layers.matmul import Attention, Einsum
 from convcalc.layers.norm import BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
 from convcalc.layers.recurrent import OnnxLSTM
 from convcalc.layers.reduce import Reduce, TopK
@@ -145,6 +146,22 @@ def test_means_of_adaptive_windows(sizes, counts):
         np.testing.assert_allclose(adaptive.averages(x, output), adaptive._by_windows(x, output), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int64])
+@pytest.mark.parametrize(
+    ("cls", "sizes", "counts"),
+    [
+        (AdaptiveMaxPool2d, (13, 12), (6, 5)), (AdaptiveMaxPool2d, (7, 7), (1, 1)), (AdaptiveMaxPool1d, (5,), (3,)),
+        (AdaptiveMaxPool3d, (9, 8, 7), (2, 3, 4)), (AdaptiveMaxPool2d, (3, 3), (5, 7)),
+    ],
+)  # fmt: skip
+def test_maxima_of_adaptive_windows(cls, sizes, counts, kind):
+    x = (stream().standard_normal((2, 3, *sizes)) * 100).astype(kind)
+    if kind is np.float32:
+        x[(0, 0, *(size // 2 for size in sizes))] = np.nan
+    (found,) = computed(cls(counts), x)
+    np.testing.assert_array_equal(found, computed(cls(counts, return_indices=True), x)[0])
+
+
 @pytest.mark.parametrize("options", [{}, {"directions": 2}, {"reverse": True}, {"bias": False}, {"batch_first": True}])
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("batch", [1, 3, 16])
@@ -258,3 +275,38 @@ def test_axes_at_other_sizes_by_products(count, output, monkeypatch):
             np.testing.assert_allclose(
                 resample.weighted(x, axis, *found), resample._picked(x, axis, *found), rtol=1e-12, atol=1e-14
             )
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_rows_times_a_matrix(count, monkeypatch):
+    monkeypatch.setattr(products, "LEAST_WORK", 1)
+    draw = stream()
+    for shape, columns in (((300, 50), 7), ((4, 75, 50), 7), ((1, 50), 7), ((130, 1), 1), ((50,), 3)):
+        x, matrix = draw.standard_normal(shape), draw.standard_normal((shape[-1], columns))
+        with threads(count):
+            np.testing.assert_allclose(products.rows_times(x, matrix), x @ matrix, rtol=1e-12, atol=1e-12)
+            whole = (x * 10).astype(np.int64), (matrix * 10).astype(np.int64)
+            np.testing.assert_array_equal(products.rows_times(*whole), whole[0] @ whole[1])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("size", [1.0, 40.0])
+@pytest.mark.parametrize("heads", [(6, 6), (6, 2)])
+def test_attention_of_a_few_heads_at_a_time(count, size, heads, monkeypatch):
+    """With small scores, whose exponentials are taken as they are, and with large ones; four heads divide no count."""
+    for name in ("PIECE", "SHARED"):
+        monkeypatch.setattr(attention, name, 4 * 8 * 9 * 11 * heads[0] // heads[1])
+    draw = stream()
+    query, key, value = (
+        draw.standard_normal((2, many, length, 5)) * size
+        for many, length in ((heads[0], 9), (heads[1], 11), (heads[1], 11))
+    )
+    with threads(count):
+        (found,) = computed(Attention(), query, key, value)
+        (causal,) = computed(Attention(causal=True), query, key, value)
+    key, value = (x.repeat(heads[0] // heads[1], axis=1) for x in (key, value))
+    scores = query @ key.swapaxes(-1, -2) / np.sqrt(5)
+    for wanted, seen in ((found, 1), (causal, np.tri(9, 11))):
+        hidden = np.where(seen, scores, -np.inf)
+        shares = np.exp(hidden - hidden.max(axis=-1, keepdims=True))
+        np.testing.assert_allclose(wanted, shares @ value / shares.sum(axis=-1, keepdims=True), rtol=1e-9, atol=1e-12)

@@ -10,7 +10,7 @@ import numpy as np
 from convcalc.executor.kernels import Array, Gradients, Weights, floats, gradient, kernel, sums_of_products
 from convcalc.executor.pieces import able
 from convcalc.executor.pool import place
-from convcalc.executor.sums import by_rows, row_sums
+from convcalc.executor.sums import by_rows, row_extremes, row_sums
 from convcalc.layers.adaptive import AdaptiveAvgPool, AdaptiveMaxPool, GlobalAvgPool, GlobalMaxPool
 from convcalc.layers.base import Shape
 from convcalc.tracing import ceil_div, product
@@ -130,8 +130,24 @@ def adaptive_maximum(
     layer: AdaptiveMaxPool | GlobalMaxPool, inputs: tuple[Array, ...], weights: Weights
 ) -> tuple[Array, ...]:
     """The largest element of each window, and with return_indices where it stands."""
-    chosen = _choices(layer, inputs[0])
-    return chosen if getattr(layer, "return_indices", False) else chosen[:1]
+    if getattr(layer, "return_indices", False):
+        return _choices(layer, inputs[0])
+    return (_maxima(inputs[0], layer.infer(inputs[0].shape)[0]),)
+
+
+def _maxima(x: Array, output: Shape) -> Array:
+    """The largest element of each window, axis after axis."""
+    if product(output[2:]) == 1 and x.size:
+        return row_extremes(np.maximum, np.ascontiguousarray(x).reshape(len(x) * x.shape[1], -1)).reshape(output)
+    for axis, count in enumerate(output[2:], 2):
+        result = np.empty((*x.shape[:axis], count, *x.shape[axis + 1 :]), x.dtype)
+        source, target = np.moveaxis(x, axis, 0), np.moveaxis(result, axis, 0)
+        for best, window in zip(target, spans(x.shape[axis], count), strict=True):
+            np.copyto(best, source[window.start])
+            for other in source[window.start + 1 : window.stop]:
+                np.maximum(best, other, out=best)
+        x = result
+    return x
 
 
 @gradient(AdaptiveMaxPool, GlobalMaxPool)

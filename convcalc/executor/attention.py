@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from convcalc.executor.kernels import Array
-from convcalc.executor.threads import share
+from convcalc.executor.pieces import PIECE, SHARED
+from convcalc.executor.softmax import shared_out
+from convcalc.executor.threads import share, thread_count
 from convcalc.layers.matmul import Attention
 
 
@@ -78,23 +80,33 @@ def attend(layer: Attention, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
     wanted = np.empty((batch, heads, length, keys), query.dtype) if "scores" in layer.extra else None
     mixed = np.empty((batch, heads, length, value.shape[3]), query.dtype)
 
-    def work(job: int) -> None:
-        sample, group = divmod(job, groups)
-        mine = (sample, slice(group * shared, (group + 1) * shared))
-        scores = np.matmul(query[mine].reshape(shared * length, size) * scale, key[sample, group].T)
-        by_head = scores.reshape(shared, length, keys)
+    few = heads_together(groups, shared * length * keys, query.dtype)
+
+    def work(job: tuple[int, int]) -> None:
+        sample, first = job
+        mine = (sample, slice(first * shared, (first + few) * shared))
+        own = (sample, slice(first, first + few))
+        parts = query[mine].reshape(-1, shared * length, size) * scale
+        scores = np.matmul(parts, key[own].swapaxes(-1, -2))
+        by_head = scores.reshape(-1, length, keys)
         for stage in range(4):
             if stage:
                 _STEPS[stage - 1](layer, by_head, None if bias is None else bias[mine])
             if wanted is not None and stage == layer.stage:
                 wanted[mine] = by_head
-        mixed[mine] = np.matmul(scores, value[sample, group]).reshape(shared, length, -1)
+        mixed[mine] = np.matmul(scores, value[own]).reshape(len(by_head), length, -1)
 
-    share(work, range(batch * groups))
+    share(work, [(sample, first) for sample in range(batch) for first in range(0, groups, few)])
     output = mixed if inputs[0].ndim == 4 else mixed.swapaxes(1, 2).reshape(batch, length, -1)
     further = {"key": key, "value": value, "scores": wanted}
     arrays = (output, *(further[name] for name in layer.extra))
     return tuple(array.astype(inputs[0].dtype, copy=False) for array in arrays if array is not None)
+
+
+def heads_together(heads: int, scores: int, dtype: np.dtype[Any]) -> int:
+    """Of how many heads with so many scores each (of those that share their keys: together) they are made at once."""
+    most = PIECE if thread_count() == 1 else SHARED
+    return max(1, min(heads, most // max(scores * dtype.itemsize, 1)))
 
 
 # What is done with scores where they stand, (..., length, keys), one after the other.
@@ -116,6 +128,8 @@ def _mask(layer: Attention, scores: Array, bias: Array | None) -> None:
 
 def _share_out(layer: Attention, scores: Array, bias: Array | None) -> None:
     """The softmax of each row; zeros for a row that looks nowhere, whatever its scores are."""
+    if bias is None and scores.flags.c_contiguous and shared_out(scores.reshape(-1, scores.shape[-1])):
+        return
     largest = scores.max(axis=-1, keepdims=True)
     scores -= np.where(np.isneginf(largest), 0, largest)
     np.exp(scores, out=scores)

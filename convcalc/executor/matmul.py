@@ -7,6 +7,7 @@ import numpy as np
 from convcalc.executor import kernels
 from convcalc.executor.attention import attend
 from convcalc.executor.kernels import Array, Weights, kernel
+from convcalc.executor.products import rows_times
 from convcalc.layers.matmul import Attention, Einsum, Gemm, MatMul
 from convcalc.tracing import product
 
@@ -14,7 +15,7 @@ from convcalc.tracing import product
 @kernel(MatMul)
 def matmul(layer: MatMul, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """NumPy's matrix product, exact for whole numbers."""
-    return (kernels.matmul(inputs[0], inputs[1]),)
+    return (rows_times(inputs[0], inputs[1]),)
 
 
 @kernel(Gemm)
@@ -22,7 +23,7 @@ def gemm(layer: Gemm, inputs: tuple[Array, ...], weights: Weights) -> tuple[Arra
     """alpha·A·B + beta·C."""
     a = inputs[0].T if layer.transa else inputs[0]
     b = inputs[1].T if layer.transb else inputs[1]
-    found = kernels.matmul(a, b)
+    found = rows_times(a, b)
     if layer.alpha != 1:
         found = found * found.dtype.type(layer.alpha)
     if len(inputs) > 2:

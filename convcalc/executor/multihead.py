@@ -6,6 +6,7 @@ import numpy as np
 
 from convcalc.executor.attention import attend
 from convcalc.executor.kernels import Array, Weights, kernel
+from convcalc.executor.products import rows_times
 from convcalc.layers.matmul import Attention
 from convcalc.layers.multihead import MultiheadAttention
 from convcalc.records import replace
@@ -19,7 +20,11 @@ def projected(
     three = tuple(x if layer.batch_first else x.swapaxes(0, 1) for x in three)
     rows = np.split(weights["in_proj_weight"], 3)
     biases = np.split(weights["in_proj_bias"], 3) if layer.bias else (0, 0, 0)
-    return three, tuple(x @ weight.T + bias for x, weight, bias in zip(three, rows, biases, strict=True)), rows
+    return (
+        three,
+        tuple(rows_times(x, weight.T) + bias for x, weight, bias in zip(three, rows, biases, strict=True)),
+        rows,
+    )
 
 
 def attended(
@@ -38,5 +43,5 @@ def attended(
 def multihead(layer: MultiheadAttention, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
     """Three products, the attention by heads, and a product."""
     _, _, (found,) = attended(layer, inputs, projected(layer, inputs, weights)[1])
-    found = found @ weights["out_proj.weight"].T + (weights["out_proj.bias"] if layer.bias else 0)
+    found = rows_times(found, weights["out_proj.weight"].T) + (weights["out_proj.bias"] if layer.bias else 0)
     return (found if layer.batch_first else found.swapaxes(0, 1),)

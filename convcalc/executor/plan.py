@@ -18,6 +18,7 @@ from convcalc.errors import ResourceError
 from convcalc.executor import special
 from convcalc.executor.activation import formula_of
 from convcalc.executor.algorithms import algorithm_for
+from convcalc.executor.attention import heads_together
 from convcalc.executor.blas import can_add
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Block, Problem, rows_read
 from convcalc.executor.columns import grouped_parts, im2col_blocks, pointwise_parts
@@ -281,11 +282,13 @@ def _upsample(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dty
 def _attention(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
     """For each thread the scores of heads that share their keys, and what is added to them; a copy of what comes in."""
     query, key, value = layer.heads(inputs)
-    scores = query[1] // key[1] * query[2] * key[2]
+    shared = query[1] // key[1]
+    few = heads_together(int(key[1]), int(shared * query[2] * key[2]), dtype)
+    scores = few * shared * query[2] * key[2]
     # A mask, and what is seen besides, both as far as they are not the same for all.
     masks = sum(map(product, inputs[3:])) + (query[2] * key[2] * 2 if layer.masked else 0)
     copies = product(outputs[0]) * (len(inputs[0]) == 3) + (product(key) + product(value)) * bool(layer.past)
-    heads = query[1] // key[1] * product(query[2:])
+    heads = few * shared * product(query[2:])
     return Room(int(thread_count() * (scores + heads) + masks + copies))
 
 
@@ -331,10 +334,10 @@ def _samples(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtyp
 
 
 _KINDS_BY_COPIES = {
-    0: ("prelu", "dropout", "alphadropout", "featurealphadropout", "channelshuffle", "pixelshuffle",
+    0: ("linear", "prelu", "dropout", "alphadropout", "featurealphadropout", "channelshuffle", "pixelshuffle",
         "pixelunshuffle", "unfold", "crop", "concat", "pad", "constantpad", "zeropad", "add", "mul", "instancenorm",
         "groupnorm", "layernorm", "rmsnorm", "softmax", "softmax2d", "logsoftmax", "adaptiveavgpool", "globalavgpool"),
-    1: ("linear", "softmin"),
+    1: ("softmin",),
     3: ("localresponsenorm",),
 }  # fmt: skip
 COPIES = {kind: count for count, kinds in _KINDS_BY_COPIES.items() for kind in kinds}

@@ -10,6 +10,7 @@ import numpy as np
 
 from convcalc.errors import ShapeError
 from convcalc.executor.kernels import Array, LayerWeights, Weights, derived, kernel, kernel_of
+from convcalc.executor.products import rows_times
 from convcalc.executor.threads import share, thread_count
 from convcalc.layers.base import shape_text
 from convcalc.layers.recurrent import GRU, LSTM, RNN, OnnxGRU, OnnxLSTM, OnnxRNN
@@ -110,7 +111,7 @@ def walk(
 ) -> tuple[Array, States]:
     """The state after each step of x, (length, N, input), and the last states. Past a sequence's end outputs are 0."""
     length, batch, _ = x.shape
-    given = x.reshape(length * batch, -1) @ weight.T
+    given = rows_times(x.reshape(length * batch, -1), weight.T)
     given += bias
     given = given.reshape(length, batch, -1)
     outputs = np.zeros((length, batch, states[0].shape[1]), x.dtype)

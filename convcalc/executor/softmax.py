@@ -86,6 +86,19 @@ def share_out(x: Array, out: Array) -> None:
     out /= _sums(out)[:, None]
 
 
+_FEW = -30.0
+"""From here on exponentials are far from vanishing."""
+
+
+def shared_out(x: Array) -> bool:
+    """The same written over the rows; or nothing, and False, where they have to be looked at row by row."""
+    if not x.size or not (x.max() <= _LARGE.get(x.dtype, 0.0) and x.min() >= _FEW):
+        return False
+    np.exp(x, out=x)
+    x /= row_sums(x)[:, None]
+    return True
+
+
 def _largest(x: Array) -> Array:
     return row_extremes(np.maximum, x) if x.flags.c_contiguous else x.max(axis=1)
 

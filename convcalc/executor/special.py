@@ -12,33 +12,42 @@ from convcalc import formulas as F
 from convcalc.executor.kernels import Array
 from convcalc.executor.pieces import Symbol, each
 
-_ABOVE = (5.57336475100719, 48.92604848480231, 315.925078169811)
-_BELOW = (1.0, 72.86340394361089, 482.3123548744872, 3074.022124626914)
+_Ratio = tuple[tuple[float, ...], tuple[float, ...]]
+"""Two polynomials, the highest power first; that of the second has no number."""
+_OF_ERF: _Ratio = (
+    (5.57336475100719, 48.92604848480231, 315.925078169811),
+    (72.86340394361089, 482.3123548744872, 3074.022124626914),
+)
+_OF_GELU: _Ratio = (
+    (0.018138004056283945, 1.5772425447672582, 28.719308056360877, 250.1498180731124),
+    (21.718350183479057, 313.5160398173945),
+)
 _FIRST = 2 / math.sqrt(math.pi) - 1
 _FAR = 50.0
 """From here on the square of a number changes nothing, and larger ones would overflow."""
 
 
-def _angle(x: Any) -> Any:
-    """The number whose hyperbolic tangent is erf(x), to a tenth of a rounding of float32: x + x·(first + x²·a / b).
-
-    Fitted by least squares whose weights were moved until the error of erf was level, for 0 < x < 5.3; larger numbers
-    give a larger angle, and a tangent of 1.
-    """
-    square = np.minimum(x * x, _FAR)
-    above, below = ((parts[0] * square if parts[0] != 1 else square) + parts[1] for parts in (_ABOVE, _BELOW))
-    above = above * square + _ABOVE[2]
-    for part in _BELOW[2:]:
-        below = below * square + part
-    return x + x * (square * (above / below) + _FIRST)
+def _ratio(x: Any, of: _Ratio) -> Any:
+    """One polynomial of x over the other. They are fitted by least squares, with weights that level the error."""
+    above, below = of
+    first = above[0] * x + above[1]
+    for number in above[2:]:
+        first = first * x + number
+    second = x + below[0]
+    for number in below[1:]:
+        second = second * x + number
+    return first / second
 
 
 def gelu(x: Any) -> Any:
-    """`formulas.gelu`, of float32 as x/2 + x/2·tanh, within 3·2^-24 of x: half of what PyTorch is off by at most."""
+    """`formulas.gelu`; of float32 x/2 + x/2·tanh(x·a / b), within 3·2^-24 of x: half of what PyTorch is off by at most.
+
+    Larger numbers than the fit is for give a larger angle, and a tangent of 1.
+    """
     if x.dtype != np.float32:
         return F.gelu(x)
     half = 0.5 * x
-    return half + half * np.tanh(_angle(math.sqrt(0.5) * x))
+    return half + half * np.tanh(x * _ratio(np.minimum(x * x, _FAR), _OF_GELU))
 
 
 def erf(x: Any) -> Any:
@@ -51,7 +60,9 @@ def erf(x: Any) -> Any:
 
 def _erf(x: Any) -> Any:
     if x.dtype == np.float32:
-        return np.tanh(_angle(x))
+        # To a tenth of a rounding x + x·(first + x²·a / b) is the angle whose hyperbolic tangent is wanted.
+        square = np.minimum(x * x, _FAR)
+        return np.tanh(x + x * (square * _ratio(square, _OF_ERF) + _FIRST))
     if isinstance(x, Symbol):
         return x.noted(_erf_of_doubles, x)
     flat = np.ascontiguousarray(x).reshape(-1)
