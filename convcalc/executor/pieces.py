@@ -190,6 +190,12 @@ class Program(NamedTuple):
         """How many threads share an output of this size."""
         return hands_for(size * len(self.moves))
 
+    def is_plain(self, size: int) -> bool:
+        """Whether it is one call for one thread, which may as well be made of whole arrays."""
+        if len(self.moves) > 1 or self.hands(size) > 1:
+            return False
+        return not any(isinstance(source, float) for source in self.moves[0].sources)
+
     def run(self, inputs: Sequence[Array], out: Array) -> None:
         """Compute for arrays of one axis; or of two, (rows, columns), of which inputs may have 1."""
         if out.ndim == 2:
@@ -233,8 +239,6 @@ class Program(NamedTuple):
             for top in range(0, rows, down)
             for left in range(0, columns, across)
         ]
-        if hands == 1 and len(self.moves) == 1 and not any(isinstance(x, float) for x in self.moves[0].sources):
-            parts = [(slice(None), slice(None))]  # there is nothing that would have to stay in the cache
         if hands == 1:
             for function, given in self._calls(inputs, out, parts):
                 function(*given)
@@ -388,6 +392,8 @@ def each(formula: Formula, x: Array, *numbers: float) -> Array:
     if x.size < SMALL:
         return np.asarray(formula(x, *numbers))
     found = program(formula, numbers, "f", x.dtype)
+    if found.is_plain(x.size):
+        return np.asarray(formula(x, *numbers))
     if x.flags.c_contiguous:
         out = np.empty(x.shape, found.result)
         found.run([x.reshape(-1)], out.reshape(-1))
@@ -412,11 +418,13 @@ def together(formula: Formula, *arrays: Array, numbers: tuple[Any, ...] = (), dt
     None is the type of the last array.
     """
     shape = np.broadcast_shapes(*(array.shape for array in arrays))
-    found = _rows(arrays, shape) if product(shape) >= SMALL and len(arrays) <= _INPUTS else None
-    if found is None:
+    if product(shape) < SMALL or len(arrays) > _INPUTS:
         return np.asarray(formula(*arrays, *numbers))
     kinds = "".join({"f": "f", "b": "b"}.get(array.dtype.kind, "u") for array in arrays)
     made = program(formula, numbers, kinds, np.dtype(arrays[-1].dtype if dtype is None else dtype))
+    found = None if made.is_plain(product(shape)) else _rows(arrays, shape)
+    if found is None:
+        return np.asarray(formula(*arrays, *numbers))
     out = np.empty(shape, made.result)
     made.run(found, out.reshape(max(x.shape[0] for x in found), -1) if found[0].ndim > 1 else out.reshape(-1))
     return out
