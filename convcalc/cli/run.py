@@ -318,7 +318,8 @@ def _report(question: Question, noun: Noun, asked: Asked) -> RunReport:
         done = len(losses) - 1
         if interrupted:
             notes.append(f"interrupted after {done} of {steps} steps; what was learned by then is kept")
-        notes.append(f"the loss is {losses[-1]:.6g} after {done} step{'s' * (done != 1)}")
+        how = ", as at inference" if asked.train else ""
+        notes.append(f"the loss is {losses[-1]:.6g} after {done} step{'s' * (done != 1)}{how}")
     elif asked.layer is not None and not asked.indices:
         from convcalc.executor.run import layer_output
 
