@@ -10,6 +10,7 @@ from convcalc.executor import adaptive, attention, products, quantized, reduce
 from convcalc.executor.kernels import kernel_of
 from convcalc.executor.threads import threads
 from convcalc.layers.adaptive import AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d
+from convcalc.layers.conv import Conv2d
 from convcalc.layers.elementwise import Combine, Quantize
 from convcalc.layers.matmul import Attention, Einsum
 from convcalc.layers.norm import BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
@@ -242,6 +243,34 @@ def test_powers(power):
     ):
         (found,) = computed(Combine("pow"), x, np.asarray(exponent))
         np.testing.assert_allclose(found, x.astype(np.float64) ** power, rtol=5e-7)
+
+
+@pytest.mark.parametrize("power", [0.5, 2.0, 3.0])
+def test_an_exponent_may_have_more_axes(power):
+    x = stream().random(5).astype(np.float32)
+    (found,) = computed(Combine("pow"), x, np.full((1, 1), power, np.float32))
+    assert found.shape == (1, 5)
+    np.testing.assert_allclose(found[0], x.astype(np.float64) ** power, rtol=5e-7)
+
+
+def empty(*shape):
+    return np.zeros(shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "weights"),
+    [
+        (Conv2d(3, 4, 3), (0, 3, 8, 8), {"weight": (4, 3, 3, 3), "bias": (4,)}),
+        (Conv2d(4, 4, 1, groups=2), (0, 4, 8, 8), {"weight": (4, 2, 1, 1), "bias": (4,)}),
+        (TopK(1, 1, largest=False), (0, 20), {}),
+        (OnnxLSTM(3, 2, bias=False), (5, 0, 3), {"weight_ih": (1, 8, 3), "weight_hh": (1, 8, 2)}),
+        (OnnxLSTM(3, 2, bias=False), (0, 2, 3), {"weight_ih": (1, 8, 3), "weight_hh": (1, 8, 2)}),
+    ],
+)
+def test_nothing_gives_nothing(layer, shape, weights):
+    """Of a picture without boxes a model may go on with arrays of none."""
+    found = computed(layer, empty(*shape), **{name: empty(*sizes) for name, sizes in weights.items()})
+    assert [array.shape for array in found] == [*layer.infer(shape)]
 
 
 @pytest.mark.parametrize("mode", ["avg", "max"])

@@ -154,7 +154,7 @@ def _weight_matrix(layer: Conv | ConvTranspose, weight: Array) -> Array:
 def _column_parts(problem: Problem, padded: Array, shape: Shape) -> Iterator[Array]:
     each = padded.shape[1] * problem.taps * product(shape[2:])
     step = max(COLUMN_LIMIT // max(each, 1), 1)
-    for start in range(0, shape[0], step):
+    for start in range(0, max(shape[0], 1), step):  # of no images a part of none
         geometry = (problem.kernel_size, problem.stride, problem.dilation)
         yield columns(padded[start : start + step], problem.groups, *geometry, shape[2:])
 

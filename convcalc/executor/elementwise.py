@@ -71,7 +71,8 @@ def combine(layer: Combine, inputs: tuple[Array, ...], weights: Weights) -> tupl
         raise UnsupportedOpError(f"{layer.function} cannot be run: there is no kernel for it")
     formula = COMBINATIONS[layer.function]
     if layer.function == "pow" and inputs[1].size == 1 and float(inputs[1].reshape(())) in _POWERS:
-        formula, inputs = _POWERS[float(inputs[1].reshape(()))], inputs[:1]
+        shape = np.broadcast_shapes(*(x.shape for x in inputs))
+        formula, inputs = _POWERS[float(inputs[1].reshape(()))], (inputs[0].reshape(shape),)
     if layer.function == "where":
         condition = inputs[0].astype(bool, copy=False)
         if able(*inputs[1:]):

@@ -159,8 +159,8 @@ def _lstm_walk(
     x: Array, out: Array, ready: _Ready, states: tuple[Array, Array], lasts: tuple[Array, Array], *, back: bool
 ) -> None:
     """All steps of (length, N, input) into (length, N, hidden) and the last states, with no array made in a step."""
-    length, batch, _ = x.shape
-    given = np.matmul(x.reshape(length * batch, -1), ready.into)
+    length, batch, size = x.shape
+    given = np.matmul(x.reshape(length * batch, size), ready.into)
     given += ready.bias
     h, cell = states[0] * 2, lasts[1]
     np.copyto(cell, states[1])
@@ -198,7 +198,7 @@ def _lstm(layer: OnnxLSTM, x: Array, weights: Weights, starts: Sequence[Array]) 
     ]
     work = length * layer.directions * batch * size * 4 * (x.shape[2] + size)
     parts = max(1, min(thread_count() // layer.directions, batch // LEAST_SEQUENCES)) if work > LEAST_WORK else 1
-    many = ceil_div(batch, parts)
+    many = max(1, ceil_div(batch, parts))
 
     def walk_part(job: tuple[int, int]) -> None:
         direction, first = job

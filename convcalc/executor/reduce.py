@@ -122,7 +122,7 @@ def _few(layer: TopK, x: Array) -> tuple[Array, ...] | None:
     None where there are not many, or where one that is found is the smallest there can be already.
     """
     size = x.shape[layer.dim]
-    if x.dtype.kind != "f" or not 0 < layer.k <= min(_FEW, size // 8):
+    if x.dtype.kind != "f" or not x.size or not 0 < layer.k <= min(_FEW, size // 8):
         return None
     moved = np.moveaxis(x, layer.dim, -1)
     rows = moved.reshape(-1, size) if layer.largest else -moved.reshape(-1, size)
