@@ -128,9 +128,11 @@ class Prepared:
             self._replays.clear()  # the memory of one is enough
             self._replays[key] = None
             return plain
-        if self._replays[key] is None:
-            self._replays[key] = replays(plain, self.network.outputs, self._shapes(), self._dtype())
-        return self._replays[key] or plain
+        found = self._replays.get(key)  # another thread may have forgotten it by now
+        if found is None:
+            found = replays(plain, self.network.outputs, self._shapes(), self._dtype())
+            self._replays[key] = found
+        return found or plain
 
     def _dtype(self) -> np.dtype[Any]:
         return next(iter(self.inputs.values())).dtype
