@@ -453,8 +453,8 @@ BY_THEMSELVES = {
     "fractionalmaxpool": "test_fractional_max_pooling_with_the_middle_of_what_can_be_drawn",
 }
 """Kinds that have a test of their own here."""
-OVER_SEQUENCES = {"lstm", "gru", "rnn", "multiheadattention", "embedding"}
-"""Kinds that test_torch_recurrent.py compares."""
+OVER_SEQUENCES = {"lstm", "gru", "rnn", "multiheadattention", "embedding", "attention", "matmul"}
+"""Kinds that test_torch_recurrent.py compares; matrix products and attention are in gradient_cases.py."""
 
 
 @pytest.mark.parametrize("kind", FUNCTIONS)

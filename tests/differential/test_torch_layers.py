@@ -626,7 +626,24 @@ def test_signatures(name):
         "max_value",
         "process_group",
         "_random_samples",
+        "_weight",
+        "_freeze",
     }
+    if name in ("LSTM", "GRU", "RNN"):
+        # What they take by name is the base's; proj_size is refused by two, nonlinearity known to one.
+        wanted = (
+            SIGNATURES["LSTM"]
+            if name == "LSTM"
+            else SIGNATURES[name].removesuffix(" nonlinearity=tanh") + " proj_size=0"
+        )
+        parameters = list(inspect.signature(nn.RNNBase.__init__).parameters.values())
+        fields = [each for each in parameters if each.name not in {*left_out, "mode"}]
+        assert [each.partition("=")[0] for each in wanted.split()] == [each.name for each in fields]
+        assert [each.partition("=")[2] for each in wanted.split()][2:] == [str(each.default) for each in fields][2:]
+        assert (
+            ("nonlinearity" in SIGNATURES[name]) == (name == "RNN") == hasattr(getattr(nn, name)(1, 1), "nonlinearity")
+        )
+        return
     for module in [getattr(nn, name)] if hasattr(nn, name) else [getattr(nn, f"{name}{rank}d") for rank in (2, 3)]:
         fields = [
             parameter.name + (f"={parameter.default}" if parameter.default is not parameter.empty else "")
