@@ -98,6 +98,9 @@ class OnnxModel(Program):
         """Raises `UnsupportedOpError`: a file holds no expressions that could be run."""
         raise UnsupportedOpError(f"{self.model.file.name} is an ONNX file, which run does not compute yet")
 
+    def sample_axes(self) -> None:
+        """None: a file says itself what its axes are."""
+
     def named_network(self, given: GivenShapes, batch: int | None = None) -> Network:
         """The network with these shapes of inputs by name ("" for the only one). Raises as `read_onnx` does."""
         if given and self.given is not None:

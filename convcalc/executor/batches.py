@@ -105,7 +105,8 @@ class Batches:
     def _prepared(self, count: int) -> Prepared:
         network = self._one.network
         ((name, given),) = network.inputs.items()
-        if type(self.program) is not Program:
+        # Sequences, of which PyTorch's modules take the steps first, stay one by one as they were read.
+        if type(self.program) is not Program and self.program.sample_axes() is None:
             # What a model works out of its shapes, such as x.view(len(x), -1), is another for every batch.
             x = self._read(0, count)
             # Axes that samples leave out, such as that of one channel, are those of the first.

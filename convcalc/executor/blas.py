@@ -45,10 +45,11 @@ def _gemm(dtype: np.dtype[Any]) -> Gemm | None:
 
 def _is_right(function: Gemm, dtype: np.dtype[Any]) -> bool:
     a, b = np.arange(6, dtype=dtype).reshape(2, 3), np.arange(15, dtype=dtype).reshape(3, 5)
-    out = np.ones((2, 6), dtype)
-    _call(function, _arguments(a, b[:, 1:], out[:, 1:5]), (a, b, out))
-    wanted = np.ones((2, 6), dtype)
-    wanted[:, 1:5] += a @ b[:, 1:]
+    out, wanted = np.ones((2, 6), dtype), np.ones((2, 6), dtype)
+    for first in (a, a.T.copy().T):
+        for second in (b, b.T.copy().T):
+            _call(function, _arguments(first, second[:, 1:], out[:, 1:5]), (first, second, out))
+            wanted[:, 1:5] += first @ second[:, 1:]
     return np.array_equal(out, wanted)
 
 
