@@ -75,6 +75,14 @@ def test_pieces_give_what_the_formula_gives(layer, dtype):
             np.testing.assert_array_equal(over, found, err_msg=name)
 
 
+def test_one_function_is_called_with_whole_arrays_where_that_is_no_slower():
+    dtype = np.dtype(np.float32)
+    plain = {
+        formula: pieces.program(formula, (), "f", dtype).is_plain(10) for formula in (np.exp, F.relu, F.relu6, F.silu)
+    }
+    assert plain == {np.exp: True, F.relu: False, F.relu6: False, F.silu: False}
+
+
 def test_gelu_is_nearer_than_its_bound():
     x = np.concatenate([np.linspace(-9, 9, 40001), 10.0 ** np.arange(-30, 30, 7.0), [-1e30, 0.0]]).astype(np.float32)
     (found,) = kernel_of(GELU())(GELU(), (x,), {})

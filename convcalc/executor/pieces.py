@@ -191,10 +191,11 @@ class Program(NamedTuple):
         return hands_for(size * len(self.moves))
 
     def is_plain(self, size: int) -> bool:
-        """Whether it is one call for one thread, which may as well be made of whole arrays."""
-        if len(self.moves) > 1 or self.hands(size) > 1:
+        """Whether it is one function of NumPy's for one thread, which may as well be called with whole arrays."""
+        function, sources = self.moves[0].function, self.moves[0].sources
+        if len(self.moves) > 1 or self.hands(size) > 1 or not isinstance(function, np.ufunc):
             return False
-        return not any(isinstance(source, float) for source in self.moves[0].sources)
+        return not any(isinstance(source, float) for source in sources)
 
     def run(self, inputs: Sequence[Array], out: Array) -> None:
         """Compute for arrays of one axis; or of two, (rows, columns), of which inputs may have 1."""
