@@ -9,9 +9,11 @@ import numpy.typing as npt
 
 from convcalc.analysis.shapes import resolve
 from convcalc.errors import ShapeError
+from convcalc.executor.inputs import as_array
 from convcalc.executor.kernels import Array
 from convcalc.executor.plan import need, plan
-from convcalc.executor.run import GivenWeights, Prepared, as_array, compute, flipped, prepare, refuse_decided
+from convcalc.executor.run import Prepared, compute, flipped, prepare, refuse_decided
+from convcalc.executor.weights import GivenWeights
 from convcalc.expressions import Program
 from convcalc.layers.base import shape_text
 from convcalc.records import replace

@@ -14,7 +14,8 @@ from convcalc.errors import ShapeError, did_you_mean
 from convcalc.executor.algorithms import forced
 from convcalc.executor.kernels import Array
 from convcalc.executor.plan import algorithm_of
-from convcalc.executor.run import WINDOWED, Computed, Prepared, steps
+from convcalc.executor.run import Computed, Prepared, steps
+from convcalc.executor.weights import WINDOWED
 from convcalc.layers.base import shape_text
 from convcalc.records import replace
 

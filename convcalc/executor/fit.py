@@ -11,23 +11,15 @@ import numpy.typing as npt
 from convcalc.analysis.shapes import Resolved, located
 from convcalc.errors import ConvcalcError, LayerError, ShapeError
 from convcalc.executor.algorithms import weights_once
+from convcalc.executor.inputs import as_array, same_floats
 from convcalc.executor.kernels import Array, Gradients, Weights
 from convcalc.executor.model import computed_weights, is_model
 from convcalc.executor.onnx_nodes import differentiating
 from convcalc.executor.optimizers import OPTIMIZERS
 from convcalc.executor.plan import need, plan
-from convcalc.executor.run import (
-    WINDOWED,
-    Prepared,
-    Result,
-    as_array,
-    compute,
-    compute_layer,
-    refuse_decided,
-    same_floats,
-    with_computed_weights,
-)
+from convcalc.executor.run import Prepared, Result, compute, compute_layer, refuse_decided, with_computed_weights
 from convcalc.executor.training import Back, Trained, trained
+from convcalc.executor.weights import WINDOWED
 from convcalc.layers.base import choice, shape_text
 from convcalc.records import dataclass, replace
 

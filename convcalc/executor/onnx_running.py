@@ -102,7 +102,7 @@ class RunningReader(Reader):
         return replace(self.whole, inputs=inputs, nodes=kept), arrays, weights
 
     def _inputs(self, scope: Scope) -> dict[str, Input]:
-        from convcalc.executor.run import input_arrays
+        from convcalc.executor.inputs import input_arrays
 
         inputs = super()._inputs(scope)
         network = Network(inputs, (), (), dtypes=self.dtypes)

@@ -13,8 +13,9 @@ from convcalc.analysis.report import Column, Diagnostic, Report, Value
 from convcalc.analysis.shapes import Resolved, View, base_row
 from convcalc.executor.kernels import kernel_of
 from convcalc.executor.plan import algorithm_of, moments
-from convcalc.executor.run import WINDOWED, Prepared, steps
+from convcalc.executor.run import Prepared, steps
 from convcalc.executor.threads import share, thread_count
+from convcalc.executor.weights import WINDOWED
 from convcalc.layers import kind_of
 from convcalc.records import replace
 

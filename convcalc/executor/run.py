@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
-from math import sqrt
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -17,28 +14,24 @@ from convcalc.analysis.unsaid import other_values, unsaid
 from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError, did_you_mean
 from convcalc.executor.algorithms import forced, forced_name
 from convcalc.executor.fusion import Step, can_join, joined_steps, single_steps
+from convcalc.executor.inputs import as_array, bytes_there, float_type, input_arrays, same_floats, with_batch_of
 from convcalc.executor.kernels import Array, LayerWeights
 from convcalc.executor.model import computed_weights, constants, fixed_weights, is_model, numbers, typed_inputs
 from convcalc.executor.onnx_nodes import computing, refuse
 from convcalc.executor.plan import need, plan
 from convcalc.executor.replay import Replay, replays
 from convcalc.executor.threads import in_a_row, thread_count, threads as using_threads
-from convcalc.expressions import ONE_CHANNEL, LayerText, Program, expression_of, parse_text
+from convcalc.executor.weights import WINDOWED, GivenWeights, all_weights, by_name, drawn_note, program_of, settle
+from convcalc.expressions import ONE_CHANNEL, Program
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.layers.opaque import Opaque
-from convcalc.limits import need_bytes
 from convcalc.narrow import converted
-from convcalc.network import Input, Network, no_input, no_such_layer
+from convcalc.network import Network, no_such_layer
 from convcalc.records import dataclass, field, replace
 from convcalc.tracing import product
 
 if TYPE_CHECKING:
     from convcalc.executor.onnx_running import RunningReader
-
-GivenWeights = Mapping[str, npt.ArrayLike] | npt.ArrayLike
-"""Weights by "name.parameter", such as "0.weight"; or one array, the first layer's weight."""
-WINDOWED = ("conv", "convt")
-"""The kinds whose weights are kernels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,14 +206,14 @@ def prepare(
     if isinstance(network, Network):
         notes += (note for note in network.notes if note != ONE_CHANNEL)
         arrays = input_arrays(network, input)
-        network = _with_batch_of(network, arrays)
-        given = _by_name(network, weights, bias)
+        network = with_batch_of(network, arrays)
+        given = by_name(network, weights, bias)
     else:
         if isinstance(input, Mapping):
             raise ShapeError("a chain has one input; give one array")
-        program = network if isinstance(network, Program) else _program(network)
+        program = network if isinstance(network, Program) else program_of(network)
         x = as_array(input, "the input")
-        network, given, drop_channels = _settle(program, x, weights, bias)
+        network, given, drop_channels = settle(program, x, weights, bias)
         shape = network.inputs["input"].shape
         if x.size != product(shape):  # the first layer says of how many channels sizes alone are
             raise ShapeError(
@@ -233,12 +226,12 @@ def prepare(
     resolved = resolve(network)
     _refuse(resolved)
     notes += (f"layer {item.layer}: {item.message}" for item in unsaid(resolved, other_values))
-    dtype = _float_type(arrays.values())
-    need(plan(network, resolved, str(dtype)), _there((*arrays.values(), *given.values()), dtype))
-    ready, drawn = _all_weights(resolved, given, dtype, seed)
+    dtype = float_type(arrays.values())
+    need(plan(network, resolved, str(dtype)), bytes_there((*arrays.values(), *given.values()), dtype))
+    ready, drawn = all_weights(resolved, given, dtype, seed)
     arrays, ready = same_floats(network, arrays, ready)
     if drawn:
-        notes.append(_drawn_note(drawn, seed))
+        notes.append(drawn_note(drawn, seed))
     held = numbers(network, (*arrays.values(), *ready.values()))
     return Prepared(network, resolved, arrays, ready, tuple(notes), drop_channels, constants=held)
 
@@ -318,7 +311,7 @@ def _prepared_model(
     if weights is not None and not isinstance(weights, Mapping):
         raise ShapeError("a model's file has its weights; give others by name, such as conv1.weight")
     arrays = typed_inputs(network, input_arrays(network, input, keep_types=True)) if network.inputs else {}
-    network = _with_batch_of(network, arrays)
+    network = with_batch_of(network, arrays)
     # Some layers of unknown cost can be run, such as an If.
     resolved = resolve(network, partial=True)
     _refuse(resolved)
@@ -330,10 +323,10 @@ def _prepared_model(
     unknown = [key for key in given if key not in ready and key not in held]
     if unknown:
         raise ShapeError(f"no layer has a weight {unknown[0]}{did_you_mean(unknown[0], ready)}")
-    missing, drawn = _all_weights([item for item in resolved if not item.node.weights], {}, dtype, seed)
+    missing, drawn = all_weights([item for item in resolved if not item.node.weights], {}, dtype, seed)
     notes = [note for note in network.notes if note != ONE_CHANNEL]
     if drawn:
-        notes.append(_drawn_note(drawn, seed))
+        notes.append(drawn_note(drawn, seed))
     return Prepared(network, resolved, arrays, {**missing, **ready}, tuple(notes), constants=held)
 
 
@@ -450,351 +443,3 @@ def flipped(prepared: Prepared) -> Prepared:
             key = f"{item.node.name}.weight"
             weights[key] = np.flip(weights[key], axis=tuple(range(2, weights[key].ndim)))
     return replace(prepared, weights=weights)
-
-
-# --- arrays that come in --------------------------------------------------------------------------------------------
-
-
-def as_array(value: npt.ArrayLike, what: str) -> Array:
-    """An array of whole numbers (int64) or floats. Raises `ShapeError` for what is neither.
-
-    Half floats are computed with as float32, and whole numbers that int64 cannot hold as float64.
-    """
-    try:
-        array: Array = np.asarray(value)
-    except ValueError:
-        raise ShapeError(f"{what} is not an array: its rows differ in length") from None
-    if array.size == 0:
-        raise ShapeError(f"{what} is empty")
-    wanted: np.dtype[Any]
-    if array.dtype.kind in "biu":
-        wanted = np.dtype(np.int64 if array.dtype != np.uint64 or array.max() < 2**63 else np.float64)
-    elif array.dtype.kind == "f":
-        wanted = np.dtype(np.float32 if array.dtype.itemsize <= 4 else np.float64)
-    else:
-        raise ShapeError(f"{what} holds {array.dtype}, but must hold whole or floating-point numbers")
-    if array.dtype == wanted:
-        return array
-    need_bytes(array.size * wanted.itemsize, f"{what} as {wanted}")
-    return array.astype(wanted)
-
-
-def _program(network: Layer | Sequence[Layer] | str) -> Program:
-    if isinstance(network, Layer):
-        network = [network]
-    if not isinstance(network, str):
-        network = " ".join(map(expression_of, network))
-    return parse_text(network)
-
-
-def input_arrays(
-    network: Network, given: npt.ArrayLike | Mapping[str, npt.ArrayLike], *, keep_types: bool = False
-) -> dict[str, Array]:
-    if not network.inputs:
-        raise no_input()
-    named: Mapping[str, npt.ArrayLike]
-    if isinstance(given, Mapping):
-        named = given
-    elif len(network.inputs) == 1:
-        named = {next(iter(network.inputs)): given}
-    else:
-        raise ShapeError(
-            f"the network has {len(network.inputs)} inputs, {', '.join(network.inputs)}: give each by name"
-        )
-    arrays = {}
-    for name, wanted in network.inputs.items():
-        if name not in named:
-            raise ShapeError(f"the input {name} is missing")
-        array = np.asarray(named[name]) if keep_types else as_array(named[name], f"the input {name}")
-        fitting = _stretched(array, wanted.shape, batch_open=not wanted.batch_given)
-        if fitting is None:
-            raise ShapeError(f"the input {name} is {shape_text(array.shape)}, but the network takes {_taken(wanted)}")
-        arrays[name] = fitting
-    return arrays
-
-
-def _taken(wanted: Any) -> str:
-    return shape_text(wanted.shape if wanted.batch_given else wanted.shape[1:])
-
-
-def _stretched(array: Array, shape: Shape, *, batch_open: bool) -> Array | None:
-    """The array with the leading axes of size 1 that are left out, or None if it is not of this shape."""
-    missing = len(shape) - array.ndim
-    if missing >= 0 and shape[missing:] == array.shape and set(shape[:missing]) <= {1}:
-        return array.reshape(shape)
-    return array if batch_open and not missing and array.shape[1:] == shape[1:] else None
-
-
-def _with_batch_of(network: Network, arrays: Mapping[str, Array]) -> Network:
-    inputs = {
-        name: replace(given, shape=arrays[name].shape, batch_given=True) if arrays[name].shape != given.shape else given
-        for name, given in network.inputs.items()
-    }
-    return replace(network, inputs=inputs)
-
-
-# --- what the weights decide ----------------------------------------------------------------------------------------
-
-_FIRST_AXES = {"conv": 2, "convt": 2, "linear": 2}
-"""How many axes a weight has besides the kernel's own, for the kinds that one bare array can be the weight of."""
-
-
-def _settle(
-    program: Program, x: Array, weights: GivenWeights | None, bias: npt.ArrayLike | None
-) -> tuple[Network, dict[str, Array], bool]:
-    """The network of a program for this input and these weights, and the weights by name."""
-    program = _copy(program)
-    names = _names(program)
-    given: dict[str, Array] = {}
-    bare = None
-    if isinstance(weights, Mapping):
-        given = {key: as_array(value, f"weight {key}") for key, value in weights.items()}
-    elif weights is not None:
-        bare = as_array(weights, "the weight")
-    first = next((name for name, item in names.items() if item.kind.name in _FIRST_AXES), None)
-    if first is None and (bare is not None or bias is not None):
-        raise ShapeError(f"no layer has a weight: {', '.join(item.kind.name for item in program.layers)}")
-    rank = _rank(program, x, bare)
-    for item in program.layers:
-        if item.kind.ranked and item.implied_rank is None:
-            item.rank = rank
-    drop = False
-    if bare is not None and first is not None:
-        channels = _network(program, x).inputs["input"].shape[1]
-        missing = _missing_axes(names[first], rank, bare)
-        drop = missing == 1 and len(program.layers) == 1 and names[first].kind.name == "conv"
-        given[f"{first}.weight"] = _completed(names[first], bare, missing, channels)
-    if bias is not None and first is not None:
-        given[f"{first}.bias"] = as_array(bias, "the bias").reshape(-1)
-    for name, item in names.items():
-        if f"{name}.weight" in given:
-            _take_sizes(item, given[f"{name}.weight"], with_bias=f"{name}.bias" in given)
-    network = _network(program, x)
-    if bias is not None and first is not None and given[f"{first}.bias"].size == 1:
-        given[f"{first}.bias"] = np.repeat(given[f"{first}.bias"], _bias_size(network, first))
-    return network, given, drop and network.nodes[0].layer.out_channels == 1  # type: ignore[attr-defined]  # a conv
-
-
-def _network(program: Program, x: Array) -> Network:
-    """The network on an array. One axis is a row of numbers, where a shape of one number would be every side."""
-    network = program.network(x.shape)
-    if x.ndim > 1:
-        return network
-    if not any(item.kind.ranked for item in program.layers):
-        return replace(network, inputs={"input": Input((1, *x.shape), batch_given=False)})
-    return network if product(network.inputs["input"].shape) == x.size else program.network((1, *x.shape))
-
-
-def _copy(program: Program) -> Program:
-    """The program with layers that can be filled in, and a convolution if it has none."""
-    copies = {id(item): item for item in program.items}
-    for item in program.layers:
-        copied = copies[id(item)] = copy(item)
-        copied.fields = dict(item.fields)
-    copied_program = copy(program)
-    copied_program.items = [copies[id(item)] for item in program.items]
-    if not program.layers:
-        copied_program.items += parse_text("conv").layers
-    return copied_program
-
-
-def _bias_size(network: Network, name: str) -> int:
-    layer = next(item.layer for item in resolve(network) if item.node.name == name)
-    return int(product(layer.parameters().get("bias", (1,))))
-
-
-def _names(program: Program) -> dict[str, LayerText]:
-    """The layers by the names that their nodes will have; of a name given twice, the first."""
-    result: dict[str, LayerText] = {}
-    for index, item in enumerate(program.layers):
-        result.setdefault(item.name or str(index), item)
-    return result
-
-
-def _rank(program: Program, x: Array, bare: Array | None) -> int:
-    """The spatial axes of layers whose text leaves them open: the input decides, or else a weight of five axes."""
-    fixed = program.rank()
-    if fixed is not None:
-        return fixed
-    if x.ndim == 1:
-        return 1
-    if bare is not None and bare.ndim == 5:
-        return 3
-    return program.read_input(x.shape)[0]
-
-
-def _missing_axes(item: LayerText, rank: int, bare: Array) -> int:
-    """How many leading axes a bare weight leaves out. Raises `ShapeError` when it has too many."""
-    full = 2 + (rank if item.kind.name in WINDOWED else 0)
-    if bare.ndim > full:
-        raise ShapeError(
-            f"the weight {shape_text(bare.shape)} has {bare.ndim} axes, but {item.kind.name} takes at most {full}"
-        )
-    return full - bare.ndim
-
-
-def _completed(item: LayerText, bare: Array, missing: int, channels: int) -> Array:
-    """A bare weight with its leading axes; a kernel without channels is for every channel of its own."""
-    weight = bare.reshape((1,) * missing + bare.shape)
-    open_ = not {"groups", "out_channels"} & set(item.fields)
-    if item.kind.name in WINDOWED and missing >= 2 and channels > 1 and open_:
-        item.fields["groups"] = channels
-        weight = np.repeat(weight, channels, axis=0)
-    return weight
-
-
-def _take_sizes(item: LayerText, weight: Array, *, with_bias: bool) -> None:
-    """Fill the fields that the expression leaves open and the weight decides."""
-    kind = item.kind.name
-    if kind not in _FIRST_AXES or weight.ndim < 2:
-        return
-    groups = item.fields.get("groups", 1)
-    if kind == "linear":
-        decided: dict[str, Any] = {"out_features": weight.shape[0]}
-    else:
-        decided = {"kernel_size": weight.shape[2:]} if weight.ndim > 2 else {}
-        if kind == "conv":
-            decided["out_channels"] = weight.shape[0]
-        elif isinstance(groups, int):
-            decided["out_channels"] = weight.shape[1] * groups
-    decided["bias"] = with_bias
-    for name, value in decided.items():
-        item.fields.setdefault(name, value)
-
-
-# --- weights --------------------------------------------------------------------------------------------------------
-
-
-def _by_name(network: Network, weights: GivenWeights | None, bias: npt.ArrayLike | None) -> dict[str, Array]:
-    given: dict[str, Array] = {}
-    if isinstance(weights, Mapping):
-        given = {key: as_array(value, f"weight {key}") for key, value in weights.items()}
-        # An attention that is printed is several layers; the first has PyTorch's in_proj_weight and in_proj_bias.
-        names = {node.name for node in network.nodes}
-        for key in [key for key in given if key.rpartition("in_proj_")[0] + "in_proj" in names]:
-            given[key.replace("in_proj_", "in_proj.")] = given.pop(key)
-    elif weights is not None or bias is not None:
-        first = next((item for item in resolve(network) if "weight" in item.layer.parameters()), None)
-        if first is None:
-            raise ShapeError("no layer has a weight")
-        if weights is not None:
-            array = as_array(weights, "the weight")
-            wanted = first.layer.parameters()["weight"]
-            given[f"{first.node.name}.weight"] = array.reshape((1,) * (len(wanted) - array.ndim) + array.shape)
-        if bias is not None:
-            given[f"{first.node.name}.bias"] = as_array(bias, "the bias").reshape(-1)
-    return given
-
-
-def _all_weights(
-    resolved: Sequence[Resolved], given: Mapping[str, Array], dtype: npt.DTypeLike, seed: int
-) -> tuple[dict[str, Array], list[str]]:
-    """Every weight by name: as given, else the usual start. Also the layers whose weights were drawn at random."""
-    result: dict[str, Array] = {}
-    drawn = []
-    for item in resolved:
-        name = item.node.name
-        shapes = {**item.layer.parameters(), **item.layer.buffers()}
-        has_weight = f"{name}.weight" in given
-        for parameter, shape in shapes.items():
-            key = f"{name}.{parameter}"
-            if item.node.shares:
-                result[key] = result[f"{item.node.shares}.{parameter}"]
-            elif key in given:
-                if given[key].shape != shape:
-                    error = ShapeError(
-                        f"{parameter} is {shape_text(given[key].shape) or 'one number'}, but must be"
-                        f" {shape_text(shape)}",
-                        field=parameter,
-                        value=given[key].shape,
-                    )
-                    raise located(error, item.node)
-                result[key] = given[key]
-            elif parameter == "bias" and has_weight:
-                result[key] = np.zeros(shape, dtype)
-            else:
-                result[key], random = _start(item.layer, parameter, shape, dtype, seed, key)
-                if random and name not in drawn:
-                    drawn.append(name)
-    unknown = [key for key in given if key not in result and not key.endswith(".num_batches_tracked")]
-    if unknown:
-        raise ShapeError(
-            f"no layer has a weight {unknown[0]}{did_you_mean(unknown[0], result)}"
-            + ("" if did_you_mean(unknown[0], result) else f"; the weights are {', '.join(list(result)[:6]) or 'none'}")
-        )
-    return result, drawn
-
-
-def _bound_of_rows(layer: Any, shape: Shape) -> float:
-    return 1 / sqrt(max(product(layer.parameters()["weight"][1:]), 1))
-
-
-def _bound_of_states(layer: Any, shape: Shape) -> float:
-    return 1 / sqrt(layer.hidden_size)
-
-
-def _bound_of_projections(layer: Any, shape: Shape) -> float:
-    # Weights by Xavier's rule; biases begin as 0.
-    return sqrt(6 / sum(shape)) if len(shape) > 1 else 0.0
-
-
-_BOUNDS = {
-    **dict.fromkeys(_FIRST_AXES, _bound_of_rows),
-    **dict.fromkeys(("lstm", "gru", "rnn"), _bound_of_states),
-    "multiheadattention": _bound_of_projections,
-}
-"""Within which bounds PyTorch draws the parameters of a kind, uniformly."""
-
-
-_MOST_NAMES = 6
-"""How many layers a note names."""
-
-
-def _drawn_note(names: Sequence[str], seed: int) -> str:
-    said = ", ".join(names[:_MOST_NAMES]) + (
-        f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    )
-    return f"the weights of {said} are random, drawn from seed {seed}"
-
-
-def _start(layer: Layer, parameter: str, shape: Shape, dtype: npt.DTypeLike, seed: int, key: str) -> tuple[Array, bool]:
-    """What PyTorch starts this parameter with, and whether that is random."""
-    if layer.kind in _BOUNDS:
-        bound = _BOUNDS[layer.kind](layer, shape)
-        # Each has a stream of its own, so that another layer before it changes nothing.
-        stream = np.random.default_rng((seed, crc32(key.encode())))
-        return stream.uniform(-bound, bound, shape).astype(dtype), True
-    if layer.kind == "prelu":
-        return np.full(shape, getattr(layer, "init", 0.25), dtype), False
-    value = 1 if parameter in ("weight", "running_var") else 0
-    return np.full(shape, value, dtype), False
-
-
-def _there(arrays: Iterable[Array], dtype: npt.DTypeLike) -> int:
-    """The bytes of those arrays that are computed with as they are; of all others there will be a copy."""
-    return sum(array.nbytes for array in arrays if array.dtype == dtype)
-
-
-def _float_type(arrays: Any) -> npt.DTypeLike:
-    floating = [array.dtype for array in arrays if array.dtype.kind == "f"]
-    return np.result_type(*floating) if floating else np.dtype(np.float64)
-
-
-def same_floats(
-    network: Network, inputs: Mapping[str, Array], weights: Mapping[str, Array], *, whole: bool = True
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Arrays of one type: whole numbers stay whole when all that is given is (and `whole`), else all become floats.
-
-    What comes in decides which floats: float32 stays float32 even when weights come as float64. What only names rows of
-    tables stays as it is.
-    """
-    counted = {name for node in network.nodes if node.layer.kind != "embedding" for name in node.inputs}
-    numbers = [array for name, array in inputs.items() if name in counted]
-    everything = [*numbers, *weights.values()]
-    if whole and all(array.dtype.kind != "f" for array in everything):
-        return dict(inputs), dict(weights)
-    dtype = _float_type(numbers if any(x.dtype.kind == "f" for x in numbers) else everything)
-    return (
-        {name: array.astype(dtype, copy=False) if name in counted else array for name, array in inputs.items()},
-        {name: array.astype(dtype, copy=False) for name, array in weights.items()},
-    )
