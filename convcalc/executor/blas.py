@@ -48,17 +48,12 @@ def _is_right(function: Gemm, dtype: np.dtype[Any]) -> bool:
     out, wanted = np.ones((2, 6), dtype), np.ones((2, 6), dtype)
     for first in (a, a.T.copy().T):
         for second in (b, b.T.copy().T):
-            _call(function, _arguments(first, second[:, 1:], out[:, 1:5]), (first, second, out))
+            calls: Calls = []
+            _add(function, first, second[:, 1:], out[:, 1:5], range(0, 3, 2), calls)
+            for call, arguments in calls:
+                call(*arguments)
             wanted[:, 1:5] += first @ second[:, 1:]
     return np.array_equal(out, wanted)
-
-
-def _arguments(a: Array, b: Array, out: Array) -> tuple[Any, ...]:
-    rows, terms = a.shape
-    turns = (_AS_IT_LIES if _lies_in_rows(array) else _TURNED for array in (a, b))
-    places = (x for array in (a, b, out) for x in (array.ctypes.data, max(array.strides) // array.itemsize))
-    first, second, target = zip(*[iter(places)] * 2, strict=True)
-    return (_ROWS, *turns, rows, b.shape[1], terms, 1.0, *first, *second, 1.0, *target)
 
 
 def _call(function: Gemm, arguments: tuple[Any, ...], arrays: tuple[Array, ...]) -> None:
@@ -80,30 +75,49 @@ def has_small_products() -> bool:
 
 
 def can_add(dtype: np.dtype[Any]) -> bool:
-    """Whether `add_product` may be asked for products of this type."""
+    """Whether `add_products` may be asked for products of this type."""
     return _gemm(dtype) is not None
 
 
 def can_add_to(a: Array, b: Array, out: Array) -> bool:
-    """Whether `add_product` takes these: floats of one type, in rows that lie together, one after the other.
+    """Whether `add_products` takes these: floats of one type, in rows that lie together, one after the other.
 
     What is multiplied may lie in columns. A product of one row or column is not worth it.
     """
-    return (
-        can_add(out.dtype)
-        and all(array.ndim == 2 and array.dtype == out.dtype and min(array.shape) > 0 for array in (a, b, out))
-        and min(out.shape) > 1
-        and all(_lies_in_rows(array) or _lies_in_rows(array.T) for array in (a, b))
-        and _lies_in_rows(out)
+    if not a.ndim == b.ndim == out.ndim == 2 or not a.dtype == b.dtype == out.dtype or not can_add(out.dtype):
+        return False
+    if min(out.shape) < 2 or not a.shape[1] or not (a.flags.aligned and b.flags.aligned and out.flags.aligned):
+        return False
+    item = out.itemsize
+    in_rows = _in_rows(a.shape[1], a.strides, item) or _in_rows(a.shape[0], a.strides[::-1], item)
+    in_rows = in_rows and (_in_rows(b.shape[1], b.strides, item) or _in_rows(b.shape[0], b.strides[::-1], item))
+    return in_rows and _in_rows(out.shape[1], out.strides, item)
+
+
+def _in_rows(length: int, strides: tuple[int, ...], item: int) -> bool:
+    apart, step = strides
+    return step == item and apart >= length * item and apart % item == 0
+
+
+def add_products(a: Array, b: Array, out: Array, starts: range, calls: Calls) -> None:
+    """Call out += a @ b, of (M, K), (K, N) and (M, N) that `can_add_to` takes, a part of K from each start."""
+    gemm = _gemm(out.dtype)
+    assert gemm is not None
+    _add(gemm, a, b, out, starts, calls)
+
+
+def _add(gemm: Gemm, a: Array, b: Array, out: Array, starts: range, calls: Calls) -> None:
+    (rows, terms), columns, item = a.shape, b.shape[1], out.itemsize
+    # Of a matrix in rows it is the second axis that lies together; of one of a single row or column either may be.
+    turn_a, turn_b = (_AS_IT_LIES if _in_rows(array.shape[1], array.strides, item) else _TURNED for array in (a, b))
+    (at_a, far_a), (at_b, far_b), (at_out, far_out) = (
+        (array.__array_interface__["data"][0], max(array.strides) // item) for array in (a, b, out)
     )
-
-
-def _lies_in_rows(array: Array) -> bool:
-    step, item = array.strides
-    apart = step >= array.shape[1] * array.itemsize and step % array.itemsize == 0
-    return item == array.itemsize and apart and array.flags.aligned
-
-
-def add_product(a: Array, b: Array, out: Array, calls: Calls) -> None:
-    """Call out += a @ b, of (M, K), (K, N) and (M, N) that `can_add_to` takes."""
-    calls.append((_call, (_gemm(out.dtype), _arguments(a, b, out), (a, b, out))))
+    step_a, step_b, arrays = a.strides[1], b.strides[0], (a, b, out)
+    for start in starts:
+        part = min(starts.step, terms - start)
+        arguments = (
+            _ROWS, turn_a, turn_b, rows, columns, part, 1.0, at_a + start * step_a, far_a,
+            at_b + start * step_b, far_b, 1.0, at_out, far_out,
+        )  # fmt: skip
+        calls.append((_call, (gemm, arguments, arrays)))

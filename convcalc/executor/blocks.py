@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from convcalc import formulas as F
-from convcalc.executor.blas import add_product, can_add_to
+from convcalc.executor.blas import add_products, can_add_to
 from convcalc.executor.kernels import Array, parts_of
 from convcalc.executor.threads import Calls, is_in_a_row, scratch, share_calls, thread_count
 from convcalc.layers.base import Pairs, Shape
@@ -252,8 +252,7 @@ def multiply(weight: Array, columns: Array, out: Array, terms: int, calls: Calls
         else:
             calls.append((np.copyto, (out, first)))
         calls += [(np.add, (out, other, out)) for other in others]
-        for start in range(step if first is None else 0, length, step):
-            add_product(weight[:, start : start + step], columns[start : start + step], out, calls)
+        add_products(weight, columns, out, range(step if first is None else 0, length, step), calls)
         return
     calls.append((np.matmul, (weight[..., :step], columns[..., :step, :], out)))
     room = out
