@@ -170,6 +170,8 @@ EXPRESSIONS = {
 """Expressions of every kind, with every field somewhere."""
 
 REFUSALS = [
+    ("attention:given=3", "2x3x4", "given", "given is 3, but must be one of mask, past_key, past_value, lengths"),
+    ("attention:extra=1x2", "2x3x4", "extra", "extra is 1, but must be one of key, value, scores"),
     ("maxpool:2,p2", "3x8x8", "padding", "padding is 2, but must be at most half of the kernel_size 2"),
     ("lppool:2,n0", "3x8x8", "norm_type", "norm_type is 0, but must be other than 0"),
     ("lppool1d:9,n2", "3x8", "kernel_size", "kernel 9 is larger than the padded input 8 (length); a kernel_size of at most 8 fits"),

@@ -214,7 +214,7 @@ class Attention(_Products):
 
     def __post_init__(self) -> None:
         for field in ("given", "extra"):
-            if isinstance(getattr(self, field), str):  # as an expression has one
+            if not isinstance(getattr(self, field), tuple):  # as an expression has one
                 self._set(**{field: (getattr(self, field),)})
         for name in self.given:
             choice("given", name, ("mask", "past_key", "past_value", "lengths"))
