@@ -14,14 +14,13 @@ import time
 from statistics import median
 from typing import Any
 
-from executor import CASES, torch_module
+from executor import CASES, convcalc_layer, torch_module
 from turns import STAY, Server, serve
 
 
 def convcalc_program(threads: int) -> Any:
     """convcalc's gradients."""
     # convcalc comes first, because it says which kernels NumPy is to load.
-    from convcalc import Conv2d, ConvTranspose2d, MaxPool2d
     from convcalc.executor.kernels import LayerWeights, gradient_of, kernel_of
     from convcalc.executor.threads import threads as using
 
@@ -32,14 +31,8 @@ def convcalc_program(threads: int) -> Any:
     def make(name: str, batch: int) -> Any:
         case = CASES[name]
         stream = np.random.default_rng(0)
-        if case.kind == "pool":
-            layer: Any = MaxPool2d(case.kernel, case.stride, case.padding)
-        elif case.kind == "convt":
-            layer = ConvTranspose2d(case.channels, case.out, case.kernel, case.stride, case.padding)
-        else:
-            layer = Conv2d(case.channels, case.out, case.kernel, case.stride, case.padding, groups=case.groups)
         x = stream.standard_normal((batch, case.channels, case.size, case.size), dtype=np.float32)
-        layer = layer.bind(x.shape)
+        layer = convcalc_layer(case).bind(x.shape)
         sizes = layer.parameters()
         weights = LayerWeights({key: stream.standard_normal(size, dtype=np.float32) for key, size in sizes.items()})
         outputs = kernel_of(layer)(layer, (x,), weights)

@@ -60,7 +60,6 @@ NETWORK = "ResNet-50"
 def convcalc_program(threads: int) -> Any:
     """convcalc's layers, prepared once."""
     # convcalc comes first, because it says which kernels NumPy is to load.
-    from convcalc import Conv2d, ConvTranspose2d, MaxPool2d
     from convcalc.executor.run import compute, prepare
     from convcalc.executor.threads import threads as using
     from convcalc.nouns import read_program
@@ -78,17 +77,22 @@ def convcalc_program(threads: int) -> Any:
                 network = prepare(read_program([str(path)]), image)
                 compute(network)  # which reads the weights
             return lambda: compute(network)
-        if case.kind == "pool":
-            layer: Any = MaxPool2d(case.kernel, case.stride, case.padding)
-        elif case.kind == "convt":
-            layer = ConvTranspose2d(case.channels, case.out, case.kernel, case.stride, case.padding)
-        else:
-            layer = Conv2d(case.channels, case.out, case.kernel, case.stride, case.padding, groups=case.groups)
+        layer = convcalc_layer(case)
         x = np.random.default_rng(0).standard_normal((batch, case.channels, case.size, case.size), dtype=np.float32)
         prepared = prepare(layer, x)
         return lambda: compute(prepared)
 
     return make
+
+
+def convcalc_layer(case: Case) -> Any:
+    from convcalc import Conv2d, ConvTranspose2d, MaxPool2d
+
+    if case.kind == "pool":
+        return MaxPool2d(case.kernel, case.stride, case.padding)
+    if case.kind == "convt":
+        return ConvTranspose2d(case.channels, case.out, case.kernel, case.stride, case.padding)
+    return Conv2d(case.channels, case.out, case.kernel, case.stride, case.padding, groups=case.groups)
 
 
 def torch_module(case: Case) -> Any:

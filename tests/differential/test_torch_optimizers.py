@@ -30,6 +30,19 @@ RATES = {"sgd": 1e-3, "momentum": 3e-4, "adam": 1e-2, "adamw": 1e-2}
 STEPS = 12
 
 
+def twenty_losses(net: torch.nn.Module, optimizer: str, x: torch.Tensor, target: torch.Tensor) -> list[float]:
+    """The losses before each of PyTorch's twenty steps."""
+    theirs = THEIRS[optimizer](net.parameters(), RATES[optimizer])
+    losses = []
+    for _ in range(20):
+        theirs.zero_grad()
+        loss = ((net(x) - target) ** 2).sum()
+        loss.backward()
+        theirs.step()
+        losses.append(loss.item())
+    return losses
+
+
 def module() -> torch.nn.Sequential:
     return torch.nn.Sequential(
         torch.nn.Conv2d(2, 4, 3, padding=1),
@@ -153,14 +166,7 @@ def test_twenty_steps_of_branches_are_theirs(
         x, target = x.float(), target.float()
     prepared = prepare(program, array, None if file else weights)
     mine = fit(prepared, target.numpy(), optimizer=optimizer, lr=RATES[optimizer], steps=20)
-    theirs = THEIRS[optimizer](net.parameters(), RATES[optimizer])
-    losses = []
-    for _ in range(20):
-        theirs.zero_grad()
-        loss = ((net(x) - target) ** 2).sum()
-        loss.backward()
-        theirs.step()
-        losses.append(loss.item())
+    losses = twenty_losses(net, optimizer, x, target)
     losses.append(((net(x) - target) ** 2).sum().item())
     # A file is in single precision, in which Adam divides by roots of what is nearly 0.
     np.testing.assert_allclose(mine.losses, losses, rtol=2e-4 if file else 1e-8)
@@ -199,14 +205,7 @@ def test_twenty_steps_of_batch_norms_in_training_are_theirs(optimizer: str, mome
         steps=20,
         train=True,
     )
-    theirs = THEIRS[optimizer](net.parameters(), RATES[optimizer])
-    losses = []
-    for _ in range(20):
-        theirs.zero_grad()
-        loss = ((net(x) - target) ** 2).sum()
-        loss.backward()
-        theirs.step()
-        losses.append(loss.item())
+    losses = twenty_losses(net, optimizer, x, target)
     losses.append(((net.eval()(x) - target) ** 2).sum().item())
     np.testing.assert_allclose(mine.losses, losses, rtol=1e-7)
     for name, array in net.state_dict().items():
