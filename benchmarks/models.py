@@ -55,7 +55,7 @@ ANALYSIS = """
 import sys, time
 from pathlib import Path
 from convcalc.analysis.costs import costs
-from convcalc.onnx_file import read_onnx
+from convcalc.onnx.file import read_onnx
 times = []
 for _ in range(15):
     start = time.process_time()

@@ -175,7 +175,7 @@ if TYPE_CHECKING:
         UpsamplingNearest2d as UpsamplingNearest2d,
     )
     from convcalc.network import Input as Input, Network as Network, Node as Node
-    from convcalc.onnx_file import read_onnx as read_onnx
+    from convcalc.onnx.file import read_onnx as read_onnx
     from convcalc.torch_text import parse_printed as parse_printed
 
 _WHERE = {
@@ -203,7 +203,7 @@ _WHERE = {
     "parse_printed": "torch_text",
     "prepare": "executor.run",
     "Prepared": "executor.run",
-    "read_onnx": "onnx_file",
+    "read_onnx": "onnx.file",
     "receptive_fields": "analysis.receptive_field",
     "Report": "analysis.report",
     "ResourceError": "errors",

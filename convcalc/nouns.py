@@ -40,7 +40,7 @@ from convcalc.layers import find_kind
 from convcalc.network import Network, input_twice
 
 if TYPE_CHECKING:
-    from convcalc.onnx_file import OnnxModel
+    from convcalc.onnx.file import OnnxModel
 
 
 class LayerOptions:
@@ -252,7 +252,7 @@ def _onnx_program(
             )
         tokens += tokens_of(span.source, span.start, span.end)
     given = parse(tokens)
-    from convcalc.onnx_file import OnnxModel
+    from convcalc.onnx.file import OnnxModel
 
     return OnnxModel(source, name, given.given, given.input_span)
 

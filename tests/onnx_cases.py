@@ -17,8 +17,8 @@ from onnx.backend.test.case.node import collect_testcases
 
 from convcalc.analysis.shapes import resolve
 from convcalc.errors import ConvcalcError
-from convcalc.onnx_file import read_onnx
-from convcalc.onnx_wire import DATA_TYPES
+from convcalc.onnx.file import read_onnx
+from convcalc.onnx.tensors import DATA_TYPES
 
 
 def cases():

@@ -11,7 +11,7 @@ from convcalc.errors import ConvcalcError, LayerError, ShapeError, UnsupportedOp
 from convcalc.executor.fit import fit
 from convcalc.executor.run import compute, prepare
 from convcalc.nouns import read_program
-from convcalc.onnx_file import read_onnx
+from convcalc.onnx.file import read_onnx
 
 TWICE = """\
 Net(

@@ -11,7 +11,7 @@ import pytest
 
 from convcalc.cli import run_command_line
 from convcalc.errors import ModelFileError
-from convcalc.onnx_wire import read_model
+from convcalc.onnx.messages import read_model
 
 READS = "convcalc reads what print(model) prints, and what torch.onnx.export writes"
 RUN = "which only run reads; here a shape such as 3x224x224 comes first"

@@ -30,7 +30,7 @@ from convcalc.layers.base import Layer
 from convcalc.layers.unpool import MaxUnpool1d
 from convcalc.layers.variants import LayerNormStatistics
 from convcalc.network import Input, Network, Node
-from convcalc.onnx_file import read_onnx
+from convcalc.onnx.file import read_onnx
 
 
 def classes():

@@ -12,7 +12,7 @@ from convcalc.analysis.costs import costs
 from convcalc.cli import run_command_line
 from convcalc.errors import LayerError
 from convcalc.expressions import parse_text
-from convcalc.onnx_file import read_onnx
+from convcalc.onnx.file import read_onnx
 
 NESTED = (
     "3x8x8 conv:4,k3,p1,name=a.conv relu:name=a.act conv:5,k3,p1,name=a.deep.conv tanh:name=a.deep.act"

@@ -19,8 +19,8 @@ from convcalc.cli import run_command_line
 from convcalc.errors import ShapeError, UnsupportedOpError
 from convcalc.executor.run import compute, prepare, run
 from convcalc.narrow import holder
-from convcalc.onnx_file import OnnxModel, read_onnx
-from convcalc.onnx_wire import DATA_TYPES
+from convcalc.onnx.file import OnnxModel, read_onnx
+from convcalc.onnx.tensors import DATA_TYPES
 
 NO_ELEMENTS = "of no elements is not defined"
 LEAST_PASSED = 1720

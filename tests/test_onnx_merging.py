@@ -19,7 +19,7 @@ from convcalc.cli import run_command_line
 from convcalc.composition.models import merge_model
 from convcalc.errors import ConvcalcError
 from convcalc.executor.run import run
-from convcalc.onnx_file import read_onnx
+from convcalc.onnx.file import read_onnx
 
 RANDOM = np.random.default_rng(0)
 

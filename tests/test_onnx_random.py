@@ -13,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from convcalc.executor.run import compute, prepare
-from convcalc.onnx_file import read_onnx
+from convcalc.onnx.file import read_onnx
 
 
 class Case(NamedTuple):

@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from convcalc.analysis.shapes import resolve
 from convcalc.errors import ConvcalcError
 from convcalc.layers.opaque import Opaque
-from convcalc.onnx_file import read_onnx
+from convcalc.onnx.file import read_onnx
 
 onnxruntime.set_default_logger_severity(4)
 IR_VERSION = 8

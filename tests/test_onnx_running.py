@@ -12,7 +12,7 @@ from convcalc.errors import ConvcalcError, UnsupportedOpError
 from convcalc.executor.batches import Batches
 from convcalc.executor.fit import fit
 from convcalc.executor.run import compute, prepare
-from convcalc.onnx_file import OnnxModel
+from convcalc.onnx.file import OnnxModel
 
 OPSET = 20
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL

@@ -14,17 +14,17 @@ from hypothesis import given, settings, strategies as st
 from onnx import TensorProto, helper
 from onnx_models import initializer, integers, model, resnet50
 
-from convcalc import onnx_file
 from convcalc.analysis.costs import costs
 from convcalc.analysis.memory import memory
 from convcalc.analysis.receptive_field import receptive_fields
 from convcalc.analysis.shapes import resolve, shapes
-from convcalc.constant_folding import FOLDERS, Small, fold
 from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, ShapeError, UnsupportedOpError
 from convcalc.layers import FILE_LAYERS, LAYERS
 from convcalc.layers.base import Cost
 from convcalc.nouns import LayerOptions, read_network
-from convcalc.onnx_file import read_onnx
+from convcalc.onnx import reader
+from convcalc.onnx.file import read_onnx
+from convcalc.onnx.folding import FOLDERS, Small, fold
 
 AGREED = 1731
 """How many of the operator cases of onnx 1.23 agree; `python tests/onnx_cases.py` says why the others are left out."""
@@ -434,7 +434,7 @@ def test_no_receptive_field_without_inputs(outputs):
 
 
 def test_functions_that_grow_without_end(monkeypatch):
-    monkeypatch.setattr(onnx_file, "MOST_NODES", 1000)
+    monkeypatch.setattr(reader, "MOST_NODES", 1000)
     functions = []
     for depth in range(40):
         calls = [op(f"f{depth + 1}", "a", "m", domain="local"), op(f"f{depth + 1}", "m", "b", domain="local")]
@@ -532,7 +532,7 @@ def small(x):
 
 
 def test_every_folder_is_an_op_that_the_reader_knows():
-    from convcalc.onnx_ops import OPS
+    from convcalc.onnx.ops import OPS
 
     assert set(FOLDERS) - set(OPS) == {"Range", "NonZero"}
 

@@ -17,9 +17,10 @@ from onnx.backend.test.case.node import collect_testcases
 from onnx_compare import same_model
 from onnx_models import initializer, integers, model, resnet50
 
-from convcalc import onnx_wire
 from convcalc.errors import ModelFileError, UnsupportedOpError
-from convcalc.onnx_wire import Graph, Tensor, read_model
+from convcalc.onnx import wire
+from convcalc.onnx.messages import Graph, read_model
+from convcalc.onnx.tensors import Tensor
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_resnet50_is_stepped_over(tmp_path):
     program = f"""
 import resource, sys
 from pathlib import Path
-from convcalc.onnx_wire import read_model
+from convcalc.onnx.messages import read_model
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 model = read_model(Path({str(path)!r}))
 assert sum(tensor.elements for tensor in model.graph.initializers) == 25530472
@@ -278,8 +279,8 @@ def field(number, content, more=0):
     ids=["nodes", "initializers", "inputs", "dims", "ints", "floats", "values"],
 )
 def test_many_small_things_stop_before_they_fill_the_memory(content, sentence, monkeypatch):
-    monkeypatch.setattr(onnx_wire, "MOST_REPEATED", 100)
-    monkeypatch.setattr(onnx_wire, "MOST_NUMBERS", 500)
+    monkeypatch.setattr(wire, "MOST_REPEATED", 100)
+    monkeypatch.setattr(wire, "MOST_NUMBERS", 500)
     with pytest.raises(ModelFileError) as caught:
         visit(read_model(content, "bad.onnx"))
     assert sentence in str(caught.value)

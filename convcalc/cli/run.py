@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from convcalc.executor.run import Prepared
     from convcalc.expressions import Program
     from convcalc.images import Preparation
-    from convcalc.onnx_file import OnnxModel
+    from convcalc.onnx.file import OnnxModel
 
 HELP = """\
 Run layers on real arrays, with NumPy.

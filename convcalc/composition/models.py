@@ -31,7 +31,7 @@ from convcalc.composition.pieces import VIEWS
 from convcalc.errors import ConvcalcError, ShapeError
 from convcalc.files import write_whole
 from convcalc.network import Network, Node
-from convcalc.onnx_wire import Graph, Model, read_model
+from convcalc.onnx.messages import Graph, Model, read_model
 from convcalc.tracing import product
 
 if TYPE_CHECKING:

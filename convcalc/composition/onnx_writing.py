@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convcalc.errors import ModelFileError
-from convcalc.onnx_wire import DATA_TYPES, Graph, Message, Model, Node, Tensor
+from convcalc.onnx.messages import Graph, Model, Node
+from convcalc.onnx.tensors import DATA_TYPES, Tensor
+from convcalc.onnx.wire import Message
 from convcalc.records import dataclass
 
 if TYPE_CHECKING:

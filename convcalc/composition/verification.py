@@ -18,7 +18,7 @@ from convcalc.composition.parameters import own_arrays
 from convcalc.executor.run import Prepared, prepare, run, steps
 from convcalc.layers.base import Pairs, Shape
 from convcalc.network import Input, Network
-from convcalc.onnx_file import read_onnx
+from convcalc.onnx.file import read_onnx
 from convcalc.records import replace
 from convcalc.tracing import product
 

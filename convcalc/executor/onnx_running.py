@@ -14,17 +14,18 @@ from math import inf
 import numpy as np
 import numpy.typing as npt
 
-from convcalc.constant_folding import FOLDERS, MOST_ELEMENTS, Small
 from convcalc.errors import UnsupportedOpError
 from convcalc.executor.kernels import Array
 from convcalc.executor.model import typed_inputs
 from convcalc.executor.onnx_dynamic import DYNAMIC
 from convcalc.narrow import holder
 from convcalc.network import Constant, Input, Network, Node
-from convcalc.onnx_file import OnnxModel, Reader, Scope
-from convcalc.onnx_functions import FUNCTIONS
-from convcalc.onnx_ops import OPS
-from convcalc.onnx_wire import Graph, Node as WireNode
+from convcalc.onnx.file import OnnxModel
+from convcalc.onnx.folding import FOLDERS, MOST_ELEMENTS, Small
+from convcalc.onnx.functions import FUNCTIONS
+from convcalc.onnx.messages import Graph, Node as WireNode
+from convcalc.onnx.ops import OPS
+from convcalc.onnx.reader import Reader, Scope
 from convcalc.records import replace
 
 _STRUCTURES = frozenset(

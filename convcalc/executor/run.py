@@ -187,7 +187,7 @@ def prepare(
     if isinstance(network, Program) and type(network) is not Program:
         # A model's file leaves nothing open that a weight could decide.
         if isinstance(input, Mapping):
-            from convcalc.onnx_file import OnnxModel
+            from convcalc.onnx.file import OnnxModel
 
             if not isinstance(network, OnnxModel):
                 raise ShapeError("a chain has one input; give one array")
@@ -255,7 +255,7 @@ def _reader_on_numbers(
             refuse(item)
     except UnsupportedOpError:
         from convcalc.executor.onnx_running import RunningReader
-        from convcalc.onnx_file import OnnxModel
+        from convcalc.onnx.file import OnnxModel
 
         if not isinstance(program, OnnxModel):
             raise

@@ -14,7 +14,7 @@ import torch.nn.functional as TF  # noqa: E402  torch is imported above or the m
 from torch import nn  # noqa: E402
 
 from convcalc.executor.run import run  # noqa: E402
-from convcalc.onnx_file import OnnxModel  # noqa: E402
+from convcalc.onnx.file import OnnxModel  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

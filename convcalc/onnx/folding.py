@@ -141,7 +141,7 @@ def _mod(inputs: Sequence[Any], attributes: Attributes) -> Small | list[Small] |
 
 
 def _cast(inputs: Sequence[Any], attributes: Attributes) -> Small | None:
-    from convcalc.onnx_wire import DATA_TYPES
+    from convcalc.onnx.tensors import DATA_TYPES
 
     dtype = DATA_TYPES.get(attributes.get("to", 0), ("undefined", 0))[0]
     return _as_type(inputs[0], dtype)

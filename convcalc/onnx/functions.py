@@ -1,7 +1,7 @@
 """ONNX's ops that are other ops put together: for each a function that writes them down as nodes.
 
 `FUNCTIONS` is the table. What a node of such an op is in the network, and so what it costs and computes, are the layers
-of its parts; they stand under the node's name. The table is asked for what `onnx_ops` has no layer for.
+of its parts; they stand under the node's name. The table is asked for what `ops` has no layer for.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from convcalc.constant_folding import MOST_ELEMENTS
 from convcalc.errors import ModelFileError
 from convcalc.layers.base import Shape, shape_text
-from convcalc.onnx_ops import Call
-from convcalc.onnx_wire import DATA_TYPES, Attribute, Node
+from convcalc.onnx.folding import MOST_ELEMENTS
+from convcalc.onnx.messages import Attribute, Node
+from convcalc.onnx.ops import Call
+from convcalc.onnx.tensors import DATA_TYPES
 
 _NUMBERS = {name: number for number, (name, _) in DATA_TYPES.items()}
 _ATTRIBUTE_TYPES: dict[type, tuple[int, str]] = {float: (1, "f"), int: (2, "i"), bytes: (3, "s")}

@@ -11,14 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from convcalc import formulas as F
-from convcalc.constant_folding import Small, reshaped, squeezed, unsqueezed
 from convcalc.errors import ModelFileError, ShapeError, UnsupportedOpError
 from convcalc.layers import FILE_LAYERS, LAYERS
 from convcalc.layers.base import Layer, Pairs, Shape, shape_text
-from convcalc.onnx_wire import DATA_TYPES, Tensor
+from convcalc.onnx.folding import Small, reshaped, squeezed, unsqueezed
+from convcalc.onnx.tensors import DATA_TYPES, Tensor
 from convcalc.tracing import ceil_div, floor, product
-
-FLOATING = frozenset(name for name, _ in DATA_TYPES.values() if name.startswith(("float", "bfloat", "complex")))
 
 
 class Plan:

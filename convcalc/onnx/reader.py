@@ -1,7 +1,7 @@
 """ONNX files -> `Network`.
 
-The nodes are walked in order. Each becomes a layer (`onnx_ops.OPS`) on tensors whose shapes are known by then;
-what computes shapes is evaluated on the way (`constant_folding`). Functions of the file, and the branch that a
+The nodes are walked in order. Each becomes a layer (`ops.OPS`) on tensors whose shapes are known by then;
+what computes shapes is evaluated on the way (`folding`). Functions of the file, and the branch that a
 constant condition chooses, take their node's place. An op that is not known becomes an `Opaque` layer, if the file
 says what shapes come out of it.
 """
@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from convcalc.constant_folding import FOLDERS, MOST_ELEMENTS, UNFORESEEN, Small, fold
 from convcalc.errors import (
     ConvcalcError,
     ExpressionError,
@@ -21,29 +20,18 @@ from convcalc.errors import (
     ModelFileError,
     ResourceError,
     ShapeError,
-    Span,
     UnsupportedOpError,
     did_you_mean,
 )
-from convcalc.expressions import Program
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.layers.opaque import Opaque
 from convcalc.layers.reshape import Moved
-from convcalc.network import Constant, Input, Network, Node, input_twice
-from convcalc.onnx_ops import FLOATING, OPS, RECURRENT, Call, Plan
-from convcalc.onnx_wire import (
-    DEEPEST,
-    Attribute,
-    FileName,
-    Function,
-    Graph,
-    Model,
-    Node as WireNode,
-    Tensor,
-    ValueInfo,
-    read_model,
-    versions,
-)
+from convcalc.network import Constant, Input, Network, Node
+from convcalc.onnx.folding import FOLDERS, MOST_ELEMENTS, UNFORESEEN, Small, fold
+from convcalc.onnx.messages import Attribute, Function, Graph, Model, Node as WireNode, ValueInfo, versions
+from convcalc.onnx.ops import OPS, RECURRENT, Call, Plan
+from convcalc.onnx.tensors import FLOATING, Tensor
+from convcalc.onnx.wire import DEEPEST
 from convcalc.records import replace
 from convcalc.tracing import product
 
@@ -58,62 +46,6 @@ MOST_FOLDED = 1 << 20
 
 GivenShapes = Mapping[str, Shape]
 """Shapes of inputs by name; "" is the one input of a network that has one."""
-
-
-def read_onnx(
-    source: FileName | bytes,
-    name: str = "",
-    *,
-    given: GivenShapes | None = None,
-    batch: int | None = None,
-    path: FileName | None = None,
-) -> Network:
-    """The network in an ONNX file.
-
-    `given` are the shapes of inputs whose sizes the file leaves open, `batch` is the first axis of all; `path` is
-    where bytes belong: beside it are weights that are in files of their own. Raises
-    `ModelFileError` for what is wrong with the file, `ShapeError` for sizes that stay open or do not fit.
-    """
-    return Reader(read_model(source, name, path), given or {}, batch).network()
-
-
-class OnnxModel(Program):
-    """An ONNX file as a program: it becomes a `Network` when its inputs have shapes."""
-
-    names_inputs = True
-
-    def __init__(
-        self,
-        source: FileName | bytes,
-        name: str,
-        given: tuple[int, ...] | None = None,
-        input_span: Span | None = None,
-    ) -> None:
-        self.model = read_model(source, name)
-        self.given = given
-        self.input_span = input_span
-
-    @property
-    def items(self) -> Sequence[Any]:  # type: ignore[override]  # a file has none
-        """Raises `UnsupportedOpError`: a file holds no expressions that could be run."""
-        raise UnsupportedOpError(f"{self.model.file.name} is an ONNX file, which run does not compute yet")
-
-    def sample_axes(self) -> None:
-        """None: a file says itself what its axes are."""
-
-    def named_network(self, given: GivenShapes, batch: int | None = None) -> Network:
-        """The network with these shapes of inputs by name ("" for the only one). Raises as `read_onnx` does."""
-        if given and self.given is not None:
-            raise input_twice(self.input_span)
-        return Reader(self.model, given if self.given is None else {"": self.given}, batch).network()
-
-    def reader(self, given: GivenShapes) -> Reader:
-        """What reads the file, with these shapes of inputs."""
-        return Reader(self.model, given, None)
-
-    def network(self, shape: tuple[int, ...] | None = None, *, open_input: bool = False) -> Network:
-        """The network with this shape of its only input."""
-        return self.named_network({} if shape is None else {"": shape})
 
 
 class Scope:
@@ -822,7 +754,7 @@ class Reader:
     def _made_several(
         self, place: _Turns | str, op: str, inputs: Sequence[str], count: int, **attributes: Any
     ) -> list[str]:
-        from convcalc.onnx_functions import MadeNode
+        from convcalc.onnx.functions import MadeNode
 
         inner = Scope(f"{place if isinstance(place, str) else place.name}/", NEWEST)
         names = [f"in{number}" for number in range(len(inputs))]
@@ -949,7 +881,7 @@ class Reader:
 
     def _put_together(self, node: WireNode, scope: Scope, name: str, call: Call) -> bool:
         """Whether this is an op that is made of others; then these take its place."""
-        from convcalc.onnx_functions import FUNCTIONS
+        from convcalc.onnx.functions import FUNCTIONS
 
         make = FUNCTIONS.get(call.op)
         if make is None:
