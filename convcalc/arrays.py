@@ -492,10 +492,10 @@ def _encoded(array: Array, suffix: str, others: Mapping[str, Array]) -> bytes:
     elif suffix == ".csv":
         buffer.write(_csv(array).encode())
     elif suffix == ".pgm":
-        plane = _pixels(array, (1,), suffix)[0]
+        plane = _pixels(array, suffix)[0]
         buffer.write(b"P5\n%d %d\n255\n" % plane.shape[::-1] + plane.tobytes())
     else:
-        buffer.write(_png(_pixels(array, (1, 3), suffix)))
+        buffer.write(_png(_pixels(array, suffix)))
     return buffer.getvalue()
 
 
@@ -520,23 +520,45 @@ def nested(array: Array) -> Any:
     return array.tolist()
 
 
+_CHANNELS = {".pgm": (1,), ".png": (1, 3)}
+"""How many channels an image has, by its suffix."""
+
+
+def refuse_shape(path: str | Path, shape: tuple[int, ...]) -> None:
+    """Raise `ShapeError` for an array of a shape that the format of the path's suffix cannot hold."""
+    suffix = Path(path).suffix.lower()
+    if suffix == ".csv":
+        _rows_shape(shape)
+    elif suffix in _CHANNELS:
+        _image_shape(shape, suffix)
+
+
+def _rows_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without axes of size 1 in front of the last two."""
+    plain = tuple(size for axis, size in enumerate(shape) if size > 1 or axis >= len(shape) - 2)
+    if len(plain) > 2:
+        raise ShapeError(f"a .csv file holds one or two axes, not {shape_text(shape)}; write .npy")
+    return plain
+
+
+def _image_shape(shape: tuple[int, ...], suffix: str) -> tuple[int, ...]:
+    """The shape as (channels, height, width)."""
+    plain = shape[-3:] if set(shape[:-3]) <= {1} else shape
+    plain = (1, *plain) if len(plain) == 2 else plain
+    if len(plain) != 3 or plain[0] not in _CHANNELS[suffix]:
+        known = " or ".join(map(str, _CHANNELS[suffix]))
+        raise ShapeError(f"a {suffix} image has {known} channels of two axes, not {shape_text(shape)}; write .npy")
+    return plain
+
+
 def _csv(array: Array) -> str:
-    plain = array.reshape([size for axis, size in enumerate(array.shape) if size > 1 or axis >= array.ndim - 2])
-    if plain.ndim > 2:
-        raise ShapeError(f"a .csv file holds one or two axes, not {shape_text(array.shape)}; write .npy")
+    plain = array.reshape(_rows_shape(array.shape))
     return "".join(",".join(map(str, row)) + "\n" for row in nested(np.atleast_2d(plain)))
 
 
-def _pixels(array: Array, channels: tuple[int, ...], suffix: str) -> npt.NDArray[np.uint8]:
+def _pixels(array: Array, suffix: str) -> npt.NDArray[np.uint8]:
     """(channels, height, width) of bytes."""
-    plain = array.reshape(array.shape[-3:]) if set(array.shape[:-3]) <= {1} else array
-    plain = plain[None] if plain.ndim == 2 else plain
-    if plain.ndim != 3 or plain.shape[0] not in channels:
-        known = " or ".join(map(str, channels))
-        raise ShapeError(
-            f"a {suffix} image has {known} channels of two axes, not {shape_text(array.shape)}; write .npy"
-        )
-    values = plain.astype(np.float64)
+    values = array.reshape(_image_shape(array.shape, suffix)).astype(np.float64)
     finite = values[np.isfinite(values)]
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
     if low >= 0 and high <= 1:

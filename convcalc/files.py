@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterable
@@ -35,6 +36,27 @@ def write_whole(path: str | Path, content: bytes) -> None:
     except OSError as error:
         Path(temporary).unlink(missing_ok=True) if temporary else None
         raise ModelFileError(f"{path} cannot be written: {(error.strerror or 'error').lower()}") from None
+
+
+def refuse_target(path: str, inputs: Iterable[str | Path]) -> None:
+    """Raise `ModelFileError` before the work where the answer cannot be written to this path ("-" is no file).
+
+    It is one of the inputs, or a folder, or its folder is not there or lets nobody write.
+    """
+    refuse_inputs(path, inputs)
+    if path == "-":
+        return
+    folder = os.path.dirname(os.path.realpath(path))  # noqa: PTH120  pathlib takes long to load
+    reason = 0
+    if os.path.isdir(path):  # noqa: PTH112
+        reason = errno.EISDIR
+    elif not os.path.exists(path) or os.path.isfile(path):  # noqa: PTH110, PTH113
+        if not os.path.isdir(folder):  # noqa: PTH112
+            reason = errno.ENOTDIR if os.path.exists(folder) else errno.ENOENT  # noqa: PTH110
+        elif not os.access(folder, os.W_OK):
+            reason = errno.EACCES
+    if reason:
+        raise ModelFileError(f"{path} cannot be written: {os.strerror(reason).lower()}")
 
 
 def refuse_inputs(target: str | Path, inputs: Iterable[str | Path]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,12 +31,20 @@ class GrowingArray:
 
     `path`.part.json says what the rows are the answer to: with `resume` the rows that are there already are kept if it
     was the same `question` (plain values that JSON can hold), and `done` is how many they are, a multiple of `step`.
+    `sources` say of what each row is made: those of the rows that are there must be the same, others may have changed.
     Without it they are begun anew. Raises `ModelFileError` for a file that cannot be written, or that belongs to
     another question.
     """
 
     def __init__(
-        self, path: str | Path, count: int, question: Mapping[str, Any], *, resume: bool = False, step: int = 1
+        self,
+        path: str | Path,
+        count: int,
+        question: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        step: int = 1,
+        sources: Sequence[str] = (),
     ) -> None:
         self.path = Path(path)
         self.part = self.path.with_name(self.path.name + ".part")
@@ -44,6 +52,7 @@ class GrowingArray:
         self.count = count
         self.step = step
         self.question = json.loads(json.dumps(question))
+        self.sources = list(sources)
         self.done = 0
         self.row: tuple[tuple[int, ...], str] | None = None
         self.replaces = self.part.exists() and not resume
@@ -55,15 +64,15 @@ class GrowingArray:
         try:
             kept = json.loads(self.about.read_text(encoding="utf-8"))
             if kept["question"] != self.question or kept["count"] != self.count:
-                raise ModelFileError(
-                    f"{self.part} is of another question or other files; without --resume it is begun anew"
-                )
+                raise self._of_another()
             self.row = tuple(kept["shape"]), kept["dtype"]
-            self._file = self.part.open("r+b")
             # What was written of a row or a header when the run was ended is written again.
             self.done = max(self.part.stat().st_size - len(self._header()), 0) // self._row_bytes()
             # Batches begin where they would have begun: another size of them may round otherwise.
             self.done -= self.done % self.step
+            if kept["sources"][: self.done] != self.sources[: self.done]:
+                raise self._of_another()
+            self._file = self.part.open("r+b")
             self._file.truncate(len(self._header()) + self.done * self._row_bytes())
             self._file.seek(0, os.SEEK_END)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -74,13 +83,17 @@ class GrowingArray:
                 f"cannot go on with {self.part}: {reason}; without --resume it is begun anew"
             ) from None
 
+    def _of_another(self) -> ModelFileError:
+        return ModelFileError(f"{self.part} is of another question or other files; without --resume it is begun anew")
+
     def append(self, rows: Array) -> None:
         """Write further rows. Raises `ShapeError` for rows of another shape than those before."""
         row = rows.shape[1:], rows.dtype.str
         try:
             if self._file is None:
                 self.row = row
-                about = {"question": self.question, "count": self.count, "shape": row[0], "dtype": row[1]}
+                about = {"question": self.question, "count": self.count, "shape": row[0], "dtype": row[1],
+                         "sources": self.sources}  # fmt: skip
                 self.part.unlink(missing_ok=True)
                 self.about.write_text(json.dumps(about), encoding="utf-8")
                 self._file = self.part.open("wb")
@@ -95,19 +108,26 @@ class GrowingArray:
 
     def finish(self) -> None:
         """Give the file its name. All rows must have been appended."""
-        self.close()
         try:
+            if self._file is not None:
+                self._file.flush()
+            self.close()
             self.part.replace(self.path.resolve())
             self.about.unlink(missing_ok=True)
         except OSError as error:
             raise ModelFileError(f"{self.path} cannot be written: {(error.strerror or 'error').lower()}") from None
 
     def close(self) -> None:
-        """Leave the rows that are there for a later run."""
+        """Leave the rows that are there for a later run, and nothing where there are none."""
         if self._file is not None:
             with suppress(OSError):
                 os.fsync(self._file.fileno())
-            self._file.close()
+            with suppress(OSError):  # what a full disk did not take is written again on closing
+                self._file.close()
+            self._file = None
+            if not self.done:
+                self.part.unlink(missing_ok=True)
+                self.about.unlink(missing_ok=True)
 
     def _header(self) -> bytes:
         from io import BytesIO

@@ -213,6 +213,12 @@ class Folder:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def sources(self) -> Sequence[str]:
+        """The name, size and time of every image, by which one is told from another."""
+        stats = [(file.name, file.stat()) for file in self.files]
+        return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
+
     def __getitem__(self, part: slice) -> Array:
         images = []
         for file in self.files[part]:

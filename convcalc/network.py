@@ -86,10 +86,11 @@ class Network:
     """Nodes in topological order, the tensors that come in, and the names of those that go out.
 
     `inputs` is empty when the shape of what comes in is left open. A node may read a tensor that neither comes in nor
-    is made by a node: how it is wired is not known then, nor any shape after it. `hidden` names modules that may own
-    parameters which no node has. `notes` and `warnings` are sentences about how the network was read. `constants` are
-    tensors that nodes take without computing them; `dtypes` are the types of tensors that a file gives another one
-    than float32. `decided` names what decided shapes by the numbers of one input, for which alone the network is.
+    is made by a node: how it is wired is not known then, nor any shape after it; `unwired` may say why. `hidden` names
+    modules that may own parameters which no node has. `notes` and `warnings` are sentences about how the network was
+    read. `constants` are tensors that nodes take without computing them; `dtypes` are the types of tensors that a file
+    gives another one than float32. `decided` names what decided shapes by the numbers of one input, for which alone the
+    network is.
     """
 
     inputs: Mapping[str, Input]
@@ -101,6 +102,7 @@ class Network:
     constants: Mapping[str, Constant] = field(default_factory=dict)
     dtypes: Mapping[str, str] = field(default_factory=dict)
     decided: str = ""
+    unwired: str = ""
 
     @classmethod
     def chain(cls, *layers: Layer, input: Sequence[int] | None, batch: int | None = None) -> Network:

@@ -267,6 +267,7 @@ class PrintedModel(Program):
             tuple(walk.warnings()),
             walk.hidden_names(),
             walk.constants,
+            unwired=walk.unwired(),
         )
 
 

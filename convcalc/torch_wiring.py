@@ -347,6 +347,15 @@ class Walk:
         """Containers that may own parameters which they do not print."""
         return tuple(path for paths in self.hidden.values() for path in paths)
 
+    def unwired(self) -> str:
+        """Why it is not known what comes into some modules; nothing where it is, or where the code says it."""
+        if self.sequential or not self.unordered:
+            return ""
+        return (
+            f"in which order the modules of {_list(self.unordered)} are called is not printed;"
+            " print(torch.fx.symbolic_trace(model)) prints it, --assume-sequential takes the printed order"
+        )
+
     def warnings(self) -> Iterator[str]:
         """What the text does not tell."""
         if self.hidden:
@@ -362,10 +371,7 @@ class Walk:
                 " their code does besides is not counted"
             )
         elif self.unordered:
-            yield (
-                f"shapes and costs are partial: in which order the modules of {_list(self.unordered)} are called is not"
-                " printed; print(torch.fx.symbolic_trace(model)) prints it, --assume-sequential takes the printed order"
-            )
+            yield f"shapes and costs are partial: {self.unwired()}"
         if self.misfit:
             yield f"shapes and costs are partial: {self.misfit}"
         if self.owners:

@@ -213,6 +213,37 @@ def test_a_full_disk_leaves_what_can_be_gone_on_with(call, tmp_path, monkeypatch
     assert (tmp_path / "y.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
+def test_a_full_disk_leaves_no_file_without_rows(call, tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.ones((4, 2)))
+
+    def full(self):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(GrowingArray, "_header", full)
+    said = call(tmp_path / "x.npy", "relu", "--batch", "2", "-o", tmp_path / "y.npy", status=1).err
+    assert said == f"error: {tmp_path}/y.npy.part cannot be written: no space left on device\n"
+    assert names(tmp_path) == ["x.npy"]
+
+
+def test_a_damaged_image_is_mended_and_gone_on_from(call, photos, tmp_path):
+    good = (photos / "3.png").read_bytes()
+    (photos / "3.png").write_bytes(good[:300])
+    asked = [f"{photos}/", *CHAIN, "--resize", "16", "--crop", "16", "--batch", "2", "-o", photos / "y.npy"]
+    said = call(*asked, status=1).err
+    assert "stopped after 2 of 5 samples" in said
+    assert said.endswith("3.png is no image that can be read, or is damaged\n")
+    (photos / "3.png").write_bytes(good)
+    assert "2 of 5 samples were there already" in call(*asked, "--resume").err
+    call(*asked[:-1], tmp_path / "whole.npy")
+    assert (photos / "y.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    # An image that is answered already must be the same.
+    (photos / "3.png").write_bytes(good[:300])
+    call(*asked, status=1)
+    (photos / "3.png").write_bytes(good)
+    Image.new("RGB", (20, 20)).save(photos / "0.png")
+    assert "of another question or other files" in call(*asked, "--resume", status=1).err
+
+
 def test_a_folder_on_the_command_line(call, photos, tmp_path):
     options = ["--resize", "16", "--crop", "16", "--normalize", "half"]
     call(f"{photos}/", *CHAIN, *options, "--batch", "2", "-o", tmp_path / "y.npy")

@@ -14,7 +14,7 @@ from convcalc.errors import ModelFileError
 from convcalc.onnx.messages import read_model
 
 READS = "convcalc reads what print(model) prints, and what torch.onnx.export writes"
-RUN = "which only run reads; here a shape such as 3x224x224 comes first"
+RUN = "which run alone reads, as its first word; elsewhere a shape such as 3x224x224 comes first"
 
 
 def archive(*members):

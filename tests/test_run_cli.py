@@ -222,12 +222,53 @@ def test_nan_and_infinity_are_texts_in_json_and_words_elsewhere(run):
         ((X, "-w", K, "--format", "tabel"), 2, "did you mean 'table'?"),
         ((X, "-w", K, "--get", "outptu"), 2, "did you mean 'output'?"),
         ((X, "-w", K, "-o", "y.bmp.npz/x.npy"), 1, "cannot be written"),
+        ((X, "conv:k1", "--check", "direct", "--max", "scaled"), 2, "scaled has no limit; write scaled=1e-5"),
         ((X, "-w", "[" * 2000), 2, "more than 8 axes"),
         (("zeros:99999999x9999999", "relu"), 1, "more than this machine's memory holds"),
     ],
 )
 def test_refusals(run, arguments, status, message):
     assert message in run(*arguments, status=status).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((X, "relu", "-o", "no/y.npy"), "no/y.npy cannot be written: no such file or directory"),
+        ((X, "relu", "-o", "folder"), "folder cannot be written: is a directory"),
+        ((X, "relu", "-o", "folder/file/y.npy"), "folder/file/y.npy cannot be written: not a directory"),
+        ((X, "conv:k1", "--fit", X, "-o", "no/w.npz"), "no/w.npz cannot be written: no such file or directory"),
+        (("5x5", "conv:2", "-o", "y.csv"), "a .csv file holds one or two axes, not 2x5x5; write .npy"),
+        (("2x5x5", "conv:2", "-o", "y.png"), "a .png image has 1 or 3 channels of two axes, not 2x5x5; write .npy"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_work(run, monkeypatch, tmp_path, arguments, message):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("")
+    monkeypatch.chdir(tmp_path)
+
+    def never(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("convcalc.executor.run.compute", never)
+    monkeypatch.setattr("convcalc.executor.fit.fit", never)
+    assert run(*arguments, status=1).err == f"error: {message}\n"
+
+
+def test_of_a_variance_below_zero_comes_nan_and_no_warning(run):
+    weights = [part for pair in ("1.running_var=[-1]", "1.running_mean=[0]") for part in ("-w", pair)]
+    assert run("ones:1x2x2", "conv:1,k1,nobias", "bn", "-w", "0.weight=ones:1x1x1x1", *weights, "-q").out == (
+        "[[[nan,nan],[nan,nan]]]\n"
+    )
+
+
+def test_a_model_that_is_not_wired_says_what_tells(run, tmp_path):
+    (tmp_path / "net.txt").write_text("Net(\n  (a): Conv2d(1, 2, kernel_size=(1, 1))\n  (b): ReLU()\n)")
+    said = run("ones:1x1x2x2", str(tmp_path / "net.txt"), status=1).err
+    assert said.startswith(
+        "error: layer a (conv): what comes into it is not known: in which order the modules of Net are called is not"
+        " printed; print(torch.fx.symbolic_trace(model)) prints it, --assume-sequential takes the printed order\n"
+    )
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------

@@ -82,7 +82,8 @@ def resolve(network: Network, *, explain: bool = False, partial: bool = False) -
         reason = _unknown(node, shapes, makers)
         if reason:
             if not partial:
-                raise located(UnsupportedOpError(reason), node)
+                why = f": {network.unwired}" if network.unwired and reason == _NOT_WIRED else ""
+                raise located(UnsupportedOpError(reason + why), node)
             told = getattr(node.layer, "shapes", ())
             came = tuple(shapes[name] for name in node.inputs) if told and not makers.keys() & node.inputs else ()
             resolved.append(Resolved(node, node.layer, came, told, (), reason, *_constants(network, node, counted)))
@@ -133,6 +134,9 @@ def _constants(network: Network, node: Node, counted: set[str]) -> tuple[Mapping
     return found, frozenset(shared)
 
 
+_NOT_WIRED = "what comes into it is not known"
+
+
 def _unknown(node: Node, shapes: Mapping[str, Shape], makers: Mapping[str, Node]) -> str:
     """Why the shapes of a node are not known, or nothing. `makers` are the nodes of unknown output."""
     if isinstance(node.layer, Opaque):
@@ -141,7 +145,7 @@ def _unknown(node: Node, shapes: Mapping[str, Shape], makers: Mapping[str, Node]
         if name in makers:
             return f"the shape that {label(makers[name])} gives is not known"
         if name not in shapes:
-            return "what comes into it is not known"
+            return _NOT_WIRED
     return ""
 
 

@@ -175,9 +175,9 @@ def check_output_options(
                 f"--output is {path}, which looks like channels out, -c {path}; of a file of that name, write ./{path}",
                 value=path,
             )
-        from convcalc.files import refuse_inputs
+        from convcalc.files import refuse_target
 
-        refuse_inputs(path, [*question.words, *files])
+        refuse_target(path, [*question.words, *files])
         if not array and name is None and path.lower().endswith(_OF_ARRAYS):
             raise ExpressionError(
                 f"-o {path} is for an array, but the answer is a table; write {', '.join(OUTPUT_FORMATS)}",
@@ -380,7 +380,8 @@ def exceeding(report: Report, budget: str | None) -> list[str]:
             have = f"; {report.verb} has {', '.join(known)}{did_you_mean(key, known)}"
             raise ExpressionError(f"--max {budget}: there is no total {key}{have}", value=budget)
         if not equals:
-            raise ExpressionError(f"--max {budget}: {key} has no limit; write {key}=5M", value=budget)
+            example = "1e-5" if isinstance(report.totals[key], float) else "5M"
+            raise ExpressionError(f"--max {budget}: {key} has no limit; write {key}={example}", value=budget)
         limit = quantity(limit_text, f"--max {key}")
         value = report.totals[key]
         if value is None:

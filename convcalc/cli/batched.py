@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convcalc.cli.options import Question
-from convcalc.errors import ExpressionError, ModelFileError
+from convcalc.errors import ConvcalcError, ExpressionError
 
 if TYPE_CHECKING:
     from convcalc.cli.run import Noun
@@ -68,7 +67,10 @@ def run_batched(
     first, *more = batches.prepared.network.outputs
     if more:
         notes.append(f"{path} holds {first} alone; an .npz file would hold {', '.join((first, *more))}")
-    target = GrowingArray(path, batches.count, _asked(question, noun, how), resume=resume, step=batches.batch)
+    target = GrowingArray(
+        path, batches.count, _asked(question, noun, how),
+        resume=resume, step=batches.batch, sources=getattr(samples, "sources", ()),
+    )  # fmt: skip
     if target.replaces:
         notes.append(f"{target.part} of an interrupted run is begun anew; --resume would go on with it")
     if target.done:
@@ -79,7 +81,7 @@ def run_batched(
             for part in batches.outputs(target.done):
                 target.append(part)
                 on_samples(len(part))
-    except (KeyboardInterrupt, ModelFileError, MemoryError):  # the last two: a full disk, or memory
+    except (KeyboardInterrupt, ConvcalcError, MemoryError):  # a full disk, an image that is damaged, little memory
         target.close()
         if target.done:
             say(f"stopped after {target.done:,} of {batches.count:,} samples; the same command with --resume goes on")
@@ -119,8 +121,13 @@ def _together(batches: Batches, on_samples: Callable[[int], None]) -> dict[str, 
 
 
 def _asked(question: Question, noun: Noun, how: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What decides the output: the words, the options, and the state of every file that they name."""
-    texts = [text for text in (noun.text, *question.words, *noun.texts) if text]
+    """What decides the output: the words, the options, and the state of every file that they name.
+
+    A folder's images are the sources of the rows, which the file that grows compares itself.
+    """
+    from convcalc.arrays import is_folder
+
+    texts = [text for text in (noun.text, *question.words, *noun.texts) if text and not is_folder(text)]
     return {
         "words": list(question.words),
         "weights": list(noun.texts),
@@ -132,13 +139,12 @@ def _asked(question: Question, noun: Noun, how: Mapping[str, Any]) -> Mapping[st
 
 
 def _state(text: str) -> str:
-    """The size and time of a file or of all files of a folder; nothing for what is no file."""
+    """The size and time of a file; nothing for what is none."""
     path = Path(text)
     try:
-        if not path.exists():
+        if not path.is_file():
             return ""
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        stat = path.stat()
     except OSError:  # too long for a name, or not to be looked at
         return ""
-    return hashlib.sha256(repr(stats).encode()).hexdigest()
+    return f"{stat.st_size} {stat.st_mtime_ns}"

@@ -326,6 +326,8 @@ def _report(question: Question, noun: Noun, asked: Asked) -> RunReport:
         output = layer_output(prepared, asked.layer)
     else:
         layer = asked.layer
+        if layer is None:
+            _refuse_shape(question, prepared)
         result = compute(prepared, keep=layer is not None, indices=asked.indices)
         output = result.output if layer is None else _named(result.layers, layer)
         others = {f"indices.{name}": array for name, array in result.indices.items()}
@@ -614,6 +616,18 @@ def _write(question: Question, report: RunReport, name: str | None, how: str | N
         return
     for line in _lines(question, report, name):
         print(line)  # noqa: T201  the answer
+
+
+def _refuse_shape(question: Question, prepared: Prepared) -> None:
+    """Raise `ShapeError` for an output that its file cannot hold: before the work, where its shape is known."""
+    path, name = question["output"], prepared.network.outputs[0]
+    if path is None or question["format_name"] is not None:
+        return
+    from convcalc.arrays import refuse_shape
+
+    for item in prepared.resolved:
+        if name in item.node.outputs and not item.unknown:
+            refuse_shape(path, prepared.shown_shape(item.outputs[item.node.outputs.index(name)], name))
 
 
 def _write_array(path: str, report: RunReport) -> None:

@@ -163,7 +163,8 @@ def _with_norm(layer: BatchNorm, weights: Weights, norm: Weights) -> LayerWeight
     """The weights of the convolution and the batch norm after it: weight·scale, and (bias - mean)·scale + bias."""
     weight = weights["weight"]
     wide = {name: array.astype(np.float64) for name, array in norm.items()}
-    scale = wide.get("weight", 1.0) / np.sqrt(wide["running_var"] + layer.eps)
+    with np.errstate(all="ignore"):  # of a variance that is none nan comes, as in PyTorch
+        scale = wide.get("weight", 1.0) / np.sqrt(wide["running_var"] + layer.eps)
     bias = (weights["bias"].astype(np.float64) if "bias" in weights else 0.0) - wide["running_mean"]
     bias = bias * scale + wide.get("bias", 0.0)
     scale = np.asarray(scale).reshape(-1, *(1,) * (weight.ndim - 1))

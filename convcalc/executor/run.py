@@ -75,11 +75,15 @@ class Prepared:
 
     def shown(self, array: Array, name: str = "") -> Array:
         """An array (batch first, of most tensors) in the shape that people see."""
-        shape = View(self.network, list(self.resolved))(array.shape, name)
+        return array.reshape(self.shown_shape(array.shape, name))
+
+    def shown_shape(self, shape: Shape, name: str = "") -> Shape:
+        """A shape (batch first, of most tensors) as people see it."""
+        shown = View(self.network, list(self.resolved))(shape, name)
         if self.drop_channels:
-            rank = array.ndim - 2
-            shape = (*shape[: len(shape) - rank - 1], *shape[len(shape) - rank :])
-        return array.reshape(shape)
+            rank = len(shape) - 2
+            shown = (*shown[: len(shown) - rank - 1], *shown[len(shown) - rank :])
+        return shown
 
     def weights_of(self, name: str) -> LayerWeights:
         """The weights of one layer, by parameter. What is derived from them is kept with them."""

@@ -262,7 +262,8 @@ class Reader:
                 batch_given = self.batch is not None
             elif told is not None and len(given) != len(told):
                 raise ShapeError(
-                    f"input {name} is {_told_text(told)}, with {len(told)} axes, but {shape_text(given)} is given",
+                    f"input {name} is {_told_text(told)}, with {len(told)} axes, but"
+                    f" {shape_text(given) or 'one number'} is given",
                     field="input",
                 )
             sizes: list[int | str | None] = list(given)
