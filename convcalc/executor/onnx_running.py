@@ -8,7 +8,7 @@ shapes as constants.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from math import inf
 
 import numpy as np
@@ -20,22 +20,15 @@ from convcalc.executor.model import typed_inputs
 from convcalc.executor.onnx_dynamic import DYNAMIC
 from convcalc.narrow import holder
 from convcalc.network import Constant, Input, Network, Node
+from convcalc.onnx import evaluation
 from convcalc.onnx.file import OnnxModel
 from convcalc.onnx.folding import FOLDERS, MOST_ELEMENTS, Small
 from convcalc.onnx.functions import FUNCTIONS
 from convcalc.onnx.messages import Graph, Node as WireNode
+from convcalc.onnx.names import MainScope, Scope, Visit, domain_of
 from convcalc.onnx.ops import OPS
-from convcalc.onnx.reader import Reader, Scope
+from convcalc.onnx.reader import STRUCTURES, Reader
 from convcalc.records import replace
-
-_STRUCTURES = frozenset(
-    (
-        "If", "Loop", "Scan", "Constant", "Shape", "Size", "Identity", "Optional", "OptionalGetElement",
-        "OptionalHasElement", "SequenceEmpty", "SequenceConstruct", "SequenceInsert", "SequenceErase", "SequenceAt",
-        "SequenceLength", "SequenceMap", "ConcatFromSequence", "SplitToSequence",
-    )
-)  # fmt: skip
-"""Ops that the reader itself knows."""
 
 
 class Held:
@@ -61,7 +54,7 @@ class RunningReader(Reader):
         self.arrays = inputs
         self.weights = weights
         self.seed = seed
-        self.known: dict[str, Array] = {}
+        self.computed: dict[str, Array] = {}
         self.ran = 0
         self.begun = 0
         self.position = -1
@@ -73,8 +66,8 @@ class RunningReader(Reader):
         """The network for the numbers that came in. Raises `UnsupportedOpError` before any is computed where it can."""
         for position, node in enumerate(self.graph.nodes):
             known = node.op_type in OPS or node.op_type in FUNCTIONS or node.op_type in DYNAMIC
-            known |= node.op_type in FOLDERS or node.op_type in _STRUCTURES
-            if not (known and node.domain in ("", "ai.onnx")) and not self._is_function(node):
+            known |= node.op_type in (*FOLDERS, *evaluation.OWN, *STRUCTURES)
+            if not (known and domain_of(node.domain) == "") and self.function_of(node) is None:
                 op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
                 name = node.name or f"{node.op_type}_{position}"
                 raise UnsupportedOpError(f"{self.file}: node {name} ({op}): {op} is not known, so it cannot be run")
@@ -92,28 +85,25 @@ class RunningReader(Reader):
 
     def rest(self) -> tuple[Network, Mapping[str, Array], Mapping[str, npt.ArrayLike]]:
         """What of the network is not computed yet, with what it takes of what is; and its weights."""
-        left = {node.name for node in self.nodes[self.ran :]}
+        left = {node.name for node in self.builder.nodes[self.ran :]}
         kept = tuple(node for node in self.whole.nodes if node.name in left)
-        known = {self.renamed.get(name, name): array for name, array in self.known.items()}
+        known = {self.builder.renamed.get(name, name): array for name, array in self.computed.items()}
         taken = {tensor for node in kept for tensor in (*node.inputs, *node.weights.values())}
         arrays = {name: known[name] for name in {*taken, *self.whole.outputs} if name in known}
-        arrays = {name: array for name, array in arrays.items() if name not in self.constants}
+        arrays = {name: array for name, array in arrays.items() if name not in self.known.constants}
         inputs = {name: Input(array.shape) for name, array in arrays.items()}
         weights = {key: array for key, array in self.weights.items() if key.rpartition(".")[0] in left}
         return replace(self.whole, inputs=inputs, nodes=kept), arrays, weights
 
-    def _inputs(self, scope: Scope) -> dict[str, Input]:
+    def inputs(self, scope: Scope) -> dict[str, Input]:
+        """The inputs of the main graph, with the numbers that come in."""
         from convcalc.executor.inputs import input_arrays
 
-        inputs = super()._inputs(scope)
-        network = Network(inputs, (), (), dtypes=self.dtypes)
+        inputs = super().inputs(scope)
+        network = Network(inputs, (), (), dtypes=self.known.dtypes)
         given = self.arrays.get("", self.arrays)
-        self.known = typed_inputs(network, input_arrays(network, given, keep_types=True)) if inputs else {}
+        self.computed = typed_inputs(network, input_arrays(network, given, keep_types=True)) if inputs else {}
         return inputs
-
-    def _is_function(self, node: WireNode) -> bool:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        return (domain, node.op_type, node.overload) in self.functions
 
     # --- what is kept ---
 
@@ -125,91 +115,91 @@ class RunningReader(Reader):
         last.update((info.name, inf) for info in self.graph.outputs)
         return last
 
-    def _node(self, node: WireNode, scope: Scope) -> None:
-        """As the reader takes it, of which the place in the graph is noted."""
-        if scope.outer is None and not scope.prefix:
+    def take(self, node: WireNode, scope: Scope) -> None:
+        """Take one node as the reader does; of those of the main graph the place is noted."""
+        if isinstance(scope, MainScope):
             self.position += 1
-            self.begun = len(self.nodes)
+            self.begun = len(self.builder.nodes)
             self.scope = scope
             self.node_name = node.name or node.op_type
-        super()._node(node, scope)
+        super().take(node, scope)
 
     def _alive(self) -> set[str]:
         """The tensors that the rest of the graph takes, those of sequences too."""
         names = (self.scope.names.get(name) for name, last in self.last_taken.items() if last >= self.position)
         alive = {name for name in names if name is not None}
         # What a node of the graph stands for may take what it has made by now; what is not computed takes what it does.
-        alive.update(tensor for node in self.nodes[self.begun :] for tensor in node.outputs)
-        alive.update(tensor for node in self.nodes[self.ran :] for tensor in (*node.inputs, *node.weights.values()))
-        alive.update(tensor for tensors in self.sequences.values() for tensor in tensors)
+        nodes = self.builder.nodes
+        alive.update(tensor for node in nodes[self.begun :] for tensor in node.outputs)
+        alive.update(tensor for node in nodes[self.ran :] for tensor in (*node.inputs, *node.weights.values()))
+        alive.update(tensor for tensors in self.known.sequences.values() for tensor in tensors)
         return alive
 
     # --- what is computed ---
 
     def _array(self, name: str) -> Array:
         """A tensor's numbers: what has been read and not computed so far is computed, all of it."""
-        if name in self.constants:
-            return np.asarray(self.constants[name].array())
-        if name in self.tensors:
-            return np.asarray(self.tensors[name].array())
-        small = self.smalls.get(name)
+        known = self.known
+        if name in known.constants:
+            return np.asarray(known.constants[name].array())
+        if name in known.stored:
+            return np.asarray(known.stored[name].array())
+        small = known.smalls.get(name)
         if small is not None:
             return np.array(small.items, holder(small.dtype)).reshape(small.shape)
-        if name not in self.known:
+        if name not in self.computed:
             self._run()
-        return self.known[name]
+        return self.computed[name]
 
     def _run(self) -> None:
         from convcalc.executor.run import compute, prepare
 
-        new = self.nodes[self.ran :]
+        new = self.builder.nodes[self.ran :]
         alive = self._alive()
         made = [tensor for node in new for tensor in node.outputs if tensor in alive]
         if not made:
             return
-        part = self._part(new, made)
+        part = self.builder.part(new, made)
         owners = {node.name for node in new}
         weights = {key: array for key, array in self.weights.items() if key.rpartition(".")[0] in owners}
-        prepared = prepare(part, {name: self.known[name] for name in part.inputs}, weights, seed=self.seed)
-        self.known |= compute(prepared).outputs
-        self.ran = len(self.nodes)
+        prepared = prepare(part, {name: self.computed[name] for name in part.inputs}, weights, seed=self.seed)
+        self.computed |= compute(prepared).outputs
+        self.ran = len(self.builder.nodes)
         # What no later node of the graph takes is let go.
-        self.known = {tensor: array for tensor, array in self.known.items() if tensor in alive}
+        self.computed = {tensor: array for tensor, array in self.computed.items() if tensor in alive}
 
-    def _needed(self, name: str) -> Small | None:
+    def needed(self, name: str) -> Small | None:
         """The values of a tensor, computed if they are not known. They are those of this run from here on."""
-        found = super()._needed(name)
-        if found is None and name in self.shapes:
+        found = super().needed(name)
+        if found is None and name in self.known.shapes:
             array = self._array(name)
             if array.size <= MOST_ELEMENTS:
-                found = self.smalls[name] = _small(array, self.dtypes.get(name, "float32"))
+                found = self.known.smalls[name] = _small(array, self.known.dtypes.get(name, "float32"))
                 self.decided.setdefault(self.node_name)
         return found
 
-    def _opaque(self, node: WireNode, scope: Scope, name: str, inputs: Sequence[str], why: str) -> None:
-        """The outputs of an op that has no layer, computed. Raises `UnsupportedOpError` where it is not known."""
-        compute = DYNAMIC.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+    def take_unknown(self, visit: Visit, why: str) -> None:
+        """Compute the outputs of an op that has no layer. Raises `UnsupportedOpError` where it is not known."""
+        node, known = visit.node, self.known
+        compute = DYNAMIC.get(node.op_type) if domain_of(node.domain) == "" else None
         if compute is None and why.startswith(self.file):  # a node inside it has said so
             raise UnsupportedOpError(why)
         if compute is None:
-            raise UnsupportedOpError(
-                f"{self.file}: node {name} ({node.op_type}): {why or 'what comes in is not known'}"
-            )
-        given = [self._array(tensor) if tensor else None for tensor in inputs]
+            raise UnsupportedOpError(f"{visit.where}: {why or 'what comes in is not known'}")
+        given = [self._array(tensor) if tensor else None for tensor in visit.inputs]
         with np.errstate(all="ignore"):
-            arrays = compute(self._attributes(node, scope), given)
-        self.decided.setdefault(name)
+            arrays = compute(visit.attributes, given)
+        self.decided.setdefault(visit.name)
         for output, array in zip(node.outputs, arrays, strict=False):
             if not output:
                 continue
-            tensor = self._define(scope, output, "tensor")
+            tensor = visit.scope.define(output)
             own = str(array.dtype)
             if given[0] is not None and given[0].dtype == array.dtype:
-                own = self.dtypes.get(inputs[0], own)
-            self.shapes[tensor], self.dtypes[tensor] = array.shape, own
-            self.constants[tensor] = Constant(array.shape, own, Held(array), parameter=False)
+                own = known.dtypes.get(visit.inputs[0], own)
+            known.hold(tensor, Constant(array.shape, own, Held(array), parameter=False))
             if array.size <= MOST_ELEMENTS:
-                self.smalls[tensor] = _small(array, own)
+                known.smalls[tensor] = _small(array, own)
 
 
 def _small(array: Array, dtype: str) -> Small:

@@ -8,8 +8,9 @@ from typing import Any
 from convcalc.errors import Span, UnsupportedOpError
 from convcalc.expressions import Program
 from convcalc.network import Network, input_twice
+from convcalc.onnx.inputs import GivenShapes
 from convcalc.onnx.messages import read_model
-from convcalc.onnx.reader import GivenShapes, Reader
+from convcalc.onnx.reader import Reader
 from convcalc.onnx.wire import FileName
 
 
@@ -59,10 +60,6 @@ class OnnxModel(Program):
         if given and self.given is not None:
             raise input_twice(self.input_span)
         return Reader(self.model, given if self.given is None else {"": self.given}, batch).network()
-
-    def reader(self, given: GivenShapes) -> Reader:
-        """What reads the file, with these shapes of inputs."""
-        return Reader(self.model, given, None)
 
     def network(self, shape: tuple[int, ...] | None = None, *, open_input: bool = False) -> Network:
         """The network with this shape of its only input."""

@@ -6,48 +6,17 @@ of its parts; they stand under the node's name. The table is asked for what `ops
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from convcalc.errors import ModelFileError
 from convcalc.layers.base import Shape, shape_text
 from convcalc.onnx.folding import MOST_ELEMENTS
-from convcalc.onnx.messages import Attribute, Node
 from convcalc.onnx.ops import Call
 from convcalc.onnx.tensors import DATA_TYPES
+from convcalc.onnx.writing import MadeNode
 
 _NUMBERS = {name: number for number, (name, _) in DATA_TYPES.items()}
-_ATTRIBUTE_TYPES: dict[type, tuple[int, str]] = {float: (1, "f"), int: (2, "i"), bytes: (3, "s")}
-
-
-class MadeAttribute(Attribute):
-    """An attribute that no file holds."""
-
-    __slots__ = ()
-
-    def __init__(self, name: str, value: Any) -> None:
-        self.name = name
-        self.ref_attr_name = ""
-        if isinstance(value, list):
-            self.type, field = (6, "floats") if any(isinstance(item, float) for item in value) else (7, "ints")
-        else:
-            self.type, field = _ATTRIBUTE_TYPES[type(value)]
-        setattr(self, field, value)
-
-
-class MadeNode(Node):
-    """A node that no file holds."""
-
-    __slots__ = ()
-
-    def __init__(self, op: str, inputs: Sequence[str], outputs: Sequence[str], attributes: Mapping[str, Any]) -> None:
-        self.op_type = op
-        self.name = self.domain = self.overload = ""
-        self.inputs = list(inputs)
-        self.outputs = list(outputs)
-        self.attribute_extents = []
-        self.metadata_extents = []
-        self._attributes = {name: MadeAttribute(name, value) for name, value in attributes.items()}
 
 
 class Body:
