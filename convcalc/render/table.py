@@ -172,15 +172,24 @@ def _columns_that_fit(report: Report, widths: list[int], width: int) -> list[int
 
 
 def _folded(text: str, width: int) -> list[str]:
-    """The lines of an expression that is folded after its commas, and inside only what is wider than all.
+    """The lines of an expression that is folded after its commas and spaces, at a colon what is wider than all, and
+    anywhere what is so even then.
 
     >>> _folded("conv2d:64,k7,s2,p3", 13)
     ['conv2d:64,k7,', 's2,p3']
+    >>> _folded("maxpool2d:3,s2 relu", 11)
+    ['maxpool2d:', '3,s2 relu']
     """
     lines = [""]
-    for piece in text.replace(",", ",\n").split("\n"):
-        if len(lines[-1]) + len(piece) > width and lines[-1]:
-            lines.append("")
-        rest = lines.pop() + piece
-        lines += [rest[start : start + width] for start in range(0, len(rest), width)] or [""]
-    return lines
+    for whole in text.replace(",", ",\n").replace(" ", " \n").split("\n"):
+        for piece in [whole] if _fits(whole, width) else whole.replace(":", ":\n").split("\n"):
+            if lines[-1] and not _fits(lines[-1] + piece, width):
+                lines.append("")
+            rest = lines.pop() + piece
+            cut = [rest] if _fits(rest, width) else [rest[at : at + width] for at in range(0, len(rest), width)]
+            lines += cut
+    return [line.rstrip() for line in lines]
+
+
+def _fits(text: str, width: int) -> bool:
+    return len(text.rstrip()) <= width
