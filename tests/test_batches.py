@@ -10,6 +10,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -282,6 +283,107 @@ def test_what_is_refused(call, tmp_path, monkeypatch, arguments, status, said):
     np.save("x.npy", np.ones((3, 2, 2)))
     Path("folder").mkdir()
     assert said in call(*arguments, status=status).err
+
+
+# --- several inputs -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def several(tmp_path, monkeypatch):
+    """A model of N images and N numbers and one number beside them, and files of its inputs."""
+    monkeypatch.chdir(tmp_path)
+    nodes = [
+        onnx.helper.make_node("Mul", ["x", "t"], ["y"]),
+        onnx.helper.make_node("ReduceMean", ["y"], ["z"], axes=[1, 2, 3], keepdims=0),
+    ]
+    shapes = {"x": ["N", 3, 6, 5], "t": ["N", 1, 1, 1], "y": ["N", 3, 6, 5], "z": ["N"]}
+    save_model(nodes, shapes, inputs="xt", outputs="yz")
+    stream = np.random.default_rng(0)
+    x, t = stream.normal(size=(7, 3, 6, 5)).astype(np.float32), stream.normal(size=(7, 1, 1, 1)).astype(np.float32)
+    np.save("x.npy", x)
+    np.save("t.npy", t)
+    np.savez("xt.npz", x=x, t=t)
+    return x * t
+
+
+def save_model(nodes, shapes, *, inputs, outputs):
+    infos = {key: onnx.helper.make_tensor_value_info(key, onnx.TensorProto.FLOAT, size) for key, size in shapes.items()}
+    graph = onnx.helper.make_graph(nodes, "g", [infos[key] for key in inputs], [infos[key] for key in outputs])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), "m.onnx")
+
+
+@pytest.mark.parametrize(
+    "given", [["--input", "x=x.npy,t=t.npy"], ["xt.npz"], ["--input", "t=t.npy", "--input", "x=x.npy"]]
+)
+def test_several_inputs_go_through_in_batches(call, several, given):
+    call(*given, "m.onnx", "--batch", "3", "-o", "both.npz")
+    both = np.load("both.npz")
+    np.testing.assert_array_equal(both["y"], several)
+    np.testing.assert_allclose(both["z"], several.mean((1, 2, 3)), rtol=1e-5, atol=1e-7)
+    call(*given, "m.onnx", "--batch", "3", "-o", "y.npy")
+    np.testing.assert_array_equal(np.load("y.npy"), several)
+
+
+def test_a_run_of_several_inputs_is_gone_on_with(call, several, monkeypatch):
+    def full(self, rows, append=GrowingArray.append):
+        if self.done == 4:
+            raise ModelFileError("no space left on device")
+        append(self, rows)
+
+    asked = ["m.onnx", "--input", "x=x.npy,t=t.npy", "--batch", "2", "-o", "y.npy"]
+    with monkeypatch.context() as patch:
+        patch.setattr(GrowingArray, "append", full)
+        call(*asked, status=1)
+    assert "4 of 7 samples were there already" in call(*asked, "--resume").err
+    np.testing.assert_array_equal(np.load("y.npy"), several)
+    with monkeypatch.context() as patch:
+        patch.setattr(GrowingArray, "append", full)
+        call(*asked, status=1)
+    os.utime("x.npy", (0, 0))  # each file is looked at, not the last alone
+    assert "of another question or other files" in call(*asked, "--resume", status=1).err
+
+
+def test_of_several_inputs_those_that_are_made_are_as_many_as_those_that_are_given(call, several):
+    assert call("m.onnx", "--input", "t=1x1x1,x=x.npy", "--batch", "3", "--get", "shape").out == "[7,3,6,5]\n"
+    assert call("m.onnx", "--input", "t=1x1x1,x=3x6x5", "--batch", "3", "--get", "shape").out == "[3,3,6,5]\n"
+
+
+def test_a_folder_is_one_of_several_inputs(call, several, photos):
+    asked = ["m.onnx", "--input", f"x={photos}/,t=ones:5x1x1x1", "--resize", "6x5"]
+    assert call(*asked, "--get", "shape").out == "[5,3,6,5]\n"
+    assert "--resize has a meaning for images" in call("m.onnx", "--input", "x=x.npy,t=t.npy", *asked[3:], status=2).err
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "said"),
+    [
+        (["N", 3], "x=ones:4x2,w=ones:3x3", "as many samples of every input, but there are 4 of x and 3 of w"),
+        (
+            [2, 2],
+            "x=ones:2x2,w=ones:2x2",
+            "the input w is 2 in front, however many samples there are of x; batches need",
+        ),
+        ([], "x=ones:4x2,w=ones:4", "the input w is one number; batches need an axis of samples in front of every"),
+        (["N", 2], "x=ones:4x2,w=one.npy", "samples stand along the first axis, each an array; but the input w is one"),
+        (["N", 2], "x=ones:4x2", "the input w is missing"),
+    ],
+)
+def test_inputs_without_an_axis_of_samples_are_refused(call, tmp_path, monkeypatch, shape, given, said):
+    monkeypatch.chdir(tmp_path)
+    np.save("one.npy", np.float32(1))
+    node = onnx.helper.make_node("MatMul" if shape == [2, 2] else "Mul", ["x", "w"], ["y"])
+    save_model([node], {"x": ["N", 2], "w": shape, "y": ["N", "K"]}, inputs="xw", outputs="y")
+    assert said in call("m.onnx", "--input", given, "--batch", "2", status=1).err
+
+
+def test_one_number_is_written_as_an_array_of_one(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    node = onnx.helper.make_node("Mul", ["x", "w"], ["y"])
+    save_model([node], {"x": ["N"], "w": [], "y": ["N"]}, inputs="xw", outputs="y")
+    assert call("m.onnx", "--input", "x=[1,2],w=[3]", "-q").out == "[3.0,6.0]\n"
+    assert (
+        "input w is a scalar, with 0 axes, but 2 is given" in call("m.onnx", "--input", "x=[1],w=[3,4]", status=1).err
+    )
 
 
 # --- files that grow ------------------------------------------------------------------------------------------------

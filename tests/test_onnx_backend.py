@@ -197,9 +197,6 @@ def test_a_model_says_of_what_shape_its_input_is(tmp_path, capsys):
         assert run_command_line(["run", str(tmp_path / f"{name}.onnx"), "--get", "shape"]) == 0
         assert capsys.readouterr() == ("[2,3]\n", "note: the input is random, drawn from seed 0\n")
     np.save(tmp_path / "x.npy", np.arange(12.0).reshape(4, 3))
-    asked = [str(tmp_path / "two.onnx"), "--input", f"a={tmp_path / 'x.npy'},b=ones:4x3", "--batch", "2"]
-    assert run_command_line(["run", *asked]) == 2
-    assert "batches are of one input, but a and b are given" in capsys.readouterr().err
     assert (
         run_command_line(
             ["run", str(tmp_path / "one.onnx"), "--input", f"a={tmp_path / 'x.npy'}", "--batch", "2", "-q"]

@@ -69,7 +69,7 @@ def run_batched(
         notes.append(f"{path} holds {first} alone; an .npz file would hold {', '.join((first, *more))}")
     target = GrowingArray(
         path, batches.count, _asked(question, noun, how),
-        resume=resume, step=batches.batch, sources=getattr(samples, "sources", ()),
+        resume=resume, step=batches.batch, sources=batches.sources,
     )  # fmt: skip
     if target.replaces:
         notes.append(f"{target.part} of an interrupted run is begun anew; --resume would go on with it")
@@ -127,7 +127,8 @@ def _asked(question: Question, noun: Noun, how: Mapping[str, Any]) -> Mapping[st
     """
     from convcalc.arrays import is_folder
 
-    texts = [text for text in (noun.text, *question.words, *noun.texts) if text and not is_folder(text)]
+    inputs = noun.named.values()
+    texts = [text for text in (*inputs, *question.words, *noun.texts) if text and not is_folder(text)]
     return {
         "words": list(question.words),
         "weights": list(noun.texts),

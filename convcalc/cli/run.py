@@ -427,22 +427,46 @@ class Noun:
         """Whether the input is a folder of images."""
         from convcalc.arrays import is_folder
 
-        return is_folder(self.text)
+        return any(map(is_folder, self.named.values()))
+
+    @property
+    def named(self) -> Mapping[str, str]:
+        """The texts of the inputs by name, of a model whose inputs have names; what has no name is called ""."""
+        from convcalc.arrays import named_texts
+
+        return named_texts(self.text) if self.program.names_inputs else {"": self.text}
 
     def inputs(self, made: str) -> tuple[Array | dict[str, Array], list[str]]:
         """The input, or a model's inputs by name: from a=a.npy,b=1x10, or an .npz file of several arrays."""
-        from convcalc.arrays import named_texts, read_arrays
-
-        named = named_texts(self.text) if self.program.names_inputs else {"": self.text}
+        named = self.named
         if "" in named:
-            if self.program.names_inputs and self.text.lower().endswith(".npz"):
-                arrays = read_arrays(self.text)
-                if len(arrays) > 1:
-                    return arrays, []
-            return self.array(made)
-        found = {name: replace(self, text=text).array(made) for name, text in named.items()}
+            arrays = self._arrays()
+            return (arrays, []) if arrays else self.array(made)
+        found = {name: noun.array(made) for name, noun in self._each().items()}
         notes = {note: None for _, notes in found.values() for note in notes}
         return {name: array for name, (array, _) in found.items()}, list(notes)
+
+    def _each(self) -> dict[str, Noun]:
+        """Every input by name as a noun of its own. What is done to images is done to those that are images."""
+        from convcalc.arrays import is_folder
+        from convcalc.images import IMAGE_SUFFIXES
+
+        named = self.named
+        images = {name for name, text in named.items() if is_folder(text) or text.lower().endswith(IMAGE_SUFFIXES)}
+        left = dict.fromkeys(self.preparation)
+        return {
+            name: replace(self, text=text, preparation=left if images and name not in images else self.preparation)
+            for name, text in named.items()
+        }
+
+    def _arrays(self) -> dict[str, Array]:
+        """The arrays of an .npz file that holds several inputs by name; nothing of what is no such file."""
+        from convcalc.arrays import read_arrays
+
+        if not (self.program.names_inputs and self.text.lower().endswith(".npz")):
+            return {}
+        arrays = read_arrays(self.text)
+        return arrays if len(arrays) > 1 else {}
 
     def array(self, made: str) -> tuple[Array, list[str]]:
         """The input; one that is made in this way, where there is only a shape. And what is to be said about it."""
@@ -464,25 +488,33 @@ class Noun:
             array = read_array(text, seed=self.seed)
         return (array if dtype is None else array.astype(dtype, copy=False)), notes
 
-    def samples(self, count: int) -> tuple[Samples, list[str]]:
-        """The input as samples along its first axis: mapped, a folder, or an array. And what is to be said about it.
+    def samples(self, count: int) -> tuple[Samples | dict[str, Samples], list[str]]:
+        """The input as samples along its first axis, or a model's inputs by name, and what is to be said about it.
 
-        Where there is only the shape of a sample, so many are made.
+        Where there is only the shape of a sample, so many are made: as many as of the inputs that are given, or else
+        `count`.
         """
-        from convcalc.arrays import is_array, map_array, named_texts
+        from convcalc.arrays import is_array
+
+        nouns = self._each()
+        if "" in nouns:
+            arrays: dict[str, Samples] = dict(self._arrays())
+            return (arrays, []) if arrays else self._samples(count)
+        found: dict[str, Samples] = {}
+        notes: dict[str, None] = {}
+        for name in sorted(nouns, key=lambda name: not is_array(nouns[name].text)):
+            found[name], said = nouns[name]._samples(count)
+            count = (*found[name].shape, count)[0]
+            notes |= dict.fromkeys(said)
+        return {name: found[name] for name in nouns}, list(notes)
+
+    def _samples(self, count: int) -> tuple[Samples, list[str]]:
+        """The samples of one input: mapped, a folder, or an array."""
+        from convcalc.arrays import is_array, is_folder, map_array
         from convcalc.images import IMAGE_SUFFIXES, Folder, preparation
 
         asked = preparation(**self.preparation)
-        if self.program.names_inputs and is_array(self.text) and "=" in self.text and not self.text.startswith("["):
-            named = named_texts(self.text)
-            if len(named) > 1:
-                raise ExpressionError(
-                    f"batches are of one input, but {' and '.join(named)} are given; without --batch all run at once",
-                    field="input",
-                    value=self.text,
-                )
-            return replace(self, text=next(iter(named.values()))).samples(count)
-        if self.is_folder:
+        if is_folder(self.text):
             return Folder(self.text, asked), []
         if self.text.lower().endswith(".npy"):
             self._need_images(asked)

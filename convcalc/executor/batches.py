@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from convcalc.executor.plan import need, plan
 from convcalc.executor.run import Prepared, compute, flipped, prepare, refuse_decided
 from convcalc.executor.weights import GivenWeights
 from convcalc.expressions import Program
+from convcalc.images import Folder
 from convcalc.layers.base import shape_text
 from convcalc.records import replace
 
@@ -33,7 +34,8 @@ class Samples(Protocol):
 class Batches:
     """A network on samples, `batch` of them at a time. Weights are as for `run`; `notes` say how all was read.
 
-    `prepared` is the network for a whole batch. Numbers are computed in `dtype`, or in the samples' own type.
+    A model with several inputs takes samples by name, as many of each. `prepared` is the network for a whole batch.
+    Numbers are computed in `dtype`, or in the samples' own type.
 
     Raises `ShapeError` where a sample does not fit the network, `ResourceError` for a batch that memory cannot hold.
     """
@@ -41,7 +43,7 @@ class Batches:
     def __init__(
         self,
         program: Program,
-        samples: Samples,
+        samples: Samples | Mapping[str, Samples],
         batch: int,
         weights: GivenWeights | None = None,
         *,
@@ -50,15 +52,15 @@ class Batches:
         flip: bool = False,
         dtype: str | None = None,
     ) -> None:
-        if len(samples.shape) < 2:
-            found = shape_text(samples.shape) or "one number"
-            raise ShapeError(f"samples stand along the first axis, each an array; but the input is {found}")
         self.program = program
-        self.samples = samples
-        self.count = samples.shape[0]
+        self.several = isinstance(samples, Mapping)
+        self.samples: Mapping[str, Samples] = samples if isinstance(samples, Mapping) else {"": samples}
+        self.count = self._counted()
         self.batch = min(batch, self.count)
-        first = samples[0:1][0]
-        one = prepare(program, first if dtype is None else first.astype(dtype), weights, bias=bias, seed=seed)
+        firsts = {name: given[0:1][0] for name, given in self.samples.items()}
+        if dtype is not None:
+            firsts = {name: first.astype(dtype) for name, first in firsts.items()}
+        one = prepare(program, firsts if self.several else firsts[""], weights, bias=bias, seed=seed)
         refuse_decided(one.network, "run the samples one by one, without --batch")
         self.notes = one.notes
         self._one = flipped(one) if flip else one
@@ -66,6 +68,38 @@ class Batches:
         self.prepared = self._of(self.batch)
         if self.count % self.batch:  # what the last samples, which are fewer, are refused for is said before the work
             self._of(self.count % self.batch)
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """What tells the files of each sample from others, where samples are files; see `Folder`."""
+        found = [samples.sources for samples in self.samples.values() if isinstance(samples, Folder)]
+        return list(map(" ".join, zip(*found, strict=True))) if found else []
+
+    def _counted(self) -> int:
+        """How many samples there are. Raises `ShapeError` where there are not as many of every input."""
+        counts: dict[str, int] = {}
+        for name, samples in self.samples.items():
+            # One number is no sample of the only input, but of one of several, such as a step in time, it may be.
+            if len(samples.shape) < (1 if self.several else 2):
+                found = shape_text(samples.shape) or "one number"
+                what = f"the input {name}".rstrip()
+                raise ShapeError(f"samples stand along the first axis, each an array; but {what} is {found}")
+            counts[name] = samples.shape[0]
+        if self.several:
+            from convcalc.onnx.file import OnnxModel
+
+            if isinstance(self.program, OnnxModel):
+                self.program.refuse_unbatched(counts)
+        (first, count), *others = counts.items()
+        for name, other in others:
+            if other != count:
+                raise ShapeError(
+                    f"batches take as many samples of every input, but there are {count:,} of {first} and {other:,} of"
+                    f" {name}",
+                    field="input",
+                    value=other,
+                )
+        return count
 
     def __iter__(self) -> Iterator[Array]:
         return self.outputs()
@@ -82,9 +116,9 @@ class Batches:
         for first in range(start, self.count, self.batch):
             last = min(first + self.batch, self.count)
             prepared = self._of(last - first)
-            name = next(iter(prepared.inputs))
-            x = self._read(first, last).reshape(prepared.network.inputs[name].shape)
-            results = compute(prepared, inputs={name: x}).outputs
+            given = prepared.network.inputs
+            inputs = {name: x.reshape(given[name].shape) for name, x in self._read(first, last).items()}
+            results = compute(prepared, inputs=inputs).outputs
             for output in results.values():
                 if output.ndim == 0 or len(output) != last - first:
                     raise ShapeError(
@@ -93,10 +127,13 @@ class Batches:
                     )
             yield results
 
-    def _read(self, first: int, last: int) -> Array:
-        """Some samples, in the type that is computed in."""
-        dtype = next(iter(self._one.inputs.values())).dtype
-        return as_array(self.samples[first:last], "the input").astype(dtype, copy=False)
+    def _read(self, first: int, last: int) -> dict[str, Array]:
+        """Some samples of every input, in the types that are computed in."""
+        read = {}
+        for name, of_one in self._one.inputs.items():
+            samples = self.samples[name if self.several else ""]
+            read[name] = as_array(samples[first:last], "the input").astype(of_one.dtype, copy=False)
+        return read
 
     def _of(self, count: int) -> Prepared:
         """The network for so many samples at once."""
@@ -106,15 +143,16 @@ class Batches:
 
     def _prepared(self, count: int) -> Prepared:
         network = self._one.network
-        ((name, given),) = network.inputs.items()
         # Sequences, of which PyTorch's modules take the steps first, stay one by one as they were read.
         if type(self.program) is not Program and self.program.sample_axes() is None:
             # What a model works out of its shapes, such as x.view(len(x), -1), is another for every batch.
-            x = self._read(0, count)
-            # Axes that samples leave out, such as that of one channel, are those of the first.
-            x = x if given.batch_given else x.reshape(count, *given.shape[1:])
-            found = prepare(self.program, x, self._one.weights)
+            inputs = self._read(0, count)
+            for name, given in network.inputs.items():
+                # Axes that samples leave out, such as that of one channel, are those of the first.
+                inputs[name] = inputs[name] if given.batch_given else inputs[name].reshape(count, *given.shape[1:])
+            found = prepare(self.program, inputs if self.several else next(iter(inputs.values())), self._one.weights)
             return replace(found, inputs={key: array[:0].copy() for key, array in found.inputs.items()})
+        ((name, given),) = network.inputs.items()
         if given.batch_given and count != given.shape[0]:
             raise ShapeError(f"the network takes {given.shape[0]} at a time, not {count}", field="batch", value=count)
         wanted = replace(given, shape=(count, *given.shape[1:]), batch_given=True)

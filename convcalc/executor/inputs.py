@@ -72,7 +72,12 @@ def _taken(wanted: Any) -> str:
 
 
 def _stretched(array: Array, shape: Shape, *, batch_open: bool) -> Array | None:
-    """The array with the leading axes of size 1 that are left out, or None if it is not of this shape."""
+    """The array with the leading axes of size 1 that are left out, or None if it is not of this shape.
+
+    Where one number is wanted, an array of one may have any axes.
+    """
+    if not shape and array.size == 1:
+        return array.reshape(())
     missing = len(shape) - array.ndim
     if missing >= 0 and shape[missing:] == array.shape and set(shape[:missing]) <= {1}:
         return array.reshape(shape)

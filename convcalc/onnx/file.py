@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
-from convcalc.errors import Span, UnsupportedOpError
+from convcalc.errors import ShapeError, Span, UnsupportedOpError
 from convcalc.expressions import Program
 from convcalc.network import Network, input_twice
 from convcalc.onnx.inputs import GivenShapes
@@ -54,6 +54,21 @@ class OnnxModel(Program):
 
     def sample_axes(self) -> None:
         """None: a file says itself what its axes are."""
+
+    def refuse_unbatched(self, names: Container[str]) -> None:
+        """Raise `ShapeError` where the file says that an input has no axis of samples in front, as others have."""
+        assert self.model.graph is not None
+        told = {info.name: info.shape for info in self.model.graph.inputs if info.name in names}
+        any_number = [name for name, shape in told.items() if shape and not isinstance(shape[0], int)]
+        for name, shape in told.items():
+            size = shape[0] if shape else 1
+            if shape == () or (any_number and isinstance(size, int) and size > 1):
+                first = f"{size} in front, however many samples there are of {any_number[0]}" if shape else "one number"
+                raise ShapeError(
+                    f"the input {name} is {first}; batches need an axis of samples in front of every input",
+                    field="input",
+                    value=name,
+                )
 
     def named_network(self, given: GivenShapes, batch: int | None = None) -> Network:
         """The network with these shapes of inputs by name ("" for the only one). Raises as `read_onnx` does."""

@@ -54,6 +54,8 @@ def _input(name: str, info: ValueInfo, file: str, known: Known, given: Shape | N
         raise UnsupportedOpError(f"{file}: input {name} is no tensor, which cannot be reckoned with")
     batch_given = True
     if given is not None:
+        if told == () and set(given) == {1}:  # one number, which on the command line is written as [3]
+            given = ()
         if told is not None and len(given) == len(told) - 1:
             given = (1 if batch is None else batch, *given)
             batch_given = batch is not None
