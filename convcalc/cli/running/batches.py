@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convcalc.cli.answer import print_diagnostics
 from convcalc.cli.options import Question
+from convcalc.cli.running.answers import first_alone, not_done
+from convcalc.cli.running.asked import ANSWERS, Asked
+from convcalc.cli.running.given import Noun
 from convcalc.errors import ConvcalcError, ExpressionError
 
 if TYPE_CHECKING:
-    from convcalc.cli.run import Noun
     from convcalc.executor.batches import Batches
     from convcalc.executor.kernels import Array
     from convcalc.executor.report import RunReport
@@ -19,41 +22,30 @@ _HOW = ("batch", "output", "format_name", "quiet", "get", "lines")
 """Options that say how an answer is worked out or shown, and not what it is."""
 
 
-def run_batched(
-    question: Question,
-    noun: Noun,
-    batch: int | None,
-    *,
-    how: Mapping[str, Any],
-    resume: bool,
-    refused: Sequence[str],
-) -> RunReport:
-    """Run all samples of the input: into an .npy file as they come, or else into one array.
-
-    `how` are the further options that decide the output, "seed" and "flip" among them.
-    """
+def run_batched(question: Question, noun: Noun, asked: Asked) -> RunReport:
+    """Run all samples of the input: into an .npy file as they come, or else into one array."""
     import numpy as np
 
     from convcalc.analysis.report import Diagnostic
-    from convcalc.cli.answer import print_diagnostics
-    from convcalc.cli.run import not_done
     from convcalc.executor.batches import Batches
     from convcalc.executor.report import RunReport
     from convcalc.growing import GrowingArray
     from convcalc.render.progress import batch_progress, say
 
+    refused = [*asked.given(*ANSWERS, "indices"), *(["--lines"] if question["lines"] else [])]
     if refused:
         raise ExpressionError(f"{refused[0]} works on one input; it has no meaning for batches")
     path = question["output"]
     grows = path is not None and path.lower().endswith(".npy") and question["format_name"] is None
-    if resume and not grows:
+    if asked.resume and not grows:
         raise ExpressionError("--resume goes on with a file that was interrupted; name it with -o FILE.npy")
-    samples, notes = noun.samples(batch or 1)
+    batch = asked.batch or 1
+    samples, notes = noun.samples(batch)
     batches = Batches(
-        noun.program, samples, batch or 1, noun.weights,
-        bias=noun.bias, seed=how["seed"], flip=how["flip"], dtype=noun.dtype,
+        noun.program, samples, batch, noun.weights,
+        bias=noun.bias, seed=asked.seed, flip=asked.flip, dtype=noun.dtype,
     )  # fmt: skip
-    notes += [*batches.notes, *not_done(batches.prepared, how["algorithm"])]
+    notes += [*batches.notes, *not_done(batches.prepared, asked.algorithm)]
     quiet = question["quiet"]
     if not grows:
         said = [Diagnostic("note", note) for note in notes]
@@ -64,12 +56,12 @@ def run_batched(
         first, *more = found
         others = {f"outputs.{name}": array for name, array in found.items()} if more else {}
         return RunReport(found[first], others, f"outputs.{first}" if more else "", diagnostics=said, said=True)
-    first, *more = batches.prepared.network.outputs
-    if more:
-        notes.append(f"{path} holds {first} alone; an .npz file would hold {', '.join((first, *more))}")
+    outputs = batches.prepared.network.outputs
+    if len(outputs) > 1:
+        notes.append(first_alone(path, outputs))
     target = GrowingArray(
-        path, batches.count, _asked(question, noun, how),
-        resume=resume, step=batches.batch, sources=batches.sources,
+        path, batches.count, _decisive(question, noun, asked),
+        resume=asked.resume, step=batches.batch, sources=batches.sources,
     )  # fmt: skip
     if target.replaces:
         notes.append(f"{target.part} of an interrupted run is begun anew; --resume would go on with it")
@@ -120,7 +112,7 @@ def _together(batches: Batches, on_samples: Callable[[int], None]) -> dict[str, 
     return whole
 
 
-def _asked(question: Question, noun: Noun, how: Mapping[str, Any]) -> Mapping[str, Any]:
+def _decisive(question: Question, noun: Noun, asked: Asked) -> Mapping[str, Any]:
     """What decides the output: the words, the options, and the state of every file that they name.
 
     A folder's images are the sources of the rows, which the file that grows compares itself.
@@ -133,7 +125,7 @@ def _asked(question: Question, noun: Noun, how: Mapping[str, Any]) -> Mapping[st
         "words": list(question.words),
         "weights": list(noun.texts),
         "options": {name: value for name, value in question.options.items() if name not in _HOW},
-        "how": dict(how),
+        "how": {"seed": asked.seed, "flip": asked.flip, "algorithm": asked.algorithm, "dtype": asked.dtype},
         "preparation": dict(noun.preparation),
         "files": {text: _state(text.rpartition("=")[2]) for text in texts},
     }
