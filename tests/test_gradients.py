@@ -234,6 +234,13 @@ def test_of_equal_maxima_the_first_is_chosen_and_no_number_is_the_largest(seed):
                 if best is None or value > best[0] or (np.isnan(value) and not np.isnan(best[0])):
                     best = value, np.ravel_multi_index(at, x.shape[2:])
         assert found[place] == (0 if best is None else best[1])
+    grad = np.random.default_rng(seed).integers(-9, 9, y.shape).astype(np.float32)
+    wanted = np.zeros((6, x[0, 0].size), np.float32)
+    np.add.at(wanted, (np.arange(6)[:, None], found.reshape(6, -1)), grad.reshape(6, -1))
+    for count in (1, 2):
+        with threads(count):
+            ((given,), _) = gradient_of(layer)(layer, (x.astype(np.float32),), (y.astype(np.float32),), {}, (grad,))
+        assert given.tolist() == wanted.reshape(x.shape).tolist()
 
 
 SHAPE = (2, 4, 3)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import operator
+from collections.abc import Sequence
 
 import numpy as np
 
 from convcalc import formulas as F
-from convcalc.executor.blocks import BLOCK_ELEMENTS, span
 from convcalc.executor.kernels import Array, Gradients, Weights, floats, gradient, kernel
+from convcalc.executor.places import find_places
 from convcalc.executor.sliding import reduce_windows
-from convcalc.executor.threads import Calls, scratch, share_calls
+from convcalc.executor.threads import Calls, perform, thread_count
 from convcalc.executor.windows import add_columns, fit, windows
 from convcalc.layers.base import Shape
 from convcalc.layers.pool import AvgPool, MaxPool
@@ -42,78 +42,8 @@ def max_indices(layer: MaxPool, x: Array, best: Array) -> Array:
     """
     planes, maxima = x.reshape(-1, *x.shape[2:]), best.reshape(-1, *best.shape[2:])
     result = np.empty(maxima.shape, np.int64)
-    find = _finding(layer, planes, maxima)
-    together = _together(planes)
-    share_calls(lambda first: find(first, result[first : first + together]), range(0, len(planes), together))
+    find_places(layer, planes, maxima, result, 0, lambda own, found: [])
     return result.reshape(best.shape)
-
-
-def _together(planes: Array) -> int:
-    """How many planes are worked on at once: few calls are worth more than what stays in the cache."""
-    return max(1, 4 * BLOCK_ELEMENTS // max(int(product(planes.shape[1:])), 1))
-
-
-def _finding(layer: MaxPool, planes: Array, maxima: Array) -> Callable[[int, Array], Calls]:
-    """What calls for the places of the maxima of some planes, from a first one on, as many as there is room for."""
-    sizes, output = planes.shape[1:], maxima.shape[1:]
-    steps = [product(sizes[axis + 1 :]) for axis in range(len(sizes))]
-    taps = np.indices(layer.kernel_size).reshape(len(sizes), -1)
-    # What each tap adds to the place where its window begins; after all taps there is none: below 0.
-    ways = np.array([step * wide for step, wide in zip(steps, layer.dilation, strict=True)]) @ taps
-    ways = np.append(ways, np.iinfo(np.int64).min // 2)
-    starts = np.zeros(output, np.int64)
-    for axis, (size, pair, stride, step) in enumerate(zip(output, layer.padding, layer.stride, steps, strict=True)):
-        start = (np.arange(size) * stride - pair[0]) * step
-        starts += start.reshape(-1, *(1,) * (len(output) - axis - 1))
-    seen_by = [_inside(layer, tap, sizes, output) for tap in taps.T]
-    odd = bool(maxima.dtype.kind == "f" and np.isnan(maxima).any())
-
-    def find(first: int, found: Array) -> Calls:
-        calls: Calls = []
-        part, wanted = planes[first : first + len(found)], maxima[first : first + len(found)]
-        # So many taps are passed over before the first that has the maximum.
-        passed = scratch("passed", wanted.shape, np.min_scalar_type(len(ways)))
-        going = scratch("going", wanted.shape, np.dtype(bool))
-        other, number = (scratch(name, wanted.shape, np.dtype(bool)) for name in ("other", "number"))
-        calls += [(passed.fill, (0,)), (going.fill, (True,))]
-        apart = [part[..., phase :: layer.stride[-1]] for phase in range(layer.stride[-1])]
-        if len(apart) > 1:
-            # What every second window sees lies together then, and is compared in a third of the time.
-            for phase, strided in enumerate(apart):
-                apart[phase] = scratch(f"phase {phase}", strided.shape, part.dtype)
-                calls.append((np.copyto, (apart[phase], strided)))
-        for own, seen, phase in seen_by:
-            if going[own].size:
-                elements = apart[phase][seen]
-                calls.append((np.not_equal, (elements, wanted[own], other[own])))
-                if odd:  # one that is no number is the largest
-                    calls.append((np.equal, (elements, elements, number[own])))
-                    calls.append((np.logical_and, (other[own], number[own], other[own])))
-                calls.append((np.logical_and, (going[own], other[own], going[own])))
-            calls.append((np.add, (passed, going.view(np.uint8), passed)))
-        calls.append((partial(ways.take, out=found, mode="clip"), (passed,)))
-        calls.append((np.add, (found, starts, found)))
-        calls.append((partial(np.maximum, out=found), (found, 0)))
-        return calls
-
-    return find
-
-
-def _inside(
-    layer: MaxPool, tap: Array, sizes: Shape, output: Shape
-) -> tuple[tuple[slice, ...], tuple[slice, ...], int]:
-    """Which windows see an element with this tap, and the elements: of every so many-th from the last one on."""
-    own, seen, phase = [slice(None)], [slice(None)], 0
-    geometry = zip(tap.tolist(), layer.dilation, layer.padding, layer.stride, output, sizes, strict=True)
-    for axis, (place, wide, pair, stride, count, size) in enumerate(geometry, 1):
-        low, high, start = span(place * wide - pair[0], stride, count, size)
-        own.append(slice(low, high))
-        if axis == len(sizes):
-            first, phase = divmod(start, stride)
-            seen.append(slice(first, first + high - low))
-        else:
-            seen.append(slice(start, start + (high - low - 1) * stride + 1 if high > low else start, stride))
-    return tuple(own), tuple(seen), phase
 
 
 @gradient(MaxPool)
@@ -124,22 +54,22 @@ def max_pool_gradient(
     (x,), best = inputs, outputs[0]
     planes, maxima = x.reshape(-1, *x.shape[2:]), best.reshape(-1, *best.shape[2:])
     grad = np.ascontiguousarray(grads[0]).reshape(maxima.shape)
-    result = np.zeros(planes.shape, grad.dtype)
-    find = _finding(layer, planes, maxima)
-    together = _together(planes)
-    size = product(planes.shape[1:])
-    starts = (np.arange(together) * size).reshape(-1, *(1,) * (maxima.ndim - 1))
+    result = np.empty(planes.shape, grad.dtype)
+    extents = per_axis(F.kernel_extent, layer.kernel_size, layer.dilation)
+    apart = all(extent <= step for extent, step in zip(extents, layer.stride, strict=True))
+    # NumPy does not let go of the interpreter while it adds at places: other threads would wait for each block's.
+    later = not apart and thread_count() > 1
+    places = np.empty(maxima.shape, np.int64) if later else None
+    adding: Calls = []
 
-    def work(first: int) -> Calls:
-        own = slice(first, first + together)
-        found = scratch("places", maxima[own].shape, starts.dtype)
-        return [
-            *find(first, found),
-            (np.add, (found, starts[: len(found)], found)),
-            (np.add.at, (result[own].reshape(-1), found.reshape(-1), grad[own].reshape(-1))),
-        ]
+    def add(own: slice, found: Array) -> Calls:
+        whole = (result[own].reshape(-1), found.reshape(-1), grad[own].reshape(-1))
+        calls: Calls = [(result[own].fill, (0,))]
+        (adding if later else calls).append((operator.setitem if apart else np.add.at, whole))
+        return calls
 
-    share_calls(work, range(0, len(planes), together))
+    find_places(layer, planes, maxima, places, product(x.shape[2:]), add)
+    perform(adding)
     return (result.reshape(x.shape),), {}
 
 
