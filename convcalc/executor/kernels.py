@@ -11,6 +11,7 @@ layers is computed. Gradients stand beside the kernels, or in `convcalc.executor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from math import isqrt
@@ -87,12 +88,17 @@ def gradient_of(layer: Layer | type[Layer], *, of_inputs: bool = True) -> Gradie
 
 def _find(table: dict[type[Layer], Any], layer: Layer | type[Layer]) -> Any:
     cls = layer if isinstance(layer, type) else type(layer)
-    family = cls.__module__.removeprefix("convcalc.layers.")
-    places = ("convcalc.executor", "convcalc.executor.gradients")[: 1 + (table is not KERNELS)]
-    for place in places:
-        if family != cls.__module__ and find_spec(f"{place}.{family}") is not None:
-            import_module(f"{place}.{family}")
+    _load(cls.__module__, gradients=table is not KERNELS)
     return next((table[base] for base in cls.__mro__ if base in table), None)
+
+
+@cache
+def _load(module: str, *, gradients: bool) -> None:
+    """Import what computes the layers of a module, and what their gradients."""
+    family = module.removeprefix("convcalc.layers.")
+    for place in ("convcalc.executor", "convcalc.executor.gradients")[: 1 + gradients]:
+        if family != module and find_spec(f"{place}.{family}") is not None:
+            import_module(f"{place}.{family}")
 
 
 class LayerWeights(dict[str, Array]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,6 +50,15 @@ class Result:
     outputs: Mapping[str, Array] = field(default_factory=dict)
 
 
+class Turn(NamedTuple):
+    """A step of a run: the tensors that go in and come out, and those that nobody needs after it."""
+
+    step: Step | Replay
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    over: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A network with arrays for its inputs and weights, checked, so that it can be computed.
@@ -72,6 +80,8 @@ class Prepared:
     _steps: dict[bool, list[Step]] = field(default_factory=dict, init=False)
     _computed: list[frozenset[str]] = field(default_factory=list, init=False)
     _replays: dict[tuple[int, str | None], list[Step | Replay] | None] = field(default_factory=dict, init=False)
+    _turns: dict[str, tuple[Sequence[Step | Replay], list[Turn]]] = field(default_factory=dict, init=False)
+    _views: list[View] = field(default_factory=list, init=False)
 
     def shown(self, array: Array, name: str = "") -> Array:
         """An array (batch first, of most tensors) in the shape that people see."""
@@ -79,7 +89,9 @@ class Prepared:
 
     def shown_shape(self, shape: Shape, name: str = "") -> Shape:
         """A shape (batch first, of most tensors) as people see it."""
-        shown = View(self.network, list(self.resolved))(shape, name)
+        if not self._views:
+            self._views.append(View(self.network, list(self.resolved)))
+        shown = self._views[0](shape, name)
         if self.drop_channels:
             rank = len(shape) - 2
             shown = (*shown[: len(shown) - rank - 1], *shown[len(shown) - rank :])
@@ -130,6 +142,21 @@ class Prepared:
             found = replays(plain, self.network.outputs, self._shapes(), self._dtype())
             self._replays[key] = found
         return found or plain
+
+    def turns(self, todo: Sequence[Step | Replay]) -> list[Turn]:
+        """The steps with what is over after each; those that were asked for last are kept."""
+        kept = self._turns.get("last")
+        if kept is not None and kept[0] is todo:
+            return kept[1]
+        names = [(step.inputs, step.outputs) for step in todo]
+        last = {name: index for index, pair in enumerate(names) for name in (*pair[0], *pair[1])}
+        stay = set(self.network.outputs)
+        turns = [
+            Turn(step, *pair, tuple({name for name in (*pair[0], *pair[1]) if last[name] == index} - stay))
+            for index, (step, pair) in enumerate(zip(todo, names, strict=True))
+        ]
+        self._turns["last"] = todo, turns
+        return turns
 
     def _dtype(self) -> np.dtype[Any]:
         return next(iter(self.inputs.values())).dtype
@@ -363,25 +390,22 @@ def steps(
     computed = prepared.with_computed_weights
     joined = joined and _may_join(prepared, given)
     todo = prepared.again() if joined and again else prepared.steps(joined=joined)
-    uses = Counter(name for step in todo for name in step.inputs) + Counter(prepared.network.outputs)
     # These are held as float32, and rounded when they are made.
     halves = {name for name, kind in prepared.network.dtypes.items() if kind == "bfloat16"}
-    for step in todo:
-        inputs = tuple(tensors[name] for name in step.inputs)
+    for step, names, made, over in prepared.turns(todo):
+        inputs = tuple([tensors[name] for name in names])
         if step.items[0].node.name in computed:
             outputs = with_computed_weights(prepared, step.items[0], inputs, tensors)
         else:
             outputs = _compute_step(step, inputs)
         if halves:
             outputs = tuple(
-                converted(x, "bfloat16") if name in halves else x for name, x in zip(step.outputs, outputs, strict=True)
+                converted(x, "bfloat16") if name in halves else x for name, x in zip(made, outputs, strict=True)
             )
-        tensors.update(zip(step.outputs, outputs, strict=True))
-        for name in (*step.inputs, *step.outputs):
-            uses[name] -= name in step.inputs
-            if uses[name] <= 0:
-                tensors.pop(name, None)
-        yield Computed(step.items, inputs, outputs, step.outputs)
+        tensors.update(zip(made, outputs, strict=True))
+        for name in over:
+            tensors.pop(name, None)
+        yield Computed(step.items, inputs, outputs, made)
         del inputs, outputs
 
 
