@@ -576,6 +576,11 @@ class Program:
         """Raise `ExpressionError`: only what PyTorch prints leaves open how it is wired."""
         raise ExpressionError("--assume-sequential has a meaning for the text that PyTorch prints only")
 
+    def say(self, texts: Sequence[str]) -> None:
+        """Raise `ExpressionError` where something is said: only what PyTorch prints leaves out fields of layers."""
+        if texts:
+            raise ExpressionError("--unprinted has a meaning for the text that PyTorch prints only")
+
     def rank(self) -> int | None:
         """The rank that the first layer of fixed rank decides, if any."""
         return next((item.implied_rank for item in self.layers if item.implied_rank is not None), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from convcalc.errors import ExpressionError, Span, did_you_mean
@@ -47,15 +47,25 @@ class Constant:
 
 
 class Unsaid:
-    """A field of a layer that its text leaves out: what it is taken as, what else it may be, and the layer then."""
+    """A field of a layer that its text leaves out: what it is taken as, what else it may be, and the layer then.
 
-    __slots__ = ("field", "layer", "other", "taken")
+    `given` makes of the layer what it is with a value of the field. It raises as the layer's constructor does.
+    """
 
-    def __init__(self, field: str, taken: str, other: str, layer: Layer) -> None:
+    __slots__ = ("field", "given", "layer", "other", "taken")
+
+    def __init__(
+        self, field: str, taken: object, other: object, layer: Layer, given: Callable[[Layer, Any], Layer]
+    ) -> None:
         self.field = field
         self.taken = taken
         self.other = other
-        self.layer = layer
+        self.given = given
+        self.layer = given(layer, other)
+
+    def of(self, layer: Layer) -> Unsaid:
+        """The same of another layer."""
+        return Unsaid(self.field, self.taken, self.other, layer, self.given)
 
 
 @dataclass(frozen=True, eq=False)

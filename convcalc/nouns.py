@@ -84,17 +84,17 @@ def read_network(
     batch: int | None = None,
     open_input: bool = False,
     assume_sequential: bool = False,
+    unprinted: Sequence[str] = (),
 ) -> Network:
     """The network that the words of a command line, its --input and its layer options mean.
 
     With `open_input` there need be no input (see `Program.network`).
 
-    `assume_sequential` is for the text that PyTorch prints: every container calls its modules in printed order. Raises
+    `assume_sequential` is for the text that PyTorch prints: every container calls its modules in printed order; and
+    `unprinted` says what that text leaves out, such as num_heads=8. Raises
     `ExpressionError` for what is wrong on the command line, `ModelFileError` for a file that cannot be read.
     """
-    program = read_program(words, options)
-    if assume_sequential:
-        program.assume_sequential()
+    program = _as_said(read_program(words, options), assume_sequential, unprinted)
     return _network(program, input_shape, batch, open_input)
 
 
@@ -106,9 +106,11 @@ def line_network(
     options: LayerOptions | None = None,
     batch: int | None = None,
     open_input: bool = False,
+    assume_sequential: bool = False,
+    unprinted: Sequence[str] = (),
 ) -> Network:
     """The network that a line of standard input means, read as the words of a command line are."""
-    program = program_of(line_spans(line, number), options)
+    program = _as_said(program_of(line_spans(line, number), options), assume_sequential, unprinted)
     given = program.input_span
     if input_shape is not None and given is not None and given.source.name == _STANDARD_INPUT:
         raise input_twice(given)
@@ -120,6 +122,14 @@ def line_spans(line: bytes, number: int) -> list[Span]:
     source = Source(_text(line, f"line {number} of {_STANDARD_INPUT}").rstrip("\r\n"), _STANDARD_INPUT,
                     on_command_line=False, line_number=number)  # fmt: skip
     return [token.span for token in tokens_of(source)]
+
+
+def _as_said(program: Program, assume_sequential: bool, unprinted: Sequence[str]) -> Program:
+    """The program with what is said of the text that PyTorch printed; an error where it is none."""
+    if assume_sequential:
+        program.assume_sequential()
+    program.say(unprinted)
+    return program
 
 
 def _network(program: Program, input_shape: str | None, batch: int | None, open_input: bool) -> Network:

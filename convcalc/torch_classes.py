@@ -14,7 +14,7 @@ from typing import Any
 from convcalc.errors import ConvcalcError, ExpressionError, Span
 from convcalc.expressions import LayerText, field_names, python_value, split_outside
 from convcalc.layers import find_kind
-from convcalc.layers.base import Layer, Shape, text_of
+from convcalc.layers.base import Layer, Shape
 from convcalc.layers.opaque import Opaque
 from convcalc.layers.recurrent import MOST_LAYERS
 from convcalc.network import Unsaid
@@ -246,12 +246,16 @@ def unsaid_indices(layer: Layer) -> tuple[Unsaid, ...]:
 def _unsaid(layer: Layer, field: str, value: object) -> Unsaid | None:
     if field == "count_include_pad" and not any(map(any, getattr(layer, "padding", ()))):
         return None
-    plain: Any = layer  # a dataclass with this field
+
+    def given(layer: Layer, value: Any) -> Layer:
+        plain: Any = layer  # a dataclass with this field
+        changed: Layer = replace(plain, **{field: value})
+        return changed
+
     try:
-        other: Layer = replace(plain, **{field: value})
+        return Unsaid(field, getattr(layer, field), value, layer, given)
     except ConvcalcError:  # as align_corners is for nearest neighbours
         return None
-    return Unsaid(field, text_of(getattr(layer, field)), text_of(value), other)
 
 
 # --- modules of which the parameters alone are known ------------------------------------------------------------------

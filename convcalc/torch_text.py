@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from convcalc.errors import ModelFileError, ResourceError, Source, Span, did_you_mean
-from convcalc.expressions import LayerText, Program, shape_of, split_outside
+from convcalc.errors import ExpressionError, ModelFileError, ResourceError, Source, Span, did_you_mean
+from convcalc.expressions import LayerText, Program, shape_of, split_outside, value_of
 from convcalc.layers import LAYERS, SEQUENCES, find_kind
 from convcalc.network import Input, Network, input_twice
 from convcalc.torch_classes import ATTENTION, CHAINS, LISTS, NOT_PYTORCH, OWNERS, PARAMETER, Module, layer_text
-from convcalc.torch_wiring import MOST_MODULES, Walk
+from convcalc.torch_wiring import MOST_MODULES, Unprinted, Walk
 
 _HEAD = re.compile(
     r"(?:\((?P<name>.*?)\): )?(?:(?P<count>[0-9]{1,9}) x )?"
@@ -219,6 +219,7 @@ class PrintedModel(Program):
         self.root, self.notes, self.code, line = read_module(text, name)
         self.texts = dict(_leaf_texts(self.root))
         self.sequential = False
+        self.said: dict[str, tuple[Any, Span | None]] = {}
         if line is not None:
             span = Span(line.source, line.end - len(line.source.text[line.start : line.end].split()[-1]), line.end)
             self.usual = shape_of(line.source.text[span.start : span.end], span)
@@ -229,6 +230,22 @@ class PrintedModel(Program):
     def assume_sequential(self) -> None:
         """Take the modules of every container as called in printed order."""
         self.sequential = True
+
+    def say(self, texts: Sequence[str]) -> None:
+        """Say what the text leaves out: num_heads=8, or of one module encoder.attn.num_heads=8."""
+        for text in texts:
+            for place, end in split_outside(text, ","):
+                span = Span(Source(f"--unprinted {text}"), place + len("--unprinted "), end + len("--unprinted "))
+                name, equals, value = text[place:end].partition("=")
+                if not (name and equals):
+                    raise ExpressionError(
+                        f"--unprinted {text[place:end]} has no value; write num_heads=8, or attn.num_heads=8",
+                        span=span,
+                        value=text[place:end],
+                    )
+                if name in self.said:
+                    raise ExpressionError(f"{name} is given twice; keep one of them", span=span, value=name)
+                self.said[name] = value_of(value, span), span
 
     def network(self, shape: tuple[int, ...] | None = None, *, open_input: bool = False) -> Network:
         """The network on the input of the text, or on `shape`; without either parameters alone are known, unless
@@ -258,7 +275,9 @@ class PrintedModel(Program):
             walk.code = self.code
         else:
             walk = Walk(self.texts, rank, first, shape, hidden=hidden, sequential=self.sequential)
+        walk.unprinted = Unprinted(self.said)
         walk.through(self.root)
+        walk.unprinted.refuse_unused()
         return Network(
             inputs,
             tuple(walk.nodes),
@@ -272,13 +291,19 @@ class PrintedModel(Program):
 
 
 def parse_printed(
-    text: str, *, input: Sequence[int] | None = None, batch: int | None = None, assume_sequential: bool = False
+    text: str,
+    *,
+    input: Sequence[int] | None = None,
+    batch: int | None = None,
+    assume_sequential: bool = False,
+    unprinted: Mapping[str, object] | None = None,
 ) -> Network:
     """The network of a model that PyTorch printed, on an input of sizes, (channels, *sizes) or with a batch before.
 
     Without an input parameters alone are known. What the text does not tell is in the network's `notes` and `warnings`;
-    with `assume_sequential` all containers call their modules in printed order. Raises `ModelFileError` for a text that
-    is no printed model.
+    with `assume_sequential` all containers call their modules in printed order. `unprinted` says what the text leaves
+    out: `{"num_heads": 8}`, or of one module `{"encoder.attn.num_heads": 8}`. Raises `ModelFileError` for a text that
+    is no printed model, `ExpressionError` for what no layer leaves out.
 
     >>> network = parse_printed("Sequential(\\n  (0): Linear(in_features=8, out_features=2)\\n)", input=(8,))
     >>> [(node.name, node.layer.kind) for node in network.nodes]
@@ -287,6 +312,7 @@ def parse_printed(
     model = PrintedModel(text, "the text")
     if assume_sequential:
         model.assume_sequential()
+    model.said.update({name: (value, None) for name, value in (unprinted or {}).items()})
     network = model.network(None if input is None else tuple(input))
     return network if batch is None else network.with_batch(batch)
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
-from convcalc.errors import ConvcalcError, ModelFileError, ResourceError
+from convcalc.errors import (
+    ConvcalcError,
+    ExpressionError,
+    ModelFileError,
+    ResourceError,
+    Span,
+    did_you_mean,
+    refuse_other,
+)
 from convcalc.expressions import LayerText, steps_before_batch
 from convcalc.layers.activation import ReLU
 from convcalc.layers.adaptive import GlobalAvgPool
-from convcalc.layers.base import Layer, Shape, shape_text
+from convcalc.layers.base import Layer, Shape, shape_text, whole
 from convcalc.layers.join import Add, Mul
 from convcalc.layers.linear import Linear
 from convcalc.layers.matmul import Attention
@@ -63,6 +72,64 @@ class _Container:
         self.kept = tensor
 
 
+class Unprinted:
+    """What is said of fields that the text leaves out: a value and its place by "field", or by "module.field"."""
+
+    def __init__(self, said: Mapping[str, tuple[Any, Span | None]]) -> None:
+        self.said = said
+        self.used: set[str] = set()
+        self.left: dict[str, str] = {}
+
+    def of(self, name: str, layer: Layer, unsaid: tuple[Unsaid, ...]) -> tuple[Layer, tuple[Unsaid, ...]]:
+        """The layer of this name with what is said of it, and what is left unsaid."""
+        left = []
+        for one in unsaid:
+            # The innermost module that something is said of decides.
+            places = [name[:end] for end in (len(name), *_dots(name))]
+            key = next((key for key in (*(f"{at}.{one.field}" for at in places), one.field) if key in self.said), None)
+            if key is None:
+                self.left.setdefault(one.field, name)
+                left.append(one)
+                continue
+            self.used.add(key)
+            value, span = self.said[key]
+            try:
+                layer = one.given(layer, value)
+            except ConvcalcError as error:
+                error.layer, error.span = error.layer or name, error.span or span
+                raise
+        return layer, tuple(one.of(layer) for one in left) if len(left) < len(unsaid) else unsaid
+
+    def refuse_unused(self) -> None:
+        """Raise `ExpressionError` for what is said of a field that is printed, or of none."""
+        for key in self.said.keys() - self.used:
+            left = [f"{field} ({name})" for field, name in self.left.items()]
+            have = f"; what is not printed here is {', '.join(left)}" if left else ""
+            field = key.rpartition(".")[2]
+            meant = "" if field in self.left else did_you_mean(field, self.left)
+            raise ExpressionError(
+                f"--unprinted {key}: no layer leaves that out{have}{meant}",
+                span=self.said[key][1],
+                field=field,
+            )
+
+
+def _dots(name: str) -> list[int]:
+    """Where the dots of a name stand, the last one first."""
+    return [place for place in range(len(name) - 1, -1, -1) if name[place] == "."]
+
+
+def _activation(_: Layer, word: Any) -> Layer:
+    """What the function is that an encoder's layer has between its linear layers."""
+    refuse_other("activation", word, ("relu", "gelu"))
+    return GELU() if word == "gelu" else ReLU()
+
+
+def _with_heads(_: Layer, heads: Any) -> Layer:
+    """The attention with so many heads."""
+    return Attention(q_heads=whole("num_heads", heads), kv_heads=heads)
+
+
 class Walk:
     """Goes through the modules in printed order and wires what the text tells how to wire.
 
@@ -102,6 +169,7 @@ class Walk:
         self.recomputed: dict[str, list[str]] = {}
         self.elsewhere: list[str] = []
         self.misfit = ""
+        self.unprinted = Unprinted({})
 
     def through(self, root: Module) -> None:
         """All modules below one. Without recursion: a text may nest deeper than Python does."""
@@ -174,7 +242,7 @@ class Walk:
                 steps.append(partial(self._module, children[name], inner + name, here))
             elif name == "activation":
                 # A function is not printed, and is relu unless another was given.
-                unsaid = (Unsaid(name, "relu", "gelu", GELU()),)
+                unsaid = (Unsaid(name, "relu", "gelu", ReLU(), _activation),)
                 steps.append(partial(self._add, ReLU(), inner + name, module, (), here, unsaid))
             elif name in (KEEP, ADD, MULTIPLY, MEAN):
                 count = str(order[:number].count(name)) if order.count(name) > 1 else ""
@@ -235,10 +303,11 @@ class Walk:
             self._add(Split((features,) * 3, -1), f"{inner}split", module, (), inside)
             parts = self.nodes[-1].outputs
             shape = None if self.shape is None else (*self.shape[:-1], features)
-            unsaid = (Unsaid("num_heads", "1", "2", Attention(q_heads=2, kv_heads=2)),)
+            heads = Attention(q_heads=1, kv_heads=1)
+            unsaid = (Unsaid("num_heads", 1, 2, heads, _with_heads),)
             if not self.no_batch and self.shape is not None:
                 self.batch_first.append(path)
-            self._add(Attention(q_heads=1, kv_heads=1), f"{inner}attention", module, parts, inside, unsaid)
+            self._add(heads, f"{inner}attention", module, parts, inside, unsaid)
             self.shape = shape
             self._add(linear, f"{inner}{child.names[0]}", child, (), inside)
             if inside is None or not inside.chain:
@@ -263,6 +332,7 @@ class Walk:
         unsaid: tuple[Unsaid, ...] = (),
     ) -> None:
         """A node after the current tensor, or after these."""
+        layer, unsaid = self.unprinted.of(name, layer, unsaid)
         if self.no_batch:
             layer = on_hidden_batch(layer)
         elif self.shape is not None and not getattr(layer, "batch_first", True):

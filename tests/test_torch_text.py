@@ -16,9 +16,9 @@ from convcalc.analysis.report import Report
 from convcalc.analysis.shapes import shapes
 from convcalc.analysis.summary import summary
 from convcalc.cli import run_command_line
-from convcalc.errors import ConvcalcError
+from convcalc.errors import ConvcalcError, ExpressionError
 from convcalc.network import Network
-from convcalc.torch_text import PrintedModel, looks_printed
+from convcalc.torch_text import PrintedModel, looks_printed, parse_printed
 
 CHAIN = """\
 Sequential(
@@ -124,8 +124,8 @@ def test_pytorchs_encoder_is_wired_as_its_code_does() -> None:
     assert [row.name for row in report.rows if row.kind == "add"] == ["add1", "add2"]
     # 2 heads of 10 x 10 scores: 1,600 products, a scale each, 1,320 additions, and 48 operations for each softmax of 10
     assert said(report).splitlines() == [
-        "note: num_heads is not printed and taken as 1; 2 gives 4,080 FLOPs",
-        "note: activation is not printed and taken as relu; gelu gives 102,400 FLOPs",
+        "note: num_heads is not printed and taken as 1; --unprinted num_heads=2 gives 4,080 FLOPs",
+        "note: activation is not printed and taken as relu; --unprinted activation=gelu gives 102,400 FLOPs",
     ]
 
 
@@ -185,7 +185,10 @@ def test_what_a_plain_recurrent_layer_goes_through_is_not_printed(capsys, tmp_pa
     path = tmp_path / "model.txt"
     path.write_text("RNN(3, 4)")
     status, _, err = asked(capsys, "run", "ones:5x3", str(path))
-    assert (status, "nonlinearity is not printed and taken as tanh; relu gives other numbers" in err) == (0, True)
+    assert (
+        status,
+        "nonlinearity is not printed and taken as tanh; --unprinted nonlinearity=relu gives other numbers" in err,
+    ) == (0, True)
     assert "nonlinearity" not in asked(capsys, "shape", "5x3", str(path))[2]
 
 
@@ -230,7 +233,7 @@ def test_a_size_that_is_not_printed_leaves_the_shape_unknown() -> None:
     ("layer", "size", "found"),
     [
         ("AvgPool2d(kernel_size=3, stride=2, padding=0)", 32,
-         ["ceil_mode is not printed and taken as false; true gives 3x16x16"]),
+         ["ceil_mode is not printed and taken as false; --unprinted ceil_mode=true gives 3x16x16"]),
         ("AvgPool2d(kernel_size=2, stride=2, padding=0)", 32, []),
         ("MaxPool2d(kernel_size=3, stride=2, padding=0, dilation=1, ceil_mode=False)", 32, []),
     ],
@@ -464,14 +467,15 @@ def test_squeeze_and_excitation_multiplies_what_came() -> None:
 @pytest.mark.parametrize(
     ("text", "verb", "notes"),
     [
-        ("Hardswish()", memory, ["inplace is not printed and taken as false; true writes over its input"]),
+        ("Hardswish()", memory,
+         ["inplace is not printed and taken as false; --unprinted inplace=true writes over its input"]),
         ("Hardswish()", costs, []),
         ("Hardswish()", shapes, []),
         ("MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)", memory,
-         ["return_indices is not printed and taken as false; true gives 2 outputs"]),
+         ["return_indices is not printed and taken as false; --unprinted return_indices=true gives 2 outputs"]),
         ("MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False)\n  (2): ReLU()", memory, []),
         ("LayerNorm((3, 8, 8), eps=1e-05, elementwise_affine=True)", costs,
-         ["bias is not printed and taken as true; false gives 192 parameters"]),
+         ["bias is not printed and taken as true; --unprinted bias=false gives 192 parameters"]),
         ("LayerNorm((3, 8, 8), eps=1e-05, elementwise_affine=True, bias=True)", costs, []),
         ("LayerNorm((3, 8, 8), eps=1e-05, elementwise_affine=False)", costs, []),
         ("Upsample(scale_factor=2.0, mode='bilinear')", memory, []),
@@ -489,7 +493,11 @@ def test_equal_layers_say_once_what_is_not_printed() -> None:
     lines = "".join(f"  ({index}): Hardswish()\n" for index in range(3))
     report = memory(network(f"Sequential(\n{lines})"))
     assert [(item.layer, item.message) for item in report.diagnostics] == [
-        ("0 (hardswish)", "inplace is not printed and taken as false; true writes over its input, and so for 2 more")
+        (
+            "0 (hardswish)",
+            "inplace is not printed and taken as false; --unprinted inplace=true writes over its input, and so for 2"
+            " more",
+        )
     ]
 
 
@@ -686,3 +694,74 @@ def test_a_norm_with_an_activation_in_it() -> None:
     report = costs(network(text, (3, 8, 8)))
     assert [row.kind for row in report.rows] == ["conv", "batchnorm", "identity", "relu"]
     assert (report.totals["params"], report.status) == (216 + 16, "complete")
+
+
+# --- what is not printed, said ----------------------------------------------------------------------------------------
+
+TWO = f"Sequential(\n  (a): {ENCODER}\n  (b): {ENCODER}\n)"
+
+
+@pytest.mark.parametrize(
+    ("unprinted", "heads"),
+    [
+        ({"num_heads": 4}, (4, 4)),
+        ({"a.num_heads": 4}, (4, 1)),
+        ({"num_heads": 2, "b.self_attn.num_heads": 8}, (2, 8)),
+        ({"b.num_heads": 2, "b.self_attn.num_heads": 4}, None),
+    ],
+)
+def test_what_is_not_printed_can_be_said(unprinted, heads) -> None:
+    if heads is None:  # the innermost module decides, so that nothing takes the other
+        with pytest.raises(ExpressionError, match=r"--unprinted b\.num_heads: no layer leaves that out"):
+            parse_printed(TWO, input=(10, 8), unprinted=unprinted)
+        return
+    found = parse_printed(TWO, input=(10, 8), unprinted=unprinted)
+    assert tuple(node.layer.q_heads for node in found.nodes if node.layer.kind == "attention") == heads
+    assert ("num_heads" in said(costs(found))) == (1 in heads)
+
+
+def test_one_of_two_that_are_not_printed_is_said() -> None:
+    text = "Sequential(\n  (0): AvgPool2d(kernel_size=3, stride=2, padding=1)\n)"
+    found = parse_printed(text, input=(3, 32, 32), unprinted={"ceil_mode": True})
+    assert shapes(found).rows[0].outputs == ((3, 17, 17),)
+    others = {one.field: one.layer for one in found.nodes[0].unsaid}
+    assert (others["count_include_pad"].ceil_mode, others["count_include_pad"].count_include_pad) == (True, False)
+    assert "ceil_mode" not in others
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "sentence"),
+    [
+        ("num_heads=3", 1, "layer self_attn.attention (attention): 1x10x8 cannot be cut into 3 heads"),
+        ("num_heads=x", 2, "layer self_attn.attention: num_heads is x, but must be a whole number"),
+        ("num_heads=0", 2, "layer self_attn.attention: num_heads is 0, but must be at least 1"),
+        ("activation=swish", 2, "layer activation: activation is swish, but must be one of relu, gelu"),
+        ("num_heads", 2, "--unprinted num_heads has no value; write num_heads=8, or attn.num_heads=8"),
+        ("num_heads=2,num_heads=4", 2, "num_heads is given twice; keep one of them"),
+        ("heads=2", 2, "--unprinted heads: no layer leaves that out; what is not printed here is num_heads"
+         " (self_attn.attention), activation (activation); did you mean 'num_heads'?"),
+        ("norm1.num_heads=2", 2, "--unprinted norm1.num_heads: no layer leaves that out; what is not printed here is"
+         " num_heads (self_attn.attention), activation (activation)\n"),
+    ],
+)  # fmt: skip
+def test_what_is_said_wrongly_of_the_unprinted(capsys, tmp_path, given: str, status: int, sentence: str) -> None:
+    (tmp_path / "net.txt").write_text(ENCODER)
+    found, _, err = asked(capsys, "flops", "10x8", str(tmp_path / "net.txt"), "--unprinted", given)
+    assert (found, sentence in err) == (status, True)
+
+
+def test_expressions_leave_nothing_unprinted(capsys) -> None:
+    assert asked(capsys, "flops", "3x8x8", "relu", "--unprinted", "ceil_mode=true") == (
+        2, "", "error: --unprinted has a meaning for the text that PyTorch prints only\n"
+    )  # fmt: skip
+
+
+def test_lines_are_of_models_whose_text_leaves_out_as_much(tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "net.txt").write_text(ENCODER)
+    (tmp_path / "own.txt").write_text("Net(\n  (0): Linear(in_features=8, out_features=2)\n)")
+    monkeypatch.chdir(tmp_path)
+    for lines, option in (("10x8 net.txt", ("--unprinted", "num_heads=8")), ("10x8 own.txt", ("--assume-sequential",))):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{lines}\n".encode())))
+        status, out, _ = asked(capsys, "flops", "--lines", *option)
+        document = json.loads(out)
+        assert (status, document["layers"][-1]["output"][0], "num_heads" in out) == (0, 10, False)

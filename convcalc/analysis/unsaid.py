@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from convcalc.analysis.report import Diagnostic
 from convcalc.errors import ConvcalcError
-from convcalc.layers.base import Layer, shape_text
+from convcalc.layers.base import Layer, shape_text, text_of
 from convcalc.tracing import product
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ def unsaid(resolved: Sequence[Resolved], effect: Effect) -> Iterator[Diagnostic]
             except ConvcalcError:  # the other value does not work here, so it is not meant
                 continue
             if gives:
-                text = f"{one.field} is not printed and taken as {one.taken}; {one.other} {gives}"
+                other = f"--unprinted {one.field}={text_of(one.other)}"
+                text = f"{one.field} is not printed and taken as {text_of(one.taken)}; {other} {gives}"
                 found.setdefault((one.field, item.layer.kind), []).append((item, text))
     for items in found.values():
         item, text = items[0]

@@ -96,6 +96,7 @@ def _network(question: Question, *, open_input: bool) -> Network:
         batch=question["batch"],
         open_input=open_input,
         assume_sequential=question["assume_sequential"],
+        unprinted=question["unprinted"],
     )
 
 
@@ -112,6 +113,8 @@ def _answer_lines(question: Question, analysis: Analysis, *, open_input: bool) -
             options=options,
             batch=question["batch"],
             open_input=open_input,
+            assume_sequential=question["assume_sequential"],
+            unprinted=question["unprinted"],
         )
         report = _selected(question, analysis(network))
         return _document(question, report, _refusal(question, report))

@@ -103,6 +103,12 @@ NETWORK_OPTIONS = under(
     ),
     Option("--batch", "Samples at once.", int, "N"),
     Option("--assume-sequential", "For PyTorch's text: every container calls its modules in printed order.", bool),
+    Option(
+        "--unprinted",
+        "For PyTorch's text: what it leaves out, num_heads=8 or encoder.attn.num_heads=8.",
+        metavar="NAME=VALUE",
+        many=True,
+    ),
     Option("--lines", "Answer each line of standard input as a question of its own, in JSON lines.", bool),
 )
 OUTPUT_OPTIONS = under(

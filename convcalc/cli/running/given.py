@@ -66,6 +66,7 @@ def read_noun(question: Question, words: Sequence[Span], asked: Asked) -> Noun:
     program.given = None
     if question["assume_sequential"]:
         program.assume_sequential()
+    program.say(question["unprinted"])
     bias = None if asked.bias_values is None else read_array(asked.bias_values, seed=asked.seed)
     texts = (*asked.weights, asked.bias_values or "")
     weights = _weights(asked.weights, asked.seed)
