@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convcalc.errors import ConvcalcError
+from convcalc.errors import ConvcalcError, ShapeError
 from convcalc.executor import threads as threads_module
 from convcalc.executor.algorithms import ALGORITHMS
 from convcalc.executor.plan import plan
@@ -183,9 +183,9 @@ def test_a_recording_that_was_interrupted_is_made_anew(monkeypatch):
     with threads(2), monkeypatch.context() as patched:
         patched.setattr("convcalc.executor.replay.together", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            replay.compute((x,))
+            replay.run((x,))
     with threads(1):
-        np.testing.assert_array_equal(replay.compute((x,))[0], wanted)
+        np.testing.assert_array_equal(replay.run((x,))[0], wanted)
 
 
 def test_inputs_of_another_shape_or_type_are_not_forced_into_what_is_recorded():
@@ -195,12 +195,26 @@ def test_inputs_of_another_shape_or_type_are_not_forced_into_what_is_recorded():
         prepared.again()
         (replay,) = prepared.again()
     for x in (stream.standard_normal((1, 3, 32, 32)).astype(np.float32), stream.standard_normal((2, 3, 32, 32))):
-        (found,) = replay.compute((x,))
+        (found,) = replay.run((x,))
         wanted = x
         for step in prepared.steps(joined=True):
-            (wanted,) = step.compute((wanted,))
+            (wanted,) = step.run((wanted,))
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("strided", [False, True], ids=["recorded", "one by one"])
+def test_an_error_names_its_own_layer_and_not_the_first_of_its_row(strided):
+    x, eye = np.ones((2, 4), np.float32), np.eye(4, dtype=np.float32)
+    text = "relu linear:4,nobias linear:4,nobias embedding:2,num_embeddings=3 relu"
+    prepared = prepare(text, x, {"1.weight": eye, "2.weight": eye})
+    compute(prepared)
+    compute(prepared)
+    assert seen(prepared) == [5]
+    x[1, 3] = 7
+    with pytest.raises(ShapeError, match=r"7\.0 came in") as raised:
+        compute(prepared, inputs={"input": np.asfortranarray(x) if strided else x})
+    assert raised.value.layer == "3 (embedding)"
 
 
 def test_what_is_recorded_holds_no_more_than_the_plan():

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convcalc.analysis.memory import inputs_of
-from convcalc.analysis.shapes import Resolved
+from convcalc.analysis.shapes import Resolved, located
+from convcalc.errors import ConvcalcError
 from convcalc.executor.activation import change
 from convcalc.executor.algorithms import direct_only
 from convcalc.executor.blocks import Activation, add_up
@@ -40,6 +41,13 @@ class Step(NamedTuple):
     items: tuple[Resolved, ...]
     compute: Callable[[tuple[Array, ...]], tuple[Array, ...]]
     into: Into | None = None
+
+    def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        """What comes out of the last; an error names the first."""
+        try:
+            return self.compute(inputs)
+        except ConvcalcError as error:
+            raise located(error, self.items[0].node) from None
 
     @property
     def inputs(self) -> tuple[str, ...]:

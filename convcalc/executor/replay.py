@@ -44,8 +44,8 @@ class Replay:
         self._recorded: tuple[int, int] | None = None
         self._busy = Lock()
 
-    def compute(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-        """What goes out. From two threads at once the second has to wait."""
+    def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        """What goes out; an error names the layer. From two threads at once the second has to wait."""
         if not all(self._can_take(name, array) for name, array in zip(self.inputs, inputs, strict=True)):
             return self._one_by_one(inputs)
         with self._busy:
@@ -69,7 +69,7 @@ class Replay:
         tensors = dict(zip(self.inputs, inputs, strict=True))
         last = {name: index for index, step in enumerate(self._steps) for name in (*step.inputs, *step.outputs)}
         for index, step in enumerate(self._steps):
-            found = step.compute(tuple(tensors[name] for name in step.inputs))
+            found = step.run(tuple(tensors[name] for name in step.inputs))
             tensors.update(zip(step.outputs, found, strict=True))
             for name in {*step.inputs, *step.outputs} - {*self.outputs}:
                 if last[name] == index:
@@ -100,7 +100,7 @@ class Replay:
 
 
 def _store(step: Step, inputs: tuple[Array, ...], out: Array) -> None:
-    share_calls(lambda _: [(lambda: np.copyto(out, step.compute(inputs)[0]), ())], [None])
+    share_calls(lambda _: [(lambda: np.copyto(out, step.run(inputs)[0]), ())], [None])
 
 
 def together(stages: Sequence[Stage]) -> list[Stage]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from convcalc.analysis.shapes import Resolved, View, located, resolve
 from convcalc.analysis.unsaid import other_values, unsaid
-from convcalc.errors import ConvcalcError, ShapeError, UnsupportedOpError, did_you_mean
+from convcalc.errors import ShapeError, UnsupportedOpError, did_you_mean
 from convcalc.executor.algorithms import forced, forced_name
 from convcalc.executor.fusion import Step, can_join, joined_steps, single_steps
 from convcalc.executor.inputs import as_array, bytes_there, float_type, input_arrays, same_floats, with_batch_of
@@ -448,13 +448,10 @@ def with_computed_weights(
 
 
 def _compute_step(step: Step | Replay, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The outputs of layers that run as one; an error names the first."""
-    try:
-        # Overflow to inf and inf - inf are answers here; NumPy's warnings would add nothing to them.
-        with np.errstate(all="ignore"):
-            return step.compute(inputs)
-    except ConvcalcError as error:
-        raise located(error, step.items[0].node) from None
+    """The outputs of layers that run as one; an error names the layer."""
+    # Overflow to inf and inf - inf are answers here; NumPy's warnings would add nothing to them.
+    with np.errstate(all="ignore"):
+        return step.run(inputs)
 
 
 def compute_layer(item: Resolved, inputs: tuple[Array, ...], weights: Mapping[str, Array]) -> tuple[Array, ...]:
