@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_cases
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -185,6 +186,31 @@ def test_a_model_of_several_inputs_and_outputs(two_by_two, tmp_path, capsys):
     assert capsys.readouterr().out == "27.0\n"
     assert run_command_line(["run", str(two_by_two), "--input", named, "-o", str(tmp_path / "y.npy")]) == 0
     assert "y.npy holds y alone; an .npz file would hold y, z" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "attributes"),
+    [
+        ("InstanceNormalization", (2, 3, 1, 1), {}),
+        ("InstanceNormalization", (1, 3, 1), {}),
+        ("GroupNormalization", (1, 3, 1, 1), {"num_groups": 3}),
+    ],
+)
+def test_what_a_norm_leaves_of_one_value_is_the_bias(op, shape, attributes):
+    node = helper.make_node(op, ["x", "scale", "bias"], ["y"], **attributes)
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
+    weights = [helper.make_tensor(name, TensorProto.FLOAT, [3], [4, 5, 6]) for name in ("scale", "bias")]
+    made = helper.make_model(
+        helper.make_graph([node], "g", infos[:1], infos[1:], weights),
+        opset_imports=[helper.make_opsetid("", 21)],
+        ir_version=10,
+    )
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    model = OnnxModel(made.SerializeToString(), "m.onnx")
+    found = run(model, x)
+    wanted = onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(found.output.reshape(shape), wanted)
+    np.testing.assert_array_equal(wanted.ravel(), [4, 5, 6] * shape[0])
 
 
 def test_a_model_says_of_what_shape_its_input_is(tmp_path, capsys):

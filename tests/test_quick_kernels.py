@@ -215,6 +215,25 @@ def test_norms_of_rows(shape, count):
             np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5, err_msg=repr(layer))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("shape", "groups"), [((2, 8, 1, 1), 2), ((3, 6, 1), 3), ((1, 8, 1, 1), 1), ((2, 4, 3), 2)])
+def test_each_group_has_weights_of_its_own(shape, groups, dtype):
+    """As the definition says, which of planes of one number, as after a global pool, was not so once."""
+    draw = stream()
+    x, channels = draw.standard_normal(shape).astype(dtype), shape[1]
+    weights = {name: draw.standard_normal(channels).astype(dtype) for name in ("weight", "bias")}
+    (found,) = computed(GroupNorm(groups, channels), x, **weights)
+    wanted = np.empty(shape)
+    for sample in range(shape[0]):
+        for first in range(0, channels, channels // groups):
+            part = slice(first, first + channels // groups)
+            of_group = x[sample, part].astype(np.float64)
+            normal = (of_group - of_group.mean()) / np.sqrt(of_group.var() + 1e-5)
+            for channel, row in enumerate(normal, first):
+                wanted[sample, channel] = row * weights["weight"][channel] + weights["bias"][channel]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def product_of(layer, shape):
     """How many numbers have statistics of their own."""
     return {"groupnorm": 2}.get(layer.kind, 1) * int(np.prod(shape[2:])) if "Batch" not in type(layer).__name__ else 2

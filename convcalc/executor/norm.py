@@ -100,13 +100,15 @@ def _by_rows(layer: _Standard, x: Array, columns: int, plane: int, affine: Weigh
     result = np.empty_like(rows)
     # For each row what its planes, or its numbers, are multiplied by and moved by; it is the same every few rows.
     each = {name: array.reshape(-1, columns // plane) for name, array in affine.items()}
-    rows_of = {name: repeated(array[0]) for name, array in each.items()} if plane == 1 else {}
+    # Of groups of planes of one number each row has its own.
+    alike = plane == 1 and all(len(array) == 1 for array in each.values())
+    rows_of = {name: repeated(array[0]) for name, array in each.items()} if alike else {}
 
     def work(part: slice) -> None:
         out = result[part]
         np.subtract(rows[part], row_sums(rows[part])[:, None] / x.dtype.type(columns), out=out)
         scale = 1 / np.sqrt(row_dots(out, out) / x.dtype.type(columns) + x.dtype.type(layer.eps))
-        if plane == 1:
+        if alike:
             out *= scale[:, None]
             for function, name in ((np.multiply, "weight"), (np.add, "bias")):
                 if name in rows_of:

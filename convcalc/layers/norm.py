@@ -230,6 +230,18 @@ class InstanceNorm(_Running):
         return ("input0", *(((inputs[0][0] * inputs[0][1],), None),) * copies)
 
 
+class InstanceNormOfOne(InstanceNorm):
+    """`InstanceNorm` as ONNX has it: what is left of a single spatial element is the bias.
+
+    >>> InstanceNormOfOne(8, affine=True).infer((1, 8, 1, 1))
+    ((1, 8, 1, 1),)
+    """
+
+    def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
+        """The input's shape."""
+        return (inputs[0],)
+
+
 class InstanceNorm1d(InstanceNorm):
     """`InstanceNorm` of (N, C, L)."""
 
@@ -326,6 +338,14 @@ class GroupNorm(_Norm):
 
     def _weight(self) -> tuple[str, ...]:
         return ("weight",) if self.affine else ()
+
+
+class GroupNormOfOne(GroupNorm):
+    """`GroupNorm` as ONNX has it: what is left of a group of a single value is the bias."""
+
+    def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
+        """The input's shape."""
+        return (inputs[0],)
 
 
 # --- by the last axes -----------------------------------------------------------------------------------------------

@@ -418,9 +418,10 @@ def _batch_norm_class() -> Any:
 
 
 def _instance_norm(call: Call) -> Plan:
-    from convcalc.layers.norm import InstanceNorm
+    from convcalc.layers.norm import InstanceNorm, InstanceNormOfOne
 
-    layer = InstanceNorm(call.shape(1)[0], call.number("epsilon", 1e-5), affine=True)
+    cls = InstanceNormOfOne if product(call.shape(0)[2:]) == 1 else InstanceNorm
+    layer = cls(call.shape(1)[0], call.number("epsilon", 1e-5), affine=True)
     return Plan(layer, (0,), {"weight": 1, "bias": 2})
 
 
@@ -439,11 +440,14 @@ def _rms_norm(call: Call) -> Plan:
 
 
 def _group_norm(call: Call) -> Plan:
+    from convcalc.layers.norm import GroupNorm, GroupNormOfOne
+
     groups = call.integer("num_groups", 1)
+    cls = GroupNormOfOne if product(call.shape(0)) == groups else GroupNorm
     if call.opset < 21:
         # Before opset 21 there is a scale for each group, not for each channel.
-        return Plan(_class("groupnorm")(groups, None, call.number("epsilon", 1e-5), False))
-    layer = _class("groupnorm")(groups, call.shape(0)[1], call.number("epsilon", 1e-5))
+        return Plan(cls(groups, None, call.number("epsilon", 1e-5), False))
+    layer = cls(groups, call.shape(0)[1], call.number("epsilon", 1e-5))
     return Plan(layer, (0,), {"weight": 1, "bias": 2})
 
 
