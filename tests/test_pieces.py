@@ -156,6 +156,9 @@ def test_sums_of_rows(dtype, columns):
     np.testing.assert_array_equal(sums.row_extremes(np.maximum, x), x.max(axis=1))
     x[2, columns // 2] = np.nan
     assert np.isnan(sums.row_sums(x)).tolist() == np.isnan(sums.row_extremes(np.minimum, x)).tolist()
+    sums.running_sums(x, so_far := np.empty_like(x))
+    np.testing.assert_allclose(so_far[:2], wanted[:2].cumsum(axis=1).astype(dtype), rtol=16 * eps)
+    assert np.isnan(so_far[2]).tolist() == [False] * (columns // 2) + [True] * (columns - columns // 2)
     times = sums.repeated(x[0])
     y = x.copy()
     sums.on_rows(np.add, y, times)

@@ -309,20 +309,24 @@ def test_means_of_boxes_by_products(mode):
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("output", [5, 40, 300])
-def test_axes_at_other_sizes_by_products(count, output, monkeypatch):
+@pytest.mark.parametrize("apart", [0, 1 << 20])
+def test_axes_at_other_sizes_by_products_and_by_picking(count, output, apart, monkeypatch):
     from convcalc.executor import pieces, resample
 
     monkeypatch.setattr(pieces, "ALONE", 1)
+    monkeypatch.setattr(resample, "_APART", apart)
+    monkeypatch.setattr(resample, "BLOCK_ELEMENTS", 500)
     draw = stream()
     x = draw.standard_normal((3, 41, 5, 42))
     for axis in range(4):
         size = x.shape[axis]
         centres = (np.arange(output) + 0.5) * size / output - 0.5
         found = resample.taps(centres, size, resample.linear_curve, 1)
+        column = (-1, *(1,) * (3 - axis))
+        neighbours = zip(found[0].T, found[1].T, strict=True)
+        wanted = sum(x.take(places, axis) * shares.reshape(column) for places, shares in neighbours)
         with threads(count):
-            np.testing.assert_allclose(
-                resample.weighted(x, axis, *found), resample._picked(x, axis, *found), rtol=1e-12, atol=1e-14
-            )
+            np.testing.assert_allclose(resample.weighted(x, axis, *found), wanted, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("count", [1, 2])

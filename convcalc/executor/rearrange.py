@@ -40,7 +40,12 @@ def pixel_shuffle(layer: PixelShuffle, inputs: tuple[Array, ...], weights: Weigh
     (x,) = inputs
     factor = layer.upscale_factor
     parts = x.reshape(*x.shape[:-3], -1, factor, factor, *x.shape[-2:])
-    return (np.moveaxis(parts, (-4, -3), (-3, -1)).reshape(layer.infer(x.shape)[0]),)
+    result = np.empty(layer.infer(x.shape)[0], x.dtype)
+    spread = result.reshape(*result.shape[:-2], x.shape[-2], factor, x.shape[-1], factor)
+    # In one go NumPy would copy a factor's numbers at a time.
+    for row, column in np.ndindex(factor, factor):
+        spread[..., row, :, column] = parts[..., row, column, :, :]
+    return (result,)
 
 
 @kernel(PixelUnshuffle)

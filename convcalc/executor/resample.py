@@ -7,9 +7,10 @@ from functools import partial
 
 import numpy as np
 
+from convcalc.executor.blocks import BLOCK_ELEMENTS
 from convcalc.executor.kernels import Array
 from convcalc.executor.pieces import hands_for
-from convcalc.executor.threads import share
+from convcalc.executor.threads import scratch, share
 from convcalc.layers.tensor import Resize
 from convcalc.tracing import ceil_div, product
 
@@ -57,22 +58,25 @@ _TOGETHER = 64
 _LEAST = 16
 _WINDOW = 40
 """How many input elements a matrix should have: of many most are zeros."""
+_APART = 18
+"""From so many for each neighbour on, picking is faster."""
 
 
 def weighted(x: Array, axis: int, sources: Array, shares: Array) -> Array:
     """The sum of each output element's neighbours along an axis, times their weights.
 
     By matrix products, for some output elements at a time with the input elements from the first to the last that they
-    read: the zeros cost less than picking elements one by one. Zeros times what is not finite would spread, so that
-    such an input is summed by picking.
+    read: the zeros cost less than picking elements one by one, unless there are too many. Zeros times what is not
+    finite would spread, so that such an input is summed by picking.
     """
-    if x.dtype not in (np.float32, np.float64) or not np.isfinite(x).all():
+    together = min(_TOGETHER, max(_LEAST, _WINDOW * len(sources) // x.shape[axis]))
+    apart = together * x.shape[axis] >= _APART * sources.size
+    if apart or x.dtype not in (np.float32, np.float64) or not np.isfinite(x).all():
         return _picked(x, axis, sources, shares)
     last = axis == x.ndim - 1
     lead, rest = x.shape[:axis], x.shape[axis + 1 :]
     wide = x.reshape(-1, x.shape[axis], *([] if last else [product(rest)]))
     result = np.empty((len(wide), len(sources), *wide.shape[2:]), x.dtype)
-    together = min(_TOGETHER, max(_LEAST, _WINDOW * len(sources) // x.shape[axis]))
     matrices = []
     for start in range(0, len(sources), together):
         stop = min(start + together, len(sources))
@@ -106,12 +110,19 @@ FUNCTIONS = 4
 
 def _picked(x: Array, axis: int, sources: Array, shares: Array) -> Array:
     """The same neighbour by neighbour. One that weighs nothing is read too, and may make a nan of infinity."""
-    column = (-1, *(1,) * (x.ndim - 1 - axis))
-    parts = (
-        x.take(source, axis=axis) * share.reshape(column).astype(x.dtype)
-        for source, share in zip(sources.T, shares.T, strict=True)
-    )
-    return np.asarray(sum(parts))
+    rest = x.shape[axis + 1 :]
+    wide = np.ascontiguousarray(x).reshape(-1, x.shape[axis], product(rest))
+    result = np.empty((len(wide), len(sources), wide.shape[2]), x.dtype)
+    together = max(1, BLOCK_ELEMENTS // max(product(result.shape[1:]), 1))
+    for first in range(0, len(wide), together):
+        part, total = wide[first : first + together], result[first : first + together]
+        for index, (source, weight) in enumerate(zip(sources.T, shares.T, strict=True)):
+            room = scratch("picked", total.shape, x.dtype) if index else total
+            part.take(source, axis=1, out=room, mode="clip")
+            np.multiply(room, weight[:, None].astype(x.dtype), out=room)
+            if index:
+                np.add(total, room, out=total)
+    return result.reshape(*x.shape[:axis], len(sources), *rest)
 
 
 def centres_of(layer: Resize, axis: int, size: int) -> Array:

@@ -179,20 +179,32 @@ class Box(NamedTuple):
 
 def box_places(layer: RoiAlign, x: Array, box: Array) -> Box:
     """The samples of all cells of a box."""
-    shift = 0.5 if layer.half_pixel else 0.0
     along, counts = [], []
     for axis, size in enumerate(x.shape[2:]):
-        cells = layer.output_size[axis]
-        start, end = (box[1 - axis + 2 * far] * layer.scale - shift for far in (0, 1))
-        # Boxes without the shift have a pixel at least.
-        length = end - start if layer.half_pixel else max(end - start, 1.0)
-        count = layer.ratio or max(int(np.ceil(length / cells)), 0)
-        counts.append(count)
-        found = start + (np.arange(cells * count) + 0.5) * (length / cells / max(count, 1))
-        places, shares = _clamped(found.astype(x.dtype), size)
-        spread = (slice(None), slice(None), None) if axis == 0 else (slice(None), None)
+        ((_, count, (places, shares)),) = _samples(layer, axis, size, box[None], x.dtype)
+        spread = (slice(None), 0, slice(None), None) if axis == 0 else (slice(None), 0, None)
         along.append((places[spread], shares[spread]))
+        counts.append(count)
     return Box(along, counts)
+
+
+def _samples(
+    layer: RoiAlign, axis: int, size: int, boxes: Array, dtype: np.dtype[np.floating]
+) -> Iterator[tuple[Array, int, Taps]]:
+    """The samples along an axis, (taps, boxes, samples), of boxes whose cells have equally many: which, how many."""
+    shift = 0.5 if layer.half_pixel else 0.0
+    cells = layer.output_size[axis]
+    starts, ends = (boxes[:, 1 - axis + 2 * far] * layer.scale - shift for far in (0, 1))
+    # Boxes without the shift have a pixel at least.
+    lengths = ends - starts if layer.half_pixel else np.maximum(ends - starts, 1.0)
+    counts = np.maximum(np.ceil(lengths / cells), 0).astype(np.int64)
+    if layer.ratio:
+        counts = np.full(len(boxes), layer.ratio)
+    for count in np.unique(counts).tolist():
+        which = np.flatnonzero(counts == count)
+        steps = lengths[which] / cells / max(count, 1)
+        found = starts[which, None] + (np.arange(cells * count) + 0.5) * steps[:, None]
+        yield which, count, _clamped(found.astype(dtype), size)
 
 
 @kernel(RoiAlign)
@@ -223,30 +235,33 @@ def _means_of_boxes(layer: RoiAlign, x: Array, boxes: Array, images: Array, resu
 
     Of numbers that are all finite: zeros times others would spread.
     """
-    channels, _, width = x.shape[1:]
+    channels, *sizes = x.shape[1:]
+    (down, rows), (across, columns) = (_averaging(layer, axis, size, boxes, x.dtype) for axis, size in enumerate(sizes))
     for image in np.unique(images):
-        upright = np.ascontiguousarray(x[image].swapaxes(0, 1))
+        channels_of = channels_last(x[image : image + 1]).reshape(sizes[0], -1)
         for place in np.flatnonzero(images == image):
-            along, counts = box_places(layer, x, boxes[place])
-            if 0 in counts:
-                results[place] = 0
-                continue
-            down, across = (
-                _averaging(taps, cells, count, size, x.dtype)
-                for taps, cells, count, size in zip(along, layer.output_size, counts, x.shape[2:], strict=True)
-            )
-            low, high = int(along[0][0].min()), int(along[0][0].max()) + 1
-            found = down[:, low:high] @ upright[low:high].reshape(high - low, -1)
-            found = (found.reshape(-1, width) @ across.T).reshape(len(down), channels, len(across))
-            results[place] = found.swapaxes(0, 1)
+            (top, bottom), (left, right) = rows[place].tolist(), columns[place].tolist()
+            part = down[place, :, top:bottom] @ channels_of[top:bottom, left * channels : right * channels]
+            found = across[place, :, left:right] @ part.reshape(len(part), right - left, channels)
+            results[place] = np.moveaxis(found, -1, 0)
 
 
-def _averaging(taps: Taps, cells: int, count: int, size: int, dtype: np.dtype[np.floating]) -> Array:
-    """(cells, size): what each element weighs in the mean of a cell's samples along an axis."""
-    places, shares = (part.reshape(len(part), -1) for part in taps)
-    matrix = np.zeros((cells, size))
-    np.add.at(matrix, (np.arange(cells * count) // count, places), shares)
-    return (matrix / count).astype(dtype)
+def _averaging(
+    layer: RoiAlign, axis: int, size: int, boxes: Array, dtype: np.dtype[np.floating]
+) -> tuple[Array, Array]:
+    """What each element weighs in the mean of a cell's samples, (boxes, cells, size), and from where to where it does.
+
+    A box without samples has zeros.
+    """
+    cells = layer.output_size[axis]
+    matrices, spans = np.zeros((len(boxes), cells, size), dtype), np.zeros((len(boxes), 2), np.int64)
+    for which, count, (places, shares) in _samples(layer, axis, size, boxes, dtype):
+        if count:
+            found = np.zeros((len(which), cells, size))
+            np.add.at(found, (np.arange(len(which))[:, None], np.arange(cells * count) // count, places), shares)
+            matrices[which] = found / count
+            spans[which] = np.stack([places.min(axis=(0, 2)), places.max(axis=(0, 2)) + 1], axis=1)
+    return matrices, spans
 
 
 def _clamped(found: Array, size: int) -> Taps:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from convcalc.executor.kernels import Array
-from convcalc.executor.pieces import ROW, hands_for, piece_of
+from convcalc.executor.pieces import PIECE, ROW, hands_for, piece_of
 from convcalc.executor.threads import share
 from convcalc.tracing import ceil_div
 
@@ -62,6 +62,28 @@ def row_extremes(extreme: np.ufunc, x: Array) -> Array:
         return whole
     found: Array = extreme.reduceat(x.reshape(-1), np.arange(0, rows * columns, columns))
     return found
+
+
+def running_sums(x: Array, out: Array) -> None:
+    """The sum of each row's numbers up to each, into an array of its shape.
+
+    Of two numbers next to each other, then of four, and so on: NumPy adds one after the other and waits for each sum,
+    which takes more than twice as long and rounds as often as there are numbers.
+    """
+    rows, columns = x.shape
+    together = max(1, PIECE // x.dtype.itemsize // max(columns, 1))
+    if columns == 1:
+        np.copyto(out, x)
+    for first in range(0, rows if columns > 1 else 0, together):
+        now, last = x[first : first + together], out[first : first + together]
+        rooms = [np.empty_like(now), np.empty_like(now)]
+        reach = 1
+        while reach < columns:
+            room = last if 2 * reach >= columns else rooms[reach.bit_length() % 2]
+            np.add(now[:, reach:], now[:, :-reach], out=room[:, reach:])
+            np.copyto(room[:, :reach], now[:, :reach])
+            now = room
+            reach *= 2
 
 
 def repeated(row: Array) -> Array:

@@ -28,9 +28,10 @@ def max_unpool(layer: MaxUnpool, inputs: tuple[Array, ...], weights: Weights) ->
             field="input1",
             value=wrong,
         )
-    result = np.zeros((len(places), most), values.dtype)
-    np.put_along_axis(result, places, values.reshape(len(places), -1), axis=1)
-    return (result.reshape(shape),)
+    result = np.zeros(shape, values.dtype)
+    places = places + (np.arange(len(places)) * most)[:, None]
+    result.reshape(-1)[places.reshape(-1)] = values.reshape(-1)
+    return (result,)
 
 
 @gradient(MaxUnpool)
