@@ -75,6 +75,17 @@ def test_help_and_version(arguments):
     assert "numpy" not in loaded_by(*arguments)[1]
 
 
+def test_a_short_option_is_not_taken_for_a_long_one_that_is_misspelt():
+    program = (
+        "import sys\n"
+        "from convcalc.cli import run_command_line\n"
+        "run_command_line(['shape', '3x8x8', '-k3', '-q', '-p', '1'])\n"
+        "print('difflib' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3x8x8", "False"]
+
+
 def test_the_package_alone():
     program = "import sys, convcalc; print(*[name for name in ('numpy', 'rich', 'typer') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from convcalc.cli.typer_core import Exit, TyperArgument, TyperCommand, TyperGroup, TyperOption, types
+from convcalc.cli.typer_core import Exit, NoSuchOption, TyperArgument, TyperCommand, TyperGroup, TyperOption, types
 from convcalc.errors import ExpressionError
 
 FORMATS = ("table", "plain", "tsv", "csv", "json", "jsonl", "markdown")
@@ -220,6 +220,22 @@ class _ExamplesFirst:
 
 class VerbCommand(_ExamplesFirst, TyperCommand):
     """A verb, whose options the help shows in groups: its own, the layer's, the network's, the output's."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        """The parser of the command line.
+
+        Typer's own takes every -k for a long option first, and looks with a slow module for what was meant by it.
+        """
+        parser: Any = super().make_parser(ctx)
+        match_long = parser._match_long_opt
+
+        def match(option: str, value: str | None, state: object) -> None:
+            if option[:2] != "--":
+                raise NoSuchOption(option, ctx=ctx)
+            match_long(option, value, state)
+
+        parser._match_long_opt = match
+        return parser
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the groups, each under its name."""

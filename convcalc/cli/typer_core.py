@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from convcalc.later import loaded_later
 
-__all__ = ["Abort", "Exit", "TyperArgument", "TyperCommand", "TyperGroup", "TyperOption", "UsageError", "types"]
+__all__ = [
+    "Abort", "Exit", "NoSuchOption", "TyperArgument", "TyperCommand", "TyperGroup", "TyperOption", "UsageError",
+    "types",
+]  # fmt: skip
 
 _LATER = {
     "difflib": ("get_close_matches",),
@@ -65,8 +68,8 @@ from typer.exceptions import Abort, Exit  # noqa: E402  loaded before
 
 if TYPE_CHECKING:
     from typer._click import types
-    from typer._click.exceptions import UsageError
+    from typer._click.exceptions import NoSuchOption, UsageError
 else:  # typer gives these no public name
     from typer.core import _click, types
 
-    UsageError = _click.exceptions.UsageError
+    NoSuchOption, UsageError = _click.exceptions.NoSuchOption, _click.exceptions.UsageError
