@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 import sys
 from collections import Counter
 
@@ -24,7 +25,8 @@ from convcalc.layers.base import Cost
 from convcalc.nouns import LayerOptions, read_network
 from convcalc.onnx import reader
 from convcalc.onnx.file import read_onnx
-from convcalc.onnx.folding import FOLDERS, Small, fold
+from convcalc.onnx.folding import FOLDERS, fold
+from convcalc.onnx.known import Small
 
 AGREED = 1731
 """How many of the operator cases of onnx 1.23 agree; `python tests/onnx_cases.py` says why the others are left out."""
@@ -532,9 +534,31 @@ def small(x):
 
 
 def test_every_folder_is_an_op_that_the_reader_knows():
-    from convcalc.onnx.ops import OPS
+    from convcalc.onnx.ops import tables
 
-    assert set(FOLDERS) - set(OPS) == {"Range", "NonZero"}
+    assert set(FOLDERS) - {op for table in tables() for op in table} == {"Range", "NonZero"}
+
+
+def test_no_op_is_in_two_families():
+    from convcalc.onnx.ops import tables
+
+    every = [op for table in tables() for op in table]
+    assert len(every) == len(set(every)) >= 144
+
+
+def test_a_plain_model_loads_no_families_that_it_does_not_need(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(chain(op("Relu", "x"), inputs={"x": [1, 8]}).SerializeToString())
+    program = (
+        "import sys\n"
+        "from convcalc.onnx.file import read_onnx\n"
+        "read_onnx(sys.argv[1])\n"
+        "print(*[name for name in sys.modules if name.startswith('convcalc.onnx.')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    loaded = {name.removeprefix("convcalc.onnx.") for name in done.stdout.split()}
+    assert "ops.elementwise" in loaded
+    assert not loaded & {"ops.sampling", "ops.recurrent", "functions", "branches", "loops", "sequences", "folding"}
 
 
 # --- the layers that files alone have -------------------------------------------------------------------------------

@@ -22,11 +22,12 @@ from convcalc.narrow import holder
 from convcalc.network import Constant, Input, Network, Node
 from convcalc.onnx import evaluation
 from convcalc.onnx.file import OnnxModel
-from convcalc.onnx.folding import FOLDERS, MOST_ELEMENTS, Small
+from convcalc.onnx.folding import FOLDERS
 from convcalc.onnx.functions import FUNCTIONS
+from convcalc.onnx.known import MOST_ELEMENTS, Small
 from convcalc.onnx.messages import Graph, Node as WireNode
 from convcalc.onnx.names import MainScope, Scope, Visit, domain_of
-from convcalc.onnx.ops import OPS
+from convcalc.onnx.ops import function_of
 from convcalc.onnx.reader import STRUCTURES, Reader
 from convcalc.records import replace
 
@@ -65,7 +66,7 @@ class RunningReader(Reader):
     def network(self) -> Network:
         """The network for the numbers that came in. Raises `UnsupportedOpError` before any is computed where it can."""
         for position, node in enumerate(self.graph.nodes):
-            known = node.op_type in OPS or node.op_type in FUNCTIONS or node.op_type in DYNAMIC
+            known = function_of(node.op_type) is not None or node.op_type in FUNCTIONS or node.op_type in DYNAMIC
             known |= node.op_type in (*FOLDERS, *evaluation.OWN, *STRUCTURES)
             if not (known and domain_of(node.domain) == "") and self.function_of(node) is None:
                 op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type

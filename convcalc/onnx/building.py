@@ -12,7 +12,7 @@ from convcalc.network import Input, Network, Node
 from convcalc.onnx.known import Known
 from convcalc.onnx.messages import Graph
 from convcalc.onnx.names import Visit
-from convcalc.onnx.ops import Plan
+from convcalc.onnx.ops.calls import Plan
 from convcalc.onnx.parameters import LeftOut, is_learned, unlearned
 from convcalc.records import replace
 from convcalc.tracing import product

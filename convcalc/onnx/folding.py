@@ -16,37 +16,8 @@ from typing import Any
 from convcalc.errors import ShapeError
 from convcalc.layers.base import Shape, shape_text
 from convcalc.layers.join import broadcast
+from convcalc.onnx.known import MOST_ELEMENTS, UNFORESEEN, Small
 from convcalc.tracing import product
-
-MOST_ELEMENTS = 1 << 16
-
-UNFORESEEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
-"""What Python raises when the attributes and inputs of an op do not fit together."""
-
-
-class Small:
-    """A tensor whose values are known: its sizes, its elements in row-major order, and its type."""
-
-    __slots__ = ("dtype", "items", "shape")
-
-    def __init__(self, shape: Iterable[int], items: Iterable[Any], dtype: str) -> None:
-        self.shape: Shape = tuple(shape)
-        self.items: list[Any] = list(items)
-        self.dtype = dtype
-
-    def __repr__(self) -> str:
-        return f"Small({self.shape}, {self.items}, {self.dtype})"
-
-    def strides(self) -> list[int]:
-        """How far apart neighbours along each axis are."""
-        return [product(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
-
-    def axis(self, axis: int) -> int:
-        """An axis counted from the front. Raises `ShapeError` when there is none."""
-        if not -len(self.shape) <= axis < len(self.shape):
-            raise ShapeError(f"axis is {axis}, but there are {len(self.shape)} axes", field="axis", value=axis)
-        return axis % len(self.shape)
-
 
 Attributes = Mapping[str, Any]
 Folder = Callable[[Sequence[Any], Attributes], "Small | list[Small] | None"]

@@ -11,8 +11,8 @@ from typing import Any
 
 from convcalc.errors import ModelFileError
 from convcalc.layers.base import Shape, shape_text
-from convcalc.onnx.folding import MOST_ELEMENTS
-from convcalc.onnx.ops import Call
+from convcalc.onnx.known import MOST_ELEMENTS
+from convcalc.onnx.ops.calls import Call
 from convcalc.onnx.tensors import DATA_TYPES
 from convcalc.onnx.writing import MadeNode
 

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
 from typing import Any
 
-from convcalc.errors import ModelFileError, UnsupportedOpError
+from convcalc.errors import ModelFileError, ShapeError, UnsupportedOpError
 from convcalc.layers.base import Shape
 from convcalc.network import Constant
-from convcalc.onnx.folding import MOST_ELEMENTS, Small
 from convcalc.onnx.messages import Graph
 from convcalc.onnx.names import Scope
 from convcalc.onnx.tensors import FLOATING, Tensor
+from convcalc.tracing import product
+
+MOST_ELEMENTS = 1 << 16
+"""How many elements a tensor may have whose values are worked out: more are nobody's shape."""
+UNFORESEEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+"""What Python raises when the attributes and inputs of an op do not fit together."""
+
+
+class Small:
+    """A tensor whose values are known: its sizes, its elements in row-major order, and its type."""
+
+    __slots__ = ("dtype", "items", "shape")
+
+    def __init__(self, shape: Iterable[int], items: Iterable[Any], dtype: str) -> None:
+        self.shape: Shape = tuple(shape)
+        self.items: list[Any] = list(items)
+        self.dtype = dtype
+
+    def __repr__(self) -> str:
+        return f"Small({self.shape}, {self.items}, {self.dtype})"
+
+    def strides(self) -> list[int]:
+        """How far apart neighbours along each axis are."""
+        return [product(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
+
+    def axis(self, axis: int) -> int:
+        """An axis counted from the front. Raises `ShapeError` when there is none."""
+        if not -len(self.shape) <= axis < len(self.shape):
+            raise ShapeError(f"axis is {axis}, but there are {len(self.shape)} axes", field="axis", value=axis)
+        return axis % len(self.shape)
 
 
 class Known:
@@ -92,14 +123,18 @@ class Known:
         """Whether a tensor is in the file."""
         return name in self.stored or name in self.constants
 
+    def may_be_small(self, name: str) -> bool:
+        """Whether `small` may have the values, without looking at them."""
+        tensor = self.stored.get(name)
+        return name in self.smalls or (tensor is not None and not (tensor.dtype in FLOATING and tensor.dims))
+
     def small(self, name: str) -> Small | None:
         """The values of a tensor if they are known and few: whole numbers, and floats that are no weights."""
         if name in self.smalls:
             return self.smalls[name]
-        tensor = self.stored.get(name)
-        if tensor is None or (tensor.dtype in FLOATING and tensor.dims):
+        if not self.may_be_small(name):
             return None
-        self.smalls[name] = small = _decoded(tensor)
+        self.smalls[name] = small = _decoded(self.stored[name])
         return small
 
     def values(self, name: str) -> Small | None:

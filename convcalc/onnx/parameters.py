@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from convcalc.layers.reshape import Moved
 from convcalc.network import Node
 from convcalc.onnx.known import Known
-from convcalc.onnx.ops import RECURRENT
 from convcalc.onnx.tensors import FLOATING
 
 _UNLEARNED: Mapping[str, Sequence[int]] = {
@@ -16,6 +15,8 @@ _UNLEARNED: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"), (0, 1)),
 }  # fmt: skip
 """Places of inputs whose floats are no weight, scale or bias, in whatever they hold."""
+_RECURRENT = ("LSTM", "GRU", "RNN")
+"""Ops whose states begin with what is learned, or zeros."""
 
 
 def unlearned(op: str, constant: Sequence[bool]) -> Sequence[int]:
@@ -46,7 +47,7 @@ class LeftOut:
 
     def note(self, node: str, op: str, inputs: Sequence[str], places: Sequence[int], weights: Sequence[str]) -> None:
         """Note the floats among a node's inputs that are neither at its layer's `places` nor its weights."""
-        state = op in RECURRENT
+        state = op in _RECURRENT
         self._tensors += [
             (tensor, node, state)
             for place, tensor in enumerate(inputs)

@@ -1,6 +1,6 @@
 """ONNX files -> `Network`.
 
-The nodes are walked in order. Each becomes a layer (`ops.OPS`) on tensors whose shapes are known by then; what computes
+The nodes are walked in order. Each becomes a layer (`ops`) on tensors whose shapes are known by then; what computes
 shapes is evaluated on the way (`evaluation`). Functions of the file, ops that are others put together (`functions`),
 and graphs inside of nodes (`branches`, `loops`) take their node's place. An op that is not known becomes an `Opaque`
 layer, if the file says what shapes come out of it.
@@ -22,12 +22,12 @@ from convcalc.errors import (
 from convcalc.layers.base import Layer, Shape
 from convcalc.onnx.building import Builder
 from convcalc.onnx.evaluation import Evaluation
-from convcalc.onnx.folding import UNFORESEEN, Small
 from convcalc.onnx.inputs import GivenShapes, read_inputs
-from convcalc.onnx.known import Known
+from convcalc.onnx.known import UNFORESEEN, Known, Small
 from convcalc.onnx.messages import Function, Graph, Model, Node, versions
 from convcalc.onnx.names import MainScope, NodeNames, Scope, Visit, domain_of, infos_of
-from convcalc.onnx.ops import OPS, Call, Plan
+from convcalc.onnx.ops import function_of
+from convcalc.onnx.ops.calls import Call, Plan
 from convcalc.onnx.wire import DEEPEST
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ class Reader:
 
 
 def _plan(call: Call, *, own: bool) -> Plan:
-    op = OPS.get(call.op) if own else None
+    op = function_of(call.op) if own else None
     if op is None:
         raise UnsupportedOpError(f"{call.op} is not known")
     found = op(call)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convcalc.errors import UnsupportedOpError
-from convcalc.onnx.folding import Small
-from convcalc.onnx.known import Known
+from convcalc.onnx.known import Known, Small
 from convcalc.onnx.names import Visit
 from convcalc.onnx.writing import Writer
 

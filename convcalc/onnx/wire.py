@@ -37,6 +37,7 @@ _WINDOW = 1 << 13
 
 INT, FLOAT, STRING, BYTES, EXTENT, MESSAGE, INTS, FLOATS = range(8)
 """What a field holds."""
+_NUMBERS = frozenset((INT, INTS))
 _WIRE = {INT: 0, FLOAT: 5, STRING: 2, BYTES: 2, EXTENT: 2, MESSAGE: 2, INTS: 0, FLOATS: 5}
 WIRE_NAMES = {0: "a number", 1: "8 bytes", 2: "a length and bytes", 5: "4 bytes"}
 """What stands in the file for each wire type, in errors."""
@@ -206,6 +207,8 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
+_DEFAULTS: dict[int, Any] = {INT: 0, FLOAT: 0.0, STRING: "", BYTES: b"", EXTENT: None, MESSAGE: None}
+
 Field = tuple[str, int, bool, "type[Message] | None"]
 """A field of a message: its name, what it holds, whether it may repeat, and the class if it holds messages."""
 Fields = Mapping[int, Field]
@@ -227,7 +230,15 @@ class Message:
     __slots__ = ("depth", "end", "file", "start")
     FIELDS: ClassVar[Fields]
     ABSENT: ClassVar[tuple[tuple[str, Any], ...]] = ()
-    """What fields that are not there hold; None stands for a new list. An attribute leaves most of them out."""
+    """What fields that are not there hold. An attribute leaves most of them out."""
+    LISTS: ClassVar[tuple[str, ...]] = ()
+    """Fields that hold a list, however empty."""
+
+    def __init_subclass__(cls) -> None:
+        if "FIELDS" in cls.__dict__ and not cls.ABSENT:
+            fields = cls.FIELDS.values()
+            cls.ABSENT = tuple((name, _DEFAULTS[kind]) for name, kind, repeated, _ in fields if not repeated)
+            cls.LISTS = tuple(name for name, _, repeated, _ in fields if repeated)
 
     def __init__(self, file: WireFile, start: int, end: int, depth: int = 0) -> None:
         if depth > DEEPEST:
@@ -237,10 +248,10 @@ class Message:
         self.end = end
         self.depth = depth
         fields = self.FIELDS
-        for name, kind, repeated, _ in fields.values() if not self.ABSENT else ():
-            setattr(self, name, [] if repeated else _DEFAULTS[kind])
         for name, default in self.ABSENT:
             setattr(self, name, default)
+        for name in self.LISTS:
+            setattr(self, name, [])
         for number, wire, first, second, place in file.fields(start, end):
             field = fields.get(number)
             if field is not None:
@@ -248,7 +259,7 @@ class Message:
 
     def _take(self, field: Field, wire: int, first: int, second: int, place: int) -> None:
         name, kind, repeated, cls = field
-        if self.ABSENT and repeated and not hasattr(self, name):
+        if repeated and not hasattr(self, name):
             setattr(self, name, [])
         if wire != _WIRE[kind]:
             if wire == 2 and kind in (INTS, FLOATS):
@@ -261,7 +272,7 @@ class Message:
         value: Any
         if kind == STRING:
             value = self.file.text(first, second)
-        elif kind in (INT, INTS):
+        elif kind in _NUMBERS:
             value = signed(first)
         elif kind == EXTENT:
             value = (first, second)
@@ -300,9 +311,6 @@ class Message:
         while start < end:
             value, start = self.file.varint(start, end)
             self._append(values, name, signed(value), place)
-
-
-_DEFAULTS: dict[int, Any] = {INT: 0, FLOAT: 0.0, STRING: "", BYTES: b"", EXTENT: None, MESSAGE: None}
 
 
 def called(message: Message) -> str:

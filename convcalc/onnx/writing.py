@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convcalc.onnx.folding import Small
+from convcalc.onnx.known import Small
 from convcalc.onnx.messages import Attribute, Node
 
 if TYPE_CHECKING:
