@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from convcalc.executor.fit import Fit as Fit, fit as fit
     from convcalc.executor.matrix import as_matrix as as_matrix
     from convcalc.executor.run import Prepared as Prepared, Result as Result, prepare as prepare, run as run
-    from convcalc.expressions import expression_of as expression_of, parse_network as parse_network
+    from convcalc.expressions import parse_network as parse_network
+    from convcalc.expressions.writing import expression_of as expression_of
     from convcalc.layers import LAYERS as LAYERS
     from convcalc.layers.activation import (
         SELU as SELU,
@@ -187,7 +188,7 @@ _WHERE = {
     "ConvcalcError": "errors",
     "costs": "analysis.costs",
     "Diagnostic": "analysis.report",
-    "expression_of": "expressions",
+    "expression_of": "expressions.writing",
     "ExpressionError": "errors",
     "fit": "executor.fit",
     "Fit": "executor.fit",

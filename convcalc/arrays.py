@@ -189,7 +189,7 @@ def named_kernel(name: str) -> Array:
 
 
 def _made(word: str, rest: str, text: str, seed: int) -> Array:
-    from convcalc.expressions import shape_of
+    from convcalc.expressions.tokens import shape_of
 
     shape = shape_of(rest, Span(Source(text), len(word) + 1, len(text)))
     need_memory(product(shape), shape_text(shape))

@@ -22,20 +22,10 @@ from convcalc.errors import (
     refuse_below_one,
     unreadable,
 )
-from convcalc.expressions import (
-    LayerText,
-    Program,
-    Token,
-    is_expression,
-    is_input,
-    is_main_apart,
-    parse,
-    refuse_unknown,
-    shape_of,
-    tokens_of,
-    unknown_layer,
-    value_of,
-)
+from convcalc.expressions import parse
+from convcalc.expressions.layer_text import LayerText, is_main_apart, refuse_unknown
+from convcalc.expressions.program import Program
+from convcalc.expressions.tokens import Token, is_expression, is_input, shape_of, tokens_of, value_of
 from convcalc.layers import find_kind
 from convcalc.network import Network, input_twice
 
@@ -61,6 +51,8 @@ class LayerOptions:
         if found is None and find_kind(word.partition(":")[0]):
             raise ExpressionError(f"--kind takes a kind alone; write {word} without it", span=span, value=word)
         if found is None:
+            from convcalc.expressions.slips import unknown_layer
+
             raise unknown_layer(word, span)
         layer = LayerText(*found, span)
         for field, (option, text) in self.fields.items():
@@ -190,6 +182,8 @@ def program_of(words: Sequence[Span], options: LayerOptions | None) -> Program:
     for span, word in zip(words, texts, strict=True):
         source = span.source
         if is_main_apart(word, before):
+            from convcalc.expressions.slips import unknown_layer
+
             raise unknown_layer(word, span, before)
         if is_input(word) or is_expression(word):
             tokens += tokens_of(source, span.start, span.end)
@@ -355,6 +349,8 @@ def _printed_model(program: Program, printed: tuple[str, str, Span], tokens: Seq
 
 def _no_file(word: str, span: Span, before: str) -> ConvcalcError:
     """A word that is neither a kind nor a file: what was most likely meant decides the sentence."""
+    from convcalc.expressions.slips import unknown_layer
+
     unknown = unknown_layer(word, span, before)
     near = _near_file(word)
     if not near and ("did you mean" in unknown.message or ":" in word or "(" in word):

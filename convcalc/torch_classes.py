@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 
 from convcalc.errors import ConvcalcError, ExpressionError, Span
-from convcalc.expressions import LayerText, field_names, python_value, split_outside
+from convcalc.expressions.layer_text import LayerText, field_names
+from convcalc.expressions.tokens import python_value, split_outside
 from convcalc.layers import find_kind
 from convcalc.layers.base import Layer, Shape
 from convcalc.layers.opaque import Opaque

@@ -17,7 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from convcalc.errors import ExpressionError, ModelFileError, ResourceError, Source, Span, did_you_mean
-from convcalc.expressions import LayerText, Program, shape_of, split_outside, value_of
+from convcalc.expressions.layer_text import LayerText
+from convcalc.expressions.program import Program
+from convcalc.expressions.tokens import shape_of, split_outside, value_of
 from convcalc.layers import LAYERS, SEQUENCES, find_kind
 from convcalc.network import Input, Network, input_twice
 from convcalc.torch_classes import ATTENTION, CHAINS, LISTS, NOT_PYTORCH, OWNERS, PARAMETER, Module, layer_text

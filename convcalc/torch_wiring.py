@@ -15,7 +15,8 @@ from convcalc.errors import (
     did_you_mean,
     refuse_other,
 )
-from convcalc.expressions import LayerText, steps_before_batch
+from convcalc.expressions.layer_text import LayerText
+from convcalc.expressions.program import steps_before_batch
 from convcalc.layers.activation import ReLU
 from convcalc.layers.adaptive import GlobalAvgPool
 from convcalc.layers.base import Layer, Shape, shape_text, whole

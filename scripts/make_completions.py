@@ -18,7 +18,8 @@ from convcalc.analysis.costs import CONVENTIONS
 from convcalc.analysis.memory import DTYPES, OPTIMIZERS
 from convcalc.cli import VERBS, every_verb
 from convcalc.cli.options import FORMATS
-from convcalc.expressions import WIRING, field_names
+from convcalc.expressions.layer_text import field_names
+from convcalc.expressions.tokens import WIRING
 from convcalc.layers import LAYERS
 from convcalc.layers.conv import PADDING_MODES
 from convcalc.records import parameters_of

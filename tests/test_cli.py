@@ -22,7 +22,7 @@ from convcalc._version import __version__
 from convcalc.cli import VERBS, run_command_line
 from convcalc.cli.options import FORMATS
 from convcalc.cli.usage import options_of
-from convcalc.expressions import field_names
+from convcalc.expressions.layer_text import field_names
 from convcalc.layers import LAYERS
 
 CHAIN = ["3x32x32", "conv:8,k3,p1", "relu", "maxpool:2", "flatten", "linear:10"]

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from convcalc.cli import VERBS, run_command_line
 from convcalc.cli.usage import options_of
 from convcalc.errors import ConvcalcError
-from convcalc.expressions import field_names, parse_text
+from convcalc.expressions import parse_text
+from convcalc.expressions.layer_text import field_names
 from convcalc.layers import LAYERS
 
 HUGE = ["1" + "0" * 30, "1" + "0" * 100, "9" * 400, "9" * 5000, "2147483648", "18446744073709551616"]

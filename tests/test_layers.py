@@ -9,7 +9,9 @@ import pytest
 from layer_cases import EXPRESSIONS, REFUSALS, SIGNATURES
 
 from convcalc.errors import ConvcalcError, LayerError
-from convcalc.expressions import expression_of, field_names, parse_text, required_fields
+from convcalc.expressions import parse_text
+from convcalc.expressions.layer_text import field_names, required_fields
+from convcalc.expressions.writing import expression_of
 from convcalc.formulas import adaptive_elements, norm_additions
 from convcalc.layers import LAYERS, find_kind
 from convcalc.layers.base import Cost

@@ -10,7 +10,8 @@ from convcalc import formulas as F
 from convcalc.analysis.report import Column, Diagnostic, Report
 from convcalc.analysis.shapes import View, base_row, resolve
 from convcalc.errors import ConvcalcError, ExpressionError, ShapeError
-from convcalc.expressions import Program, field_names
+from convcalc.expressions.layer_text import field_names
+from convcalc.expressions.program import Program
 from convcalc.layers import Kind
 from convcalc.layers.base import Layer, Shape, shape_text, spatial, text_of
 from convcalc.network import Network, Node, tensor_names

@@ -67,7 +67,7 @@ class Row:
         """The layer's expression. Made when it is asked for: tab-separated rows have none."""
         if isinstance(self.source, str):
             return self.source
-        from convcalc.expressions import expression_of
+        from convcalc.expressions.writing import expression_of
 
         return expression_of(self.source)
 

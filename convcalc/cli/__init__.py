@@ -117,7 +117,7 @@ _ASKED_OTHERWISE = {"kinds": "help kinds", "layers": "help kinds", "version": "-
 
 
 def _no_verb(word: str) -> ConvcalcError:
-    from convcalc.expressions import is_expression, is_input
+    from convcalc.expressions.tokens import is_expression, is_input
 
     verbs = ", ".join(VERBS)
     if is_input(word) or is_expression(word) or os.path.isfile(word):  # noqa: PTH113  pathlib takes long to load

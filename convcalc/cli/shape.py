@@ -48,7 +48,8 @@ def VERB(  # noqa: N802  every verb's module has one of this name
 
 def _answer_inverse(question: Question, to: str) -> None:
     from convcalc.analysis.inverse import inverse
-    from convcalc.expressions import Program, shape_of
+    from convcalc.expressions.program import Program
+    from convcalc.expressions.tokens import shape_of
     from convcalc.nouns import LayerOptions, option_span, read_program
 
     if question["lines"]:

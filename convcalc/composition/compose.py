@@ -19,7 +19,7 @@ from convcalc.composition.geometry import START, Composed, Link, links_of, sourc
 from convcalc.composition.merging import Made, Merger, plain, stops_of, total, weights_of
 from convcalc.composition.parameters import doubts, informed, named, own_arrays
 from convcalc.errors import UnsupportedOpError
-from convcalc.expressions import expression_of
+from convcalc.expressions.writing import expression_of
 from convcalc.layers.base import Pairs, Shape, axis_name, shape_text
 from convcalc.layers.conv import Conv
 from convcalc.layers.pad import Pad1d, Pad2d, Pad3d

@@ -17,7 +17,7 @@ from convcalc.composition.geometry import Link
 from convcalc.composition.maps import Map, Matrix, flattened, joined, multiplied, start, summed
 from convcalc.composition.pieces import TRANSPARENT, VIEWS, piece_of, product_of
 from convcalc.errors import ShapeError, UnsupportedOpError
-from convcalc.expressions import expression_of
+from convcalc.expressions.writing import expression_of
 from convcalc.layers.base import Cost, Layer, Pairs, Shape
 from convcalc.layers.reshape import Flatten
 from convcalc.network import Constant, Node, tensor_names

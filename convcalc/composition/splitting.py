@@ -21,7 +21,7 @@ from convcalc.composition.factoring import halves, two_kernels
 from convcalc.composition.geometry import links_of
 from convcalc.composition.parameters import informed, named
 from convcalc.errors import ExpressionError, UnsupportedOpError
-from convcalc.expressions import expression_of
+from convcalc.expressions.writing import expression_of
 from convcalc.layers.base import shape_text
 from convcalc.layers.conv import Conv
 from convcalc.network import Network, Node

@@ -14,7 +14,7 @@ from convcalc.executor.kernels import Array
 from convcalc.executor.plan import need, plan
 from convcalc.executor.run import Prepared, compute, flipped, prepare, refuse_decided
 from convcalc.executor.weights import GivenWeights
-from convcalc.expressions import Program
+from convcalc.expressions.program import Program
 from convcalc.images import Folder
 from convcalc.layers.base import shape_text
 from convcalc.records import replace

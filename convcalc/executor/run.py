@@ -21,7 +21,7 @@ from convcalc.executor.plan import need, plan
 from convcalc.executor.replay import Replay, replays
 from convcalc.executor.threads import in_a_row, thread_count, threads as using_threads
 from convcalc.executor.weights import WINDOWED, GivenWeights, all_weights, by_name, drawn_note, program_of, settle
-from convcalc.expressions import ONE_CHANNEL, Program
+from convcalc.expressions.program import ONE_CHANNEL, Program
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.layers.opaque import Opaque
 from convcalc.narrow import converted

@@ -15,7 +15,10 @@ from convcalc.analysis.shapes import Resolved, located, resolve
 from convcalc.errors import ShapeError, did_you_mean
 from convcalc.executor.inputs import as_array
 from convcalc.executor.kernels import Array
-from convcalc.expressions import LayerText, Program, expression_of, parse_text
+from convcalc.expressions import parse_text
+from convcalc.expressions.layer_text import LayerText
+from convcalc.expressions.program import Program
+from convcalc.expressions.writing import expression_of
 from convcalc.layers.base import Layer, Shape, shape_text
 from convcalc.network import Input, Network
 from convcalc.records import replace

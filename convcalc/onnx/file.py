@@ -6,7 +6,7 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 from convcalc.errors import ShapeError, Span, UnsupportedOpError
-from convcalc.expressions import Program
+from convcalc.expressions.program import Program
 from convcalc.network import Network, input_twice
 from convcalc.onnx.inputs import GivenShapes
 from convcalc.onnx.messages import read_model

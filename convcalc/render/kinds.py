@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from convcalc.errors import ExpressionError, did_you_mean
-from convcalc.expressions import WIRING, field_names, other_name
+from convcalc.expressions.layer_text import field_names
+from convcalc.expressions.slips import other_name
+from convcalc.expressions.tokens import WIRING
 from convcalc.layers import LAYERS, Kind, find_kind
 from convcalc.records import REQUIRED, parameters_of
 

@@ -16,7 +16,7 @@ from convcalc.records import dataclass, replace
 if TYPE_CHECKING:
     from convcalc.executor.batches import Samples
     from convcalc.executor.kernels import Array
-    from convcalc.expressions import Program
+    from convcalc.expressions.program import Program
     from convcalc.images import Preparation
     from convcalc.onnx.file import OnnxModel
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def read_noun(question: Question, words: Sequence[Span], asked: Asked) -> Noun:
     """What the words and options name: the program, its input, and its weights."""
     from convcalc.arrays import is_array, read_array
-    from convcalc.expressions import Program
+    from convcalc.expressions.program import Program
     from convcalc.layers.base import shape_text
     from convcalc.network import input_twice
     from convcalc.nouns import program_of
