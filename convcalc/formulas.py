@@ -194,6 +194,16 @@ def parameter_elements(shape: Sequence[int]) -> int:
     return product(shape)
 
 
+@formula("MACs", "Golub and Van Loan, Matrix Computations, 3.2: the sum of k² for k below n")
+def elimination_macs(size: int) -> int:
+    """The multiply-accumulates of Gaussian elimination of a square matrix.
+
+    >>> elimination_macs(2), elimination_macs(3)
+    (1, 5)
+    """
+    return (size - 1) * size * (2 * size - 1) // 6
+
+
 @formula("MACs", "PyTorch, Linear")
 def linear_macs(rows: int, in_features: int, out_features: int) -> int:
     """The multiply-accumulates of a linear layer on so many rows.

@@ -14,11 +14,12 @@ import numpy as np
 
 from convcalc.layers.base import Layer
 from convcalc.layers.elementwise import Clip, Combine, Function, HardSigmoid
-from convcalc.layers.matmul import Attention, Einsum, Gemm, MatMul
+from convcalc.layers.matmul import Attention, Det, Einsum, Gemm, MatMul
 from convcalc.layers.multihead import MultiheadAttention
 from convcalc.layers.recurrent import OnnxGRU, OnnxLSTM, OnnxRNN
 from convcalc.layers.reduce import Cumulate, Reduce, TopK
 from convcalc.layers.sample import DeformConv, GridSample, RoiAlign
+from convcalc.layers.spectral import DFT, STFT
 from convcalc.layers.tensor import (
     Cast,
     DepthToSpace,
@@ -51,7 +52,7 @@ class Later:
         return call
 
 
-torch, F, linalg = Later("torch"), Later("torch.nn.functional"), Later("torch.linalg")
+torch, F, linalg, fft = (Later(f"torch{name}") for name in ("", ".nn.functional", ".linalg", ".fft"))
 
 EXAMPLES: dict[str, str] = {
     "conv": "conv:4,k3x2,s2x1,p1+2,g2 conv:4,k3,padding_mode=circular,p2,nobias conv:8,k2,d2,g4",
@@ -165,6 +166,18 @@ COMBINED: dict[str, Callable[..., Tensor]] = {
     "mean": lambda *xs: sum(xs) / len(xs),
 }
 
+
+def joined(x: Tensor) -> Tensor:
+    """Numbers whose parts stand in the last axis, as PyTorch has them."""
+    return x[..., 0] if x.shape[-1] == 1 else torch.view_as_complex(x)
+
+
+def frames(x: Tensor, window: Tensor, step: int, **fields: bool) -> Tensor:
+    """torch.stft, (N, frames, bins, 2), without what it puts around the signal."""
+    found = torch.stft(joined(x), len(window), step, window=window, center=False, return_complex=True, **fields)
+    return torch.view_as_real(found.transpose(1, 2))
+
+
 CASES: list[Case] = [
     *(case(Function(name), theirs, ("inside", (3, 4))) for name, theirs in FUNCTIONS.items() if name != "acosh"),
     case(Function("acosh"), torch.acosh, ("above one", (3, 4))),
@@ -183,6 +196,29 @@ CASES: list[Case] = [
     case(Reduce("max", None, False), lambda x: x.amax(), places([[1.0, 3.0], [3.0, 2.0]])),
     case(Cumulate(1), lambda x: x.cumsum(1), (2, 4, 3)),
     case(Cumulate(1, "prod"), lambda x: x.cumprod(1), places([[[1.0], [0.0], [3.0], [2.0]]])),
+    case(Det(), linalg.det, (2, 3, 4, 4)),
+    case(Det(), linalg.det, (1, 1)),
+    *(
+        case(DFT(1, length), lambda x, n=length: torch.view_as_real(fft.fft(joined(x), n, 1)), (2, 5, 3, parts))
+        for length in (None, 4, 7)
+        for parts in (1, 2)
+    ),
+    case(DFT(0, inverse=True), lambda x: torch.view_as_real(fft.ifft(joined(x), dim=0)), (5, 3, 2)),
+    case(DFT(-2, 6, inverse=True), lambda x: torch.view_as_real(fft.ifft(joined(x), 6).resolve_conj()), (2, 5, 1)),
+    *(
+        case(DFT(1, length, onesided=True), lambda x, length=length: torch.view_as_real(fft.rfft(x[..., 0], length, 1)),
+             (2, size, 3, 1))
+        for length, size in ((None, 6), (None, 5), (4, 6), (9, 6), (1, 2))
+    ),
+    *(
+        case(DFT(1, length, inverse=True, onesided=True),
+             lambda x, length=length: fft.irfft(joined(x), length, 1)[..., None], (2, 4, 3, 2))
+        for length in (None, 7, 4, 5, 10, 1, 2)
+    ),
+    case(STFT(3, 5), lambda x: frames(x, torch.ones(5, dtype=x.dtype), 3), (2, 14, 1)),
+    case(STFT(7, 4, onesided=False), lambda x: frames(x, torch.ones(4, dtype=x.dtype), 7, onesided=False), (1, 14, 1)),
+    case(STFT(2), lambda x, window: frames(x, window, 2), (2, 11, 1), (4,)),
+    case(STFT(3, 6, onesided=False), lambda x, window: frames(x, window, 3, onesided=False), (2, 13, 2), (6,)),
     case(TopK(2, 1), lambda x: x.topk(2, 1), (3, 5)),
     case(TopK(2, 0, largest=False), lambda x: x.topk(2, 0, largest=False), (5, 3)),
     case(MatMul(), torch.matmul, (2, 3, 4), (4, 5)),

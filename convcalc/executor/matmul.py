@@ -8,7 +8,7 @@ from convcalc.executor import kernels
 from convcalc.executor.attention import attend
 from convcalc.executor.kernels import Array, Weights, kernel
 from convcalc.executor.products import rows_times
-from convcalc.layers.matmul import Attention, Einsum, Gemm, MatMul
+from convcalc.layers.matmul import Attention, Det, Einsum, Gemm, MatMul
 from convcalc.tracing import product
 
 
@@ -29,6 +29,12 @@ def gemm(layer: Gemm, inputs: tuple[Array, ...], weights: Weights) -> tuple[Arra
     if len(inputs) > 2:
         found = found + (inputs[2] if layer.beta == 1 else inputs[2] * inputs[2].dtype.type(layer.beta))
     return (found,)
+
+
+@kernel(Det)
+def det(layer: Det, inputs: tuple[Array, ...], weights: Weights) -> tuple[Array, ...]:
+    """NumPy's, by elimination in double precision."""
+    return (np.asarray(np.linalg.det(inputs[0].astype(np.float64)), inputs[0].dtype),)
 
 
 @kernel(Einsum)

@@ -180,6 +180,38 @@ class Einsum(_Products):
         return tuple(f"input{index}" for index in range(len(inputs))) if len(inputs) > 1 else ()
 
 
+class Det(Layer):
+    """The determinant of each square matrix, as torch.linalg.det: (..., n, n) -> (...).
+
+    >>> Det().infer((3, 2, 2))
+    ((3,),)
+    """
+
+    kind = "det"
+
+    def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
+        """The shape without the last two axes. Raises `ShapeError` where these are no square matrices."""
+        shape = inputs[0]
+        if len(shape) < 2 or shape[-1] != shape[-2]:
+            raise ShapeError(f"needs square matrices, but {shape_text(shape) or 'a scalar'} came in", value=shape)
+        return (shape[:-2],)
+
+    def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
+        """Gaussian elimination, n(n - 1) / 2 divisions, and the product of the diagonal."""
+        count, size = product(outputs[0]), inputs[0][-1]
+        macs = count * F.elimination_macs(size)
+        return Cost(macs, macs + count * (size - 1), macs, count * (size * (size - 1) // 2))
+
+    def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
+        """Of each matrix its inverse, in n³ multiply-accumulates, and two multiplications an element."""
+        macs = product(inputs[0]) * inputs[0][-1]
+        return {"input": Cost(macs, macs + 2 * product(inputs[0]), macs)}
+
+    def saved(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Sequence[Saved]:
+        """The input and the output."""
+        return ("input0", "output0")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Attention(_Products):
     """softmax(Q·Kᵀ·scale)·V by heads, `attention:8,@k,@v`: torch's scaled_dot_product_attention, ONNX's Attention.

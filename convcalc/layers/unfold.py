@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from convcalc import formulas as F
 from convcalc.errors import ShapeError
@@ -15,18 +16,20 @@ from convcalc.tracing import per_axis, product
 class _Columns(Layer):
     """The windows' fields, and what it takes to add columns up."""
 
-    rank = 2
+    rank: ClassVar[int | None] = 2
     kernel_size: tuple[int, ...]
     dilation: tuple[int, ...]
     padding: Pairs
     stride: tuple[int, ...]
 
-    def _window(self, kernel_size: Sizes, dilation: Sizes, padding: Sizes | Pairs, stride: Sizes) -> None:
+    def _window(
+        self, kernel_size: Sizes, dilation: Sizes, padding: Sizes | Pairs, stride: Sizes, axes: int = 2
+    ) -> None:
         self._set(
-            kernel_size=spatial(2, "kernel_size", kernel_size),
-            dilation=spatial(2, "dilation", dilation),
-            padding=pairs(2, "padding", padding),
-            stride=spatial(2, "stride", stride),
+            kernel_size=spatial(axes, "kernel_size", kernel_size),
+            dilation=spatial(axes, "dilation", dilation),
+            padding=pairs(axes, "padding", padding),
+            stride=spatial(axes, "stride", stride),
         )
 
     def _blocks(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -135,3 +138,25 @@ class Fold(_Columns):
     def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
         """Nothing: gradients are copied, as `Unfold` does."""
         return {"input": Cost()}
+
+
+class FoldAxes(Fold):
+    """`Fold` over any number of axes, as many as `output_size` has: ONNX's Col2Im.
+
+    >>> FoldAxes((3, 4, 5), (1, 1, 5)).infer((1, 10, 12))
+    ((1, 2, 3, 4, 5),)
+    """
+
+    rank = None
+
+    def __init__(
+        self,
+        output_size: Sizes,
+        kernel_size: Sizes,
+        dilation: Sizes = 1,
+        padding: Sizes | Pairs = 0,
+        stride: Sizes = 1,
+    ) -> None:
+        sizes = spatial(None, "output_size", output_size)
+        self._set(output_size=sizes)
+        self._window(kernel_size, dilation, padding, stride, len(sizes))

@@ -7,9 +7,10 @@ import numpy as np
 from convcalc.errors import UnsupportedOpError
 from convcalc.executor import kernels
 from convcalc.executor.attention import by_heads, scored
+from convcalc.executor.gradients.reduce import others
 from convcalc.executor.join import unbroadcast
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient
-from convcalc.layers.matmul import Attention, Einsum, Gemm, MatMul
+from convcalc.layers.matmul import Attention, Det, Einsum, Gemm, MatMul
 
 
 @gradient(MatMul)
@@ -28,6 +29,18 @@ def matmul_gradient(
     of_rows = unbroadcast(kernels.matmul(grad, columns.swapaxes(-1, -2)), rows.shape)
     of_columns = unbroadcast(kernels.matmul(rows.swapaxes(-1, -2), grad), columns.shape)
     return (of_rows.reshape(a.shape), of_columns.reshape(b.shape)), {}
+
+
+@gradient(Det)
+def det_gradient(
+    layer: Det, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
+) -> Gradients:
+    """The cofactors, times the gradient; from singular values, so that a matrix without an inverse has them too."""
+    x = inputs[0]
+    left, values, right = np.linalg.svd(x.astype(np.float64))
+    sign = np.linalg.det(left) * np.linalg.det(right)
+    cofactors = sign[..., None, None] * (left * others(values, -1)[..., None, :]) @ right
+    return ((grads[0][..., None, None] * cofactors).astype(x.dtype),), {}
 
 
 @gradient(Gemm)

@@ -26,7 +26,7 @@ SLOPES: dict[str, Callable[[Any, Any, int], Any]] = {
 """The slope of each element, of the input, the output and how many elements make one of it."""
 
 
-def _others(x: Array, axis: int) -> Array:
+def others(x: Array, axis: int) -> Array:
     """The product of all other elements along an axis, where one may be 0: of those before times those after."""
     ones = np.ones_like(x.take([0], axis))
     size = x.shape[axis]
@@ -53,8 +53,8 @@ def reduce_gradient(
         slope = equal / equal.sum(axis=axes, keepdims=True)
     elif layer.function == "prod":
         flat = np.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim))
-        others = _others(flat.reshape(*flat.shape[: x.ndim - len(axes)], -1), -1).reshape(flat.shape)
-        slope = np.moveaxis(others, range(x.ndim - len(axes), x.ndim), axes)
+        rest = others(flat.reshape(*flat.shape[: x.ndim - len(axes)], -1), -1).reshape(flat.shape)
+        slope = np.moveaxis(rest, range(x.ndim - len(axes), x.ndim), axes)
     else:
         slope = SLOPES[layer.function](x, y, count)
     return ((grad * slope).astype(x.dtype, copy=False),), {}
@@ -71,5 +71,5 @@ def cumulate_gradient(
     moved = np.moveaxis(x, layer.dim, 0)
     result = np.zeros_like(moved)
     for end in range(len(moved)):
-        result[: end + 1] += grad[end] * _others(moved[: end + 1], 0)
+        result[: end + 1] += grad[end] * others(moved[: end + 1], 0)
     return (np.moveaxis(result, 0, layer.dim),), {}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from convcalc.onnx.ops.calls import Op
 
-FAMILIES = ("windows", "elementwise", "weighted", "moving", "recurrent", "sampling")
+FAMILIES = ("windows", "elementwise", "weighted", "moving", "recurrent", "sampling", "spectral")
 """The modules, what most models ask for first: one is loaded when those before it do not have an op."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from convcalc.errors import ModelFileError, ShapeError, UnsupportedOpError
 from convcalc.layers import FILE_LAYERS, LAYERS
-from convcalc.layers.base import Layer, Pairs, Shape, shape_text
+from convcalc.layers.base import Layer, Pairs, Shape, refused, shape_text
 
 if TYPE_CHECKING:
     from convcalc.onnx.known import Small
@@ -140,6 +140,13 @@ class Call:
             raise ModelFileError(f"{self.where}: its {what} are no whole numbers")
         return found
 
+    def scalar(self, place: int, what: str) -> int:
+        """The value of such an input that must be one whole number."""
+        found = self.whole(place, what)
+        if len(found) != 1:
+            raise ModelFileError(f"{self.where}: its {what} is {len(found)} numbers, but must be one")
+        return found[0]
+
     def either(self, name: str, place: int) -> list[int] | None:
         """Whole numbers that are an attribute in old opsets and an input in new ones."""
         return self.whole(place, name) if self.has(place) else self.integers(name)
@@ -190,7 +197,9 @@ def as_pairs(numbers: Sequence[int]) -> Pairs:
     >>> as_pairs([1, 2, 3, 4])
     ((1, 3), (2, 4))
     """
-    half = len(numbers) // 2
+    half, odd = divmod(len(numbers), 2)
+    if odd:
+        raise refused("pads", tuple(numbers), "an even number of them, all before and then all after")
     return tuple(zip(numbers[:half], numbers[half:], strict=True))
 
 

@@ -182,7 +182,7 @@ def _top_k(call: Call) -> Plan:
 
 
 def _cumulate(name: str) -> Op:
-    return lambda call: Plan(class_of("cumulate")(call.whole(1, "axis")[0], name), (0,))
+    return lambda call: Plan(class_of("cumulate")(call.scalar(1, "axis"), name), (0,))
 
 
 _FUNCTIONS = {name: name.lower() for name in (

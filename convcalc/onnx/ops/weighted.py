@@ -119,7 +119,7 @@ def _lrn(call: Call) -> Layer:
 
 OPS: dict[str, Op] = {
     "Gemm": _gemm, "MatMul": plain("matmul"), "MatMulInteger": _matmul_integer, "QLinearMatMul": _qlinear_matmul,
-    "Einsum": _einsum, "Attention": _attention,
+    "Einsum": _einsum, "Attention": _attention, "Det": plain("det"),
     "BatchNormalization": _batch_norm, "InstanceNormalization": _instance_norm, "LayerNormalization": _layer_norm,
     "GroupNormalization": _group_norm, "RMSNormalization": _rms_norm, "LRN": _lrn,
 }  # fmt: skip

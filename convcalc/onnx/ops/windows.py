@@ -178,12 +178,13 @@ def _max_unpool(call: Call) -> Plan:
 
 
 def _col2im(call: Call) -> Plan:
-    sizes, kernel = call.values(1, "image_shape"), call.values(2, "block_shape")
-    if len(sizes) != 2:
-        call.refuse(f"over {len(sizes)} axes")
-    pads = as_pairs(call.integers("pads") or [0] * 4)
-    fields = (call.integers("dilations") or (1, 1), pads, call.integers("strides") or (1, 1))
-    return Plan(class_of("fold")(tuple(sizes), tuple(kernel), *fields), (0,))
+    from convcalc.layers.unfold import Fold, FoldAxes
+
+    sizes, kernel = call.whole(1, "image_shape"), call.whole(2, "block_shape")
+    rank = len(sizes)
+    pads = as_pairs(call.integers("pads") or [0] * 2 * rank)
+    fields = (call.integers("dilations") or (1,) * rank, pads, call.integers("strides") or (1,) * rank)
+    return Plan((Fold if rank == 2 else FoldAxes)(sizes, kernel, *fields), (0,))
 
 
 OPS: dict[str, Op] = {
