@@ -6,6 +6,7 @@ of its parts; they stand under the node's name. The table is asked for what `ops
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -348,9 +349,29 @@ def _places(count: int, *, corners: bool) -> list[float]:
     return [(2 * place + 1) / count - 1 for place in range(count)]
 
 
+def _window(*factors: float) -> Made:
+    """A signal's window: for each of N places n the sum of factor j times cos(2π·j·n / N); N - 1 if not periodic."""
+
+    def made(call: Call) -> Body:
+        body = Body(call)
+        sizes = call.whole(0, "size")
+        if len(sizes) != 1 or not _fits((sizes[0],)):
+            call.refuse(f"of {shape_text(tuple(sizes)) or 'no'} places")
+        length = max(sizes[0] - (not call.integer("periodic", 1)), 1)
+        places = body.cast(body.counted(sizes[0]), "float64")
+        found = body.number(factors[0], "float64")
+        for turn, factor in enumerate(factors[1:], 1):
+            angle = body("Mul", places, body.number(2 * math.pi * turn / length, "float64"))
+            found = body("Add", found, body("Mul", body("Cos", angle), body.number(factor, "float64")))
+        return body.gives(body("Cast", found, to=call.integer("output_datatype", 1)))
+
+    return made
+
+
 FUNCTIONS: dict[str, Made] = {
-    "AffineGrid": _affine_grid, "CausalConvWithState": _causal_conv, "CenterCropPad": _center_crop_pad,
-    "Compress": _compress, "DynamicQuantizeLinear": _dynamic_quantize, "EyeLike": _eye_like,
+    "AffineGrid": _affine_grid, "BlackmanWindow": _window(0.42, -0.5, 0.08), "CausalConvWithState": _causal_conv,
+    "CenterCropPad": _center_crop_pad, "Compress": _compress, "DynamicQuantizeLinear": _dynamic_quantize,
+    "EyeLike": _eye_like, "HammingWindow": _window(25 / 46, -21 / 46), "HannWindow": _window(0.5, -0.5),
     "LpNormalization": _lp_normalization, "MeanVarianceNormalization": _mean_variance_normalization,
     "NegativeLogLikelihoodLoss": _negative_log_likelihood, "OneHot": _one_hot, "ReverseSequence": _reverse_sequence,
     "RotaryEmbedding": _rotary_embedding, "Selu": _selu, "SoftmaxCrossEntropyLoss": _softmax_cross_entropy,
