@@ -169,7 +169,7 @@ COMBINED: dict[str, Callable[..., Tensor]] = {
 
 def joined(x: Tensor) -> Tensor:
     """Numbers whose parts stand in the last axis, as PyTorch has them."""
-    return x[..., 0] if x.shape[-1] == 1 else torch.view_as_complex(x)
+    return x if x.ndim == 2 else x[..., 0] if x.shape[-1] == 1 else torch.view_as_complex(x)
 
 
 def frames(x: Tensor, window: Tensor, step: int, **fields: bool) -> Tensor:
@@ -217,7 +217,7 @@ CASES: list[Case] = [
     ),
     case(STFT(3, 5), lambda x: frames(x, torch.ones(5, dtype=x.dtype), 3), (2, 14, 1)),
     case(STFT(7, 4, onesided=False), lambda x: frames(x, torch.ones(4, dtype=x.dtype), 7, onesided=False), (1, 14, 1)),
-    case(STFT(2), lambda x, window: frames(x, window, 2), (2, 11, 1), (4,)),
+    *(case(STFT(2), lambda x, window: frames(x, window, 2), shape, (4,)) for shape in ((2, 11, 1), (2, 11))),
     case(STFT(3, 6, onesided=False), lambda x, window: frames(x, window, 3, onesided=False), (2, 13, 2), (6,)),
     case(TopK(2, 1), lambda x: x.topk(2, 1), (3, 5)),
     case(TopK(2, 0, largest=False), lambda x: x.topk(2, 0, largest=False), (5, 3)),

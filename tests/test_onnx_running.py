@@ -224,10 +224,12 @@ def test_weights_that_are_given_decide_too():
 
 
 def test_an_op_that_is_not_known_is_refused_before_anything_is_computed(monkeypatch):
-    nodes = [node("NonZero", ["x"], ["i"]), node("Det", ["x"], ["d"], name="last")]
+    nodes = [node("NonZero", ["x"], ["i"]), node("Bernoulli", ["x"], ["d"], name="last")]
     source = model_of(nodes, {"x": X}, {"i": INT64, "d": FLOAT}).SerializeToString()
     monkeypatch.setattr("convcalc.executor.onnx_running.RunningReader._run", None)
-    with pytest.raises(UnsupportedOpError, match=r"^m: node last \(Det\): Det is not known, so it cannot be run$"):
+    with pytest.raises(
+        UnsupportedOpError, match=r"^m: node last \(Bernoulli\): Bernoulli is not known, so it cannot be run$"
+    ):
         prepare(OnnxModel(source, "m"), np.ones((2, 2)))
 
 

@@ -22,6 +22,8 @@ from convcalc.executor.profile import profile
 from convcalc.executor.run import compute, prepare
 from convcalc.executor.threads import _scratch as scratches, threads
 from convcalc.expressions import parse_text
+from convcalc.layers.matmul import Det
+from convcalc.layers.spectral import DFT, STFT
 from convcalc.nouns import read_program
 
 CHAINS = (
@@ -64,6 +66,34 @@ def planned_and_measured(chain, shape, count):
 def test_the_measured_peak_is_near_the_plan(chain, shape, count):
     planned, measured = planned_and_measured(chain, shape, count)
     assert planned.total / 2 <= measured <= 1.1 * planned.total
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes"),
+    [
+        (DFT(1), [(4, 512, 64, 1)]),
+        (DFT(1), [(4, 512, 64, 2)]),
+        (DFT(1, inverse=True), [(4, 512, 64, 2)]),
+        (DFT(1, onesided=True), [(4, 512, 64, 1)]),
+        (DFT(1, inverse=True, onesided=True), [(4, 257, 64, 2)]),
+        (STFT(64, 256), [(2, 65536, 1)]),
+        (STFT(64), [(2, 65536), (256,)]),
+        (STFT(64, onesided=False), [(2, 65536, 2), (256,)]),
+        (Det(), [(4096, 16, 16)]),
+    ],
+    ids=str,
+)
+def test_transforms_hold_no_more_than_is_planned(layer, shapes):
+    inputs = tuple(np.ones(shape, np.float32) for shape in shapes)
+    kernel = kernel_of(layer)
+    kernel(layer, inputs, {})
+    tracemalloc.start()
+    outputs = kernel(layer, inputs, {})
+    measured = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    room = plans.WORKING.get(layer.kind, plans._other)(layer, shapes, layer.infer(*shapes), np.dtype("float32"))
+    planned = 4 * sum(room) + sum(array.nbytes for array in outputs)
+    assert planned / 2 <= measured <= 1.1 * planned
 
 
 PIECES = (

@@ -325,6 +325,20 @@ def _stack(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype:
     return Room(int(max(rooms) + steps), derived=int(weights))
 
 
+def _spectrum(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
+    """Complex numbers of the parts that come in, frames of them times a window, and what the transform gives.
+
+    NumPy's works in double precision, but for the way back: there are copies of what goes in and comes out.
+    """
+    made, is_complex = product(outputs[0]), inputs[0][-1] == 2 and len(inputs[0]) > 2
+    numbers = layer.framed(inputs, outputs) if layer.kind == "stft" else product(inputs[0])
+    held = 2 * product(inputs[0]) * is_complex + numbers * (len(inputs) > 1) + made
+    wide = 8 // dtype.itemsize
+    if wide > 1 and not getattr(layer, "inverse", False):
+        held += wide * (numbers * (1 if is_complex or layer.onesided else 2) + made)
+    return Room(int(held))
+
+
 def _samples(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
     """Neighbours and their weights, the sum and the next part of it; of a convolution these for every tap."""
     if layer.kind == "deformconv":
@@ -354,6 +368,7 @@ WORKING: dict[str, Working] = {
     **dict.fromkeys(("onnxlstm", "onnxgru", "onnxrnn"), _recurrent),
     **dict.fromkeys(("lstm", "gru", "rnn"), _stack),
     **dict.fromkeys(("gridsample", "deformconv"), _samples),
+    **dict.fromkeys(("dft", "stft"), _spectrum),
 }
 """What the kernel of a kind of layer holds; `_other` for the rest."""
 

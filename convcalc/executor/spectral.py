@@ -63,7 +63,7 @@ def dft_gradient(
 def _frames(layer: STFT, inputs: tuple[Array, ...]) -> Array:
     """(N, frames, length): every frame of the signal, a view of it where it is real."""
     terms = layer.terms([x.shape for x in inputs])
-    signal = _complex(inputs[0])
+    signal = inputs[0] if inputs[0].ndim == 2 else _complex(inputs[0])
     return np.lib.stride_tricks.sliding_window_view(signal, terms, axis=1)[:, :: layer.step]
 
 
@@ -81,7 +81,7 @@ def stft_gradient(
     layer: STFT, inputs: tuple[Array, ...], outputs: tuple[Array, ...], weights: Weights, grads: tuple[Array, ...]
 ) -> Gradients:
     """Each frame's gradient, as `DFT` has it, times the window, added up where frames share the signal."""
-    x = inputs[0]
+    x = inputs[0] if inputs[0].ndim == 3 else inputs[0][..., None]
     frames = _frames(layer, inputs)
     terms = frames.shape[-1]
     of_frames = _parts(np.fft.ifft(_complex(grads[0]), terms, -1) * terms, x, x.shape[-1])
@@ -90,6 +90,7 @@ def stft_gradient(
     for index in range(frames.shape[1]):
         start = index * layer.step
         result[:, start : start + terms] += windowed[:, index]
+    result = result.reshape(inputs[0].shape)
     if len(inputs) < 2:
         return (result,), {}
     return (result, (_parts(frames, x, x.shape[-1]) * of_frames).sum((0, 1, 3)).astype(inputs[1].dtype)), {}

@@ -180,6 +180,7 @@ class Einsum(_Products):
         return tuple(f"input{index}" for index in range(len(inputs))) if len(inputs) > 1 else ()
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Det(Layer):
     """The determinant of each square matrix, as torch.linalg.det: (..., n, n) -> (...).
 

@@ -107,6 +107,7 @@ class DFT(Layer):
 class STFT(Layer):
     """The Fourier transforms of frames of a signal, `step` apart: (N, length, 1 or 2) -> (N, frames, bins, 2).
 
+    A real signal may leave its last axis out, as PyTorch writes it.
     A frame is `length` long, or as long as the window that comes in beside the signal and is multiplied with it, or as
     the signal. `onesided` gives the first half of the bins alone, n // 2 + 1, of real signals. Fields as ONNX's STFT.
 
@@ -142,10 +143,11 @@ class STFT(Layer):
     def infer(self, *inputs: Shape) -> tuple[Shape, ...]:
         """(N, frames, bins, 2). Raises `ShapeError` for a signal of other axes, or one shorter than a frame."""
         signal = inputs[0]
-        if len(signal) != 3:
+        if len(signal) not in (2, 3):
             raise ShapeError(f"needs a signal (N, length, 1 or 2), but {shape_text(signal) or 'a scalar'} came in",
                              value=signal)  # fmt: skip
-        _parts(signal, onesided=self.onesided)
+        if len(signal) == 3:
+            _parts(signal, onesided=self.onesided)
         terms = self.terms(inputs)
         if not 1 <= terms <= signal[1]:
             raise ShapeError(f"a frame of {terms} does not fit into a signal of {signal[1]}",
@@ -153,14 +155,19 @@ class STFT(Layer):
         frames = F.window_count(signal[1], terms, self.step, 0, 0, 1)
         return ((signal[0], frames, terms // 2 + 1 if self.onesided else terms, 2),)
 
-    def _frames(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+    @staticmethod
+    def _each(inputs: Sequence[Shape]) -> int:
+        """How many numbers stand for one of the signal."""
+        return inputs[0][2] if len(inputs[0]) == 3 else 1
+
+    def framed(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
         """The numbers of all frames."""
-        return int(product(outputs[0][:2])) * self.terms(inputs) * inputs[0][2]
+        return int(product(outputs[0][:2])) * self.terms(inputs) * self._each(inputs)
 
     def cost(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Cost:
         """A dot product with a frame for each number that comes out, and the window's multiplications before."""
-        macs = product(outputs[0]) * self.terms(inputs) * inputs[0][2]
-        windowed = self._frames(inputs, outputs) * (len(inputs) > 1)
+        macs = product(outputs[0]) * self.terms(inputs) * self._each(inputs)
+        windowed = self.framed(inputs, outputs) * (len(inputs) > 1)
         return Cost(macs, macs + windowed, F.sum_additions(macs, product(outputs[0])))
 
     def backward(self, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Mapping[str, Cost]:
@@ -168,9 +175,9 @@ class STFT(Layer):
 
         The window's own gradient is a dot product with all frames for each of its numbers.
         """
-        terms, frames = self.terms(inputs), self._frames(inputs, outputs)
+        terms, frames = self.terms(inputs), self.framed(inputs, outputs)
         macs = self.cost(inputs, outputs).macs
-        touched = inputs[0][0] * inputs[0][2] * F.reached(outputs[0][1], terms, self.step, 1)
+        touched = inputs[0][0] * self._each(inputs) * F.reached(outputs[0][1], terms, self.step, 1)
         additions = F.sum_additions(macs, frames) + F.sum_additions(frames, touched)
         if len(inputs) < 2:
             return {"input": Cost(macs, macs, additions)}
