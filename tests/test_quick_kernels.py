@@ -116,6 +116,21 @@ def test_products_of_bytes_are_exact(kinds, terms):
             np.testing.assert_array_equal(quantized._product(a, zeros[0], b, zeros[1]), (left @ right).astype(float))
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int8"])
+@pytest.mark.parametrize(("channels", "groups", "kernel"), [(3, 1, 3), (70, 1, 3), (300, 1, 1), (4, 2, 2), (2, 1, 20)])
+def test_convolutions_of_bytes_are_exact(kind, channels, groups, kernel):
+    layer = Conv2d(channels, 4, kernel, padding=kernel // 2, groups=groups, bias=False)
+    ends = [np.iinfo(kind).min, np.iinfo(kind).max]
+    x = stream().choice(ends, (2, channels, 7, 6)).astype(kind)
+    weight = np.random.default_rng(1).choice(ends, (4, channels // groups, kernel, kernel)).astype(kind)
+    zero, weight_zero = np.array(7, kind), np.arange(4).astype(kind)
+    bound = layer.bind(x.shape)
+    found = quantized._convolved(bound, x, zero, weight, weight_zero, np.arange(4, dtype=np.int32))
+    whole = weight.astype(np.int64) - weight_zero.astype(np.int64).reshape(-1, 1, 1, 1)
+    (wanted,) = computed(bound, x.astype(np.int64) - 7, weight=whole)
+    np.testing.assert_array_equal(found, wanted + np.arange(4).reshape(-1, 1, 1))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint4"])
 def test_steps_of_a_scale(dtype):
     x = stream().standard_normal((3, 70, 90)).astype(np.float32) * 100

@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from convcalc.executor.algorithms import ALGORITHMS, convolve
+from convcalc.executor.conv import problem_of
 from convcalc.executor.elementwise import quantized
 from convcalc.executor.kernels import Array, Weights, kernel_of, largest
 from convcalc.layers.base import Layer
+from convcalc.layers.conv import Conv
+from convcalc.tracing import ceil_div, product
 
 
 def _less_zero(x: Array, zero: Array | None, axis: int, dtype: type[np.floating[Any]] = np.float64) -> Array:
@@ -48,30 +52,48 @@ _EXACT = 2**24
 """Up to here float32 has all whole numbers. Products of bytes are below 2^16: at least 256 of them fit."""
 
 
-def _convolved(layer: Any, x: Array, weight: Array, bias: Array | None) -> Array:
-    """The convolution of whole numbers that are held as float64, exactly."""
-    given = {"weight": weight} if bias is None else {"weight": weight, "bias": bias.astype(np.float64)}
-    return np.rint(kernel_of(layer)(layer, (x,), given)[0])
+def _convolved(
+    layer: Conv, x: Array, zero: Array | None, weight: Array, weight_zero: Array | None, bias: Array | None = None
+) -> Array:
+    """The convolution of x - its zero with weights - theirs, exactly, as float64.
+
+    Of bytes in float32, of as many channels at a time as have sums that it holds exactly.
+    """
+    channels = 0
+    if x.dtype.itemsize == weight.dtype.itemsize == 1 and layer.bound[2] == 1 and x.size:
+        wide, kernel = _less_zero(x, zero, 1, np.float32), _less_zero(weight, weight_zero, 0, np.float32)
+        channels = _EXACT // (max(largest(wide) * largest(kernel), 1) * product(layer.kernel_size))
+    if not channels:
+        given = {"weight": _less_zero(weight, weight_zero, 0)}
+        given |= {} if bias is None else {"bias": bias.astype(np.float64)}
+        return np.rint(kernel_of(layer)(layer, (_less_zero(x, zero, 1),), given)[0])
+    (shape,) = layer.infer(x.shape)
+    found = np.zeros(shape)
+    channels = ceil_div(x.shape[1], ceil_div(x.shape[1], channels))
+    for start in range(0, x.shape[1], channels):
+        some = (slice(None), slice(start, start + channels))
+        problem = problem_of(layer, wide[some].shape, shape)
+        name = "pointwise" if ALGORITHMS["pointwise"].fits(problem) else "im2col"
+        found += convolve(name, problem, wide[some], {"weight": np.ascontiguousarray(kernel[some])})
+    return found if bias is None else found + bias.reshape(_column(x.ndim, 1))
 
 
 def conv_integer(
-    layer: Layer, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
+    layer: Conv, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
 ) -> tuple[Array, ...]:
     """The convolution of x - its zero with weights - theirs, as int32."""
     x, *zeros = inputs
     zero, weight_zero = (*zeros, None, None)[:2]
-    found = _convolved(layer, _less_zero(x, zero, 1), _less_zero(weights["weight"], weight_zero, 0), None)
+    found = _convolved(layer, x, zero, weights["weight"], weight_zero)
     return (found.astype(np.int64).astype(np.int32),)
 
 
 def qlinear_conv(
-    layer: Layer, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
+    layer: Conv, attributes: Mapping[str, Any], inputs: tuple[Array, ...], weights: Weights
 ) -> tuple[Array, ...]:
     """The same with a bias, times scale·weight scale / output scale, and quantised again."""
     x, scale, zero, weight_scale, weight_zero, out_scale, out_zero = inputs
-    found = _convolved(
-        layer, _less_zero(x, zero, 1), _less_zero(weights["weight"], weight_zero, 0), weights.get("bias")
-    )
+    found = _convolved(layer, x, zero, weights["weight"], weight_zero, weights.get("bias"))
     per_channel = weight_scale.reshape(_column(x.ndim, 1) if weight_scale.ndim else ())
     factor = out_scale / (scale * per_channel).astype(np.float64)
     return (quantized(found, factor, out_zero, str(out_zero.dtype)),)
