@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from convcalc.errors import LayerError, ResourceError, ShapeError
 from convcalc.executor.algorithms import ALGORITHMS, SMALL, algorithm_for, choose, forced, weights_once
 from convcalc.executor.blocks import Block, Problem, blocks, shares
 from convcalc.executor.kernels import LayerWeights, aligned, derived, kernel_of, parts_of
-from convcalc.executor.processor import cores, use_wide_matmul
+from convcalc.executor.processor import cores, keep_freed_memory, use_wide_matmul
 from convcalc.executor.threads import in_a_row, scratch, share, thread_count, threads
 from convcalc.executor.winograd import axis_transform
 from convcalc.layers import LAYERS
@@ -383,6 +385,28 @@ def test_wide_kernels_are_asked_for_where_openblas_does_not_know(monkeypatch, tm
     use_wide_matmul(path)
     assert os.environ.get("OPENBLAS_CORETYPE") == wanted
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+
+
+@pytest.mark.parametrize("set_before", [None, "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
+@pytest.mark.parametrize("library", ["GNU", "other", "none"])
+def test_freed_memory_is_kept_unless_somebody_has_settings(monkeypatch, set_before, library):
+    changed = []
+    for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
+        monkeypatch.delenv(name)
+    if set_before is not None:
+        monkeypatch.setenv(set_before, "1")
+
+    def load(name):
+        if library == "none":
+            raise TypeError("a name is needed")
+        found = types.SimpleNamespace()
+        if library == "GNU":
+            found.mallopt = lambda key, value: changed.append((key, value))
+        return found
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    keep_freed_memory()
+    assert changed == ([(-1, 1 << 29), (-3, 1 << 25)] if library == "GNU" and set_before is None else [])
 
 
 def test_the_command_line_asks_before_numpy_is_loaded():

@@ -53,14 +53,14 @@ def find_places(layer: MaxPool, planes: Array, maxima: Array, out: Array | None,
     along = [product(sizes[axis + 1 :]) for axis in range(len(sizes))]
     # What each tap adds to the place where its window begins.
     ways = np.array(along) * layer.dilation @ np.indices(layer.kernel_size).reshape(len(sizes), -1)
-    begins = (np.arange(together) * step).reshape(-1, *(1,) * len(sizes))
+    begins = (np.arange(together if step else 1) * step).reshape(-1, *(1,) * len(sizes))
     windows = np.indices(output)
-    alone = np.zeros(output, bool)
-    starts = begins
+    alone, starts = np.zeros(output, bool), np.zeros(output, np.int64)
     for axis, (by, (before, _)) in enumerate(zip(layer.stride, layer.padding, strict=True)):
-        starts = starts + (windows[axis] * by - before) * along[axis]
+        starts += (windows[axis] * by - before) * along[axis]
         reads = windows[axis][..., None] * by - before + np.arange(layer.kernel_size[axis]) * layer.dilation[axis]
         alone |= ((reads < 0) | (reads >= sizes[axis])).all(axis=-1)
+    starts = starts + begins
     # What is no number is the largest.
     odd = maxima.dtype.kind == "f" and bool(np.isnan(maxima.max(initial=0)))
 

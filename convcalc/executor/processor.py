@@ -1,4 +1,4 @@
-"""What the processor can do, asked before NumPy is loaded: this module must not load it."""
+"""What the processor and the system can do, asked before NumPy is loaded: this module must not load it."""
 
 from __future__ import annotations
 
@@ -30,6 +30,28 @@ def use_wide_matmul(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
     if fields.get("vendor_id") == "AuthenticAMD" and _WIDE.issubset(fields.get("flags", "").split()):
         os.environ["OPENBLAS_CORETYPE"] = "SkylakeX"
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""The numbers of two settings in malloc.h of the GNU C library."""
+_KEPT = 1 << 29
+_LARGE = 32 << 20
+"""The most that the second can be."""
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what arrays leave for the next ones, up to 512 MiB and of arrays up to 32 MiB.
+
+    Otherwise it gives memory back to the system whenever the arrays of a layer are gone, and for the next layer's the
+    system clears it again, page by page. Settings that somebody has made are left alone; other libraries have none.
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return
+    with suppress(OSError, TypeError):  # Windows has no library of all that is loaded
+        change = getattr(ctypes.CDLL(None), "mallopt", None)
+        if change is not None:
+            change(_TRIM_THRESHOLD, _KEPT)
+            change(_MMAP_THRESHOLD, _LARGE)
 
 
 def available_threads() -> int:
