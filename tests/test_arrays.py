@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from convcalc.arrays import ALIASES, NAMED, is_array, parse_array, read_array, read_arrays, write_array
+from convcalc.arrays import ALIASES, NAMED, is_array, read_array, read_arrays
+from convcalc.arrays.text import parse_array
+from convcalc.arrays.writing import write_array
 from convcalc.errors import ConvcalcError, ExpressionError, ModelFileError, ResourceError, ShapeError
 
 

@@ -93,7 +93,7 @@ def VERB(  # noqa: N802  every verb's module has one of this name
         else:
             report = compose(network, given, explain=explain, verify=verify, seed=seed)
         if written is not None:
-            from convcalc.arrays import write_arrays
+            from convcalc.arrays.writing import write_arrays
 
             write_arrays(written, as_type(report.arrays, dtype or "float64"), inputs=weights)
             report = replace(report, arrays={})  # they are in the file

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from convcalc.arrays import nested
+from convcalc.arrays.text import nested
 from convcalc.executor.report import RunReport
 from convcalc.layers.base import shape_text
 from convcalc.render.document import VERSION

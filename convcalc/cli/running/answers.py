@@ -120,7 +120,7 @@ def _refuse_shape(question: Question, prepared: Prepared) -> None:
     path, name = question["output"], prepared.network.outputs[0]
     if path is None or question["format_name"] is not None:
         return
-    from convcalc.arrays import refuse_shape
+    from convcalc.arrays.writing import refuse_shape
 
     for item in prepared.resolved:
         if name in item.node.outputs and not item.unknown:

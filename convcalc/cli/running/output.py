@@ -40,7 +40,7 @@ def give_array(question: Question, report: RunReport, name: str | None, how: str
 
     path = question["output"]
     if path is not None and path != "-":
-        from convcalc.arrays import WRITTEN_SUFFIXES
+        from convcalc.arrays.writing import WRITTEN_SUFFIXES
         from convcalc.files import write_whole
 
         if question["format_name"] is None and path.lower().endswith(WRITTEN_SUFFIXES):
@@ -60,7 +60,7 @@ def give_array(question: Question, report: RunReport, name: str | None, how: str
 
 def _write_array(path: str, report: RunReport) -> None:
     """Write the output and what goes with it; learned weights and a model's outputs under their own names."""
-    from convcalc.arrays import write_array, write_arrays
+    from convcalc.arrays.writing import write_array, write_arrays
 
     if report.same and path.lower().endswith(".npz"):
         group = report.same.partition(".")[0]
