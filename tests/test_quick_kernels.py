@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convcalc.errors import ShapeError
-from convcalc.executor import adaptive, attention, products, quantized, reduce
+from convcalc.executor import adaptive, attention, products, quantized, reduce, windows
 from convcalc.executor.kernels import kernel_of
 from convcalc.executor.threads import threads
 from convcalc.layers.adaptive import AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d
@@ -320,6 +320,19 @@ def test_means_of_boxes_by_products(mode):
         odd[2] = np.inf
         (wanted,) = computed(layer, odd, boxes, images)
         np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(("mode", "known"), windows._NUMPY_MODES.items())
+def test_padding_is_numpys(mode, known, seed):
+    """Whatever lies in whatever order, and where more is outside than the axis has."""
+    draw = np.random.default_rng(seed)
+    rank, lead = draw.integers(1, 4), draw.integers(3)
+    x = draw.integers(0, 100, (*draw.integers(1, 4, lead), *draw.integers(1, 7, rank))).swapaxes(0, -1)
+    pads = tuple((int(before), int(after)) for before, after in draw.integers(0, 8 if seed % 2 else 3, (rank, 2)))
+    settings = {"constant_values": 2} if known == "constant" else {}
+    wanted = np.pad(x, [(0, 0)] * (x.ndim - rank) + list(pads), known, **settings)
+    np.testing.assert_array_equal(windows.pad(x, pads, mode, 2), wanted)
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -37,10 +37,16 @@ def _larger(x: Any, slope: Any) -> Any:
     return np.maximum(x, slope * x)
 
 
+def _beyond(x: Any, limit: Any) -> Any:
+    """How far x is from what lies between -limit and limit."""
+    return x - np.minimum(np.maximum(x, -limit), limit)
+
+
 QUICK.update({
     L.LeakyReLU: _leaky_as_maximum,
     L.RReLU: _leaky_as_maximum,
     L.GELU: lambda layer: gelu if layer.approximate == "none" else None,
+    L.Softshrink: lambda layer: _beyond,
 })  # fmt: skip
 
 

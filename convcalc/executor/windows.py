@@ -31,13 +31,50 @@ def pad(x: Array, pads: Pairs, mode: str = "zeros", fill: float = 0) -> Array:
     lead = x.ndim - len(pads)
     cut = tuple(slice(max(-before, 0), size - max(-after, 0)) for (before, after), size in _with_sizes(x, pads))
     x = x[(slice(None),) * lead + cut]
-    width = [(0, 0)] * lead + [(max(before, 0), max(after, 0)) for before, after in pads]
+    width = [(max(before, 0), max(after, 0)) for before, after in pads]
     if not any(before or after for before, after in width):
         return x
-    if _NUMPY_MODES[mode] == "constant":
-        return np.pad(x, width, constant_values=fill)
-    result: Array = np.pad(x, width, mode=_NUMPY_MODES[mode])  # type: ignore[call-overload]  # a mode from a table
+    known = _NUMPY_MODES[mode]
+    if any(max(pair) > most for pair, most in zip(width, _most_at_once(known, x.shape[lead:]), strict=True)):
+        turned: Array = np.pad(x, [(0, 0)] * lead + width, mode=known)  # type: ignore[call-overload]  # a mode from a table
+        return turned
+    sizes = [size + before + after for size, (before, after) in zip(x.shape[lead:], width, strict=True)]
+    result = np.empty((*x.shape[:lead], *sizes), x.dtype)
+    inside = [slice(None)] * lead + [
+        slice(pair[0], pair[0] + size) for pair, size in zip(width, x.shape[lead:], strict=True)
+    ]
+    result[tuple(inside)] = x
+    # Axis by axis from the last, so that whole rows are copied; along axes before it there is nothing outside yet.
+    for axis in range(x.ndim - 1, lead - 1, -1):
+        source = x if axis == x.ndim - 1 else result[tuple(inside)]  # NumPy copies what may overlap once more
+        inside[axis] = slice(None)
+        _fill_ends(
+            np.moveaxis(result[tuple(inside)], axis, 0), np.moveaxis(source, axis, 0), width[axis - lead], known, fill
+        )
     return result
+
+
+def _most_at_once(mode: str, sizes: Sequence[int]) -> list[float]:
+    """How much of each axis can be outside on a side without going through it twice."""
+    return [
+        {"constant": np.inf, "edge": np.inf if size else 0, "wrap": size, "reflect": size - 1}[mode] for size in sizes
+    ]
+
+
+def _fill_ends(whole: Array, inside: Array, width: tuple[int, int], mode: str, fill: float) -> None:
+    """Write what is outside along the first axis."""
+    before, after = width
+    size = len(inside)
+    front, back = whole[:before], whole[before + size :]
+    if mode == "constant":
+        front[...] = back[...] = fill
+    elif mode == "edge":
+        front[...], back[...] = inside[:1], inside[size - 1 :]
+    elif mode == "wrap":
+        front[...], back[...] = inside[size - before :], inside[:after]
+    else:
+        front[...] = inside[1 : before + 1][::-1]
+        back[...] = inside[size - 1 - after : size - 1][::-1]
 
 
 def unpad(gradient: Array, pads: Pairs, sizes: Sequence[int], mode: str = "zeros") -> Array:
