@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,10 @@ def _is_right(function: Gemm, dtype: np.dtype[Any]) -> bool:
     return np.array_equal(out, wanted)
 
 
-def _call(function: Gemm, arguments: tuple[Any, ...], arrays: tuple[Array, ...]) -> None:
-    # The arrays are named so that their memory is there as long as the call may be made.
-    function(*arguments)
+class _Call(partial[None]):
+    """A call that also holds arrays, so that their memory is there as long as the call may be made."""
+
+    arrays: tuple[Array, ...]
 
 
 SMALL_PRODUCT = 1_000_000
@@ -120,4 +121,6 @@ def _add(gemm: Gemm, a: Array, b: Array, out: Array, starts: range, calls: Calls
             _ROWS, turn_a, turn_b, rows, columns, part, 1.0, at_a + start * step_a, far_a,
             at_b + start * step_b, far_b, 1.0, at_out, far_out,
         )  # fmt: skip
-        calls.append((_call, (gemm, arguments, arrays)))
+        call = _Call(gemm, *arguments)
+        call.arrays = arrays
+        calls.append((call, ()))

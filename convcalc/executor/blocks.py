@@ -31,8 +31,8 @@ WATCHING = 1 << 20
 COPY = 50
 """What a number laid out costs, in multiply-adds of a matrix product."""
 
-Activation = Callable[[Array], None]
-"""Changes an array where it stands."""
+Activation = Callable[[Array], Calls]
+"""What to call to change an array where it stands."""
 
 
 class Problem(NamedTuple):
@@ -279,7 +279,7 @@ def add_up(arrays: Sequence[Array], out: Array, activation: Activation | None) -
         calls: Calls = [(np.add, (first, second, part))]
         calls += [(np.add, (part, other, part)) for other in others]
         if activation is not None:
-            calls.append((activation, (part,)))
+            calls += activation(part)
         return calls
 
     share_calls(work, range(0, out.size, BLOCK_ELEMENTS))
@@ -290,4 +290,4 @@ def finish(part: Array, bias: Array | None, activation: Activation | None, calls
     if bias is not None:
         calls.append((np.add, (part, bias, part)))
     if activation is not None:
-        calls.append((activation, (part,)))
+        calls += activation(part)

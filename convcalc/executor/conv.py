@@ -19,7 +19,7 @@ from convcalc.executor.kernels import (
     refuse_wrapping,
 )
 from convcalc.executor.subpixel import subpixel
-from convcalc.executor.threads import share
+from convcalc.executor.threads import perform, share
 from convcalc.executor.windows import add_columns, columns, pad, unpad
 from convcalc.layers.base import Pairs, Shape
 from convcalc.layers.conv import Conv, ConvTranspose
@@ -72,7 +72,7 @@ def _directly(
     for array in added:
         y += array
     if activation is not None:
-        activation(y)
+        perform(activation(y))
     return y
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from convcalc.executor.into import Into, activating, into_of
 from convcalc.executor.kernels import Array, LayerWeights, Weights, kernel_of
 from convcalc.executor.linear import linear_into
 from convcalc.executor.onnx_nodes import NODES, computing
+from convcalc.executor.threads import Calls, perform
 from convcalc.layers.activation import Elementwise, ReLU
 from convcalc.layers.conv import Conv
 from convcalc.layers.join import Add
@@ -180,16 +181,9 @@ def _with_norm(layer: BatchNorm, weights: Weights, norm: Weights) -> LayerWeight
 
 
 def in_place(layer: Elementwise) -> Activation:
-    """The activation as a function that changes an array where it stands."""
+    """What to call to do the activation where an array stands."""
     kernel_of(layer)  # which loads what its family has
-
-    def activate(part: Array) -> None:
-        if isinstance(layer, ReLU):
-            _relu(part)
-        else:
-            change(layer, part)
-
-    return activate
+    return _relu if isinstance(layer, ReLU) else lambda part: [(change, (layer, part))]
 
 
 ROW = 4096
@@ -201,7 +195,7 @@ def _zeros(dtype: np.dtype[Any]) -> Array:
     return np.zeros(ROW, dtype)
 
 
-def _relu(part: Array) -> None:
+def _relu(part: Array) -> Calls:
     """The larger of each number and 0, in place. NumPy compares five times as fast with an array as with a number."""
     zeros = _zeros(part.dtype)
     axis, together = part.ndim, 1
@@ -210,15 +204,21 @@ def _relu(part: Array) -> None:
         together *= part.shape[axis]
     if part.flags.c_contiguous:
         flat = part.reshape(-1)
-        whole = flat.size // ROW * ROW
-        for some in (flat[:whole].reshape(-1, ROW), flat[whole:]):
-            np.maximum(some, zeros[: some.shape[-1]], out=some)
+        length = _row_length(flat.size)
+        whole = flat.size // length * length
+        rows = [some for some in (flat[:whole].reshape(-1, length), flat[whole:]) if some.size]
     elif together > 1:
         # What lies together of the last axes is a view.
-        rows = part.reshape(*part.shape[:axis], together)
-        np.maximum(rows, zeros[:together], out=rows)
+        rows = [part.reshape(*part.shape[:axis], together)]
     else:
-        np.maximum(part, 0, out=part)
+        return [(partial(np.maximum, out=part), (part, zeros[0]))]
+    return [(partial(np.maximum, out=some), (some, zeros[: some.shape[-1]])) for some in rows]
+
+
+@lru_cache(maxsize=1024)
+def _row_length(size: int) -> int:
+    """How many numbers to compare at once: nearly as many as there are zeros, which divide all evenly if possible."""
+    return next((length for length in range(min(ROW, size), ROW // 4, -1) if size % length == 0), ROW)
 
 
 def _convolving(run: tuple[Resolved, ...], weights: LayerWeights, activation: Activation | None) -> Step:
@@ -245,7 +245,7 @@ def _adding(run: tuple[Resolved, ...], activation: Activation) -> Step:
         if not same:
             total = np.asarray(sum(inputs[1:], inputs[0]))
             result = total.copy() if total is inputs[0] else total
-            activation(result)
+            perform(activation(result))
         else:
             result = np.empty(inputs[0].shape, np.result_type(*inputs))
             into(inputs, result)

@@ -97,7 +97,7 @@ def activating(activation: Activation) -> Into:
 
         def work(start: int) -> Calls:
             part = target[start : start + BLOCK_ELEMENTS]
-            return [(np.copyto, (part, source[start : start + BLOCK_ELEMENTS])), (activation, (part,))]
+            return [(np.copyto, (part, source[start : start + BLOCK_ELEMENTS])), *activation(part)]
 
         share_calls(work, range(0, out.size, BLOCK_ELEMENTS))
 
