@@ -16,6 +16,7 @@ import numpy as np
 from convcalc import formulas as F
 from convcalc.executor.blas import add_products, can_add_to
 from convcalc.executor.kernels import Array, parts_of
+from convcalc.executor.memory_format import as_they_lie, lying, seen
 from convcalc.executor.threads import Calls, is_in_a_row, scratch, share_calls, thread_count
 from convcalc.layers.base import Pairs, Shape
 from convcalc.tracing import ceil_div, per_axis, product
@@ -162,11 +163,13 @@ def shares(size: int, work: float) -> list[slice]:
     return [slice(0, first), *(slice(first + part.start, first + part.stop) for part in rest if part.stop)]
 
 
-def slab(x: Array, pads: Pairs, first: int, last: int, top: int, bottom: int, calls: Calls) -> Array:
+def slab(
+    x: Array, pads: Pairs, first: int, last: int, top: int, bottom: int, calls: Calls, *, channels_last: bool = False
+) -> Array:
     """Images first to last and rows top to bottom of `x` padded with zeros, rows counted in what is padded.
 
     A view where nothing is padded, else a copy that the calls make, and that stands until this thread asks for the
-    next. Rows beyond the padding are zeros too.
+    next; in memory its channels may be last. Rows beyond the padding are zeros too.
     """
     if not any(before or after for before, after in pads) and bottom <= x.shape[2]:
         return x[first:last, :, top:bottom]
@@ -180,20 +183,36 @@ def slab(x: Array, pads: Pairs, first: int, last: int, top: int, bottom: int, ca
         before + size + after for size, (before, after) in zip(x.shape[3:], pads[1:], strict=True)
     ]
     # Zeros everywhere are faster than zeros around: one call, of which the cache keeps what the next needs.
-    target = scratch("slab", (last - first, x.shape[1], *sizes), x.dtype)
+    shape = (last - first, x.shape[1], *sizes)
+    target = scratch("slab", shape, x.dtype)
     calls.append((target.fill, (0,)))
+    if channels_last:
+        target = seen(target, shape)
     core = (slice(None), slice(None), *(slice(start, start + size) for start, size in inner))
-    copy(target[core], x[first:last, :, low:high], calls)
+    inside, source = target[core], x[first:last, :, low:high]
+    if channels_last:
+        inside, source = lying(inside), lying(source)
+    copy(inside, source, calls)
     return target
 
 
 def copy(target: Array, source: Array, calls: Calls) -> None:
-    """Call np.copyto, a row of the last axis as one number where it lies together on both sides: that is faster."""
-    width = target.shape[-1] * target.itemsize
-    if target.strides[-1] == source.strides[-1] == target.itemsize < width:
-        row = np.dtype((np.void, width))
-        target, source = target.view(row), source.view(row)
+    """Call np.copyto, with what lies together of the last axes on both sides as one number: that is faster."""
+    width, axis = target.itemsize, target.ndim
+    while axis and target.strides[axis - 1] == source.strides[axis - 1] == width:
+        axis -= 1
+        width *= target.shape[axis]
+    if target.size and width > target.itemsize:
+        target, source = (_as_numbers(array, axis, width) for array in (target, source))
     calls.append((np.copyto, (target, source)))
+
+
+def _as_numbers(array: Array, axis: int, width: int) -> Array:
+    """The axes from this one on, which lie together, as one number of so many bytes."""
+    if axis < array.ndim - 1:
+        shape = (*array.shape[:axis], width // array.itemsize)
+        array = np.lib.stride_tricks.as_strided(array, shape, (*array.strides[:axis], array.itemsize))
+    return array.view(np.dtype((np.void, width)))[..., 0]
 
 
 def rows_read(problem: Problem, start: int, stop: int) -> tuple[int, int]:
@@ -270,6 +289,7 @@ def multiply(weight: Array, columns: Array, out: Array, terms: int, calls: Calls
 
 def add_up(arrays: Sequence[Array], out: Array, activation: Activation | None) -> None:
     """The sum of several arrays of one shape, activated, block by block; `out` may be the first of them."""
+    *arrays, out = as_they_lie(*arrays, out)
     flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
     result = out.reshape(-1)
 

@@ -32,7 +32,7 @@ from convcalc.executor.pieces import TYPES, program
 from convcalc.executor.rows import band_of, rows_parts
 from convcalc.executor.subpixel import algorithm_of_phase, phases, together
 from convcalc.executor.threads import thread_count
-from convcalc.executor.winograd import TRANSFORM_ELEMENTS, by_channels, tiles_of, winograd_blocks
+from convcalc.executor.winograd import APART, TRANSFORM_ELEMENTS, by_channels, tiles_of, winograd_blocks
 from convcalc.layers.activation import Elementwise
 from convcalc.layers.base import Shape
 from convcalc.limits import available_memory
@@ -146,7 +146,10 @@ def _winograd_rooms(name: str, problem: Problem) -> list[int]:
     """The same of Winograd's blocks: tiles that are gathered, transformed and multiplied, and what is padded."""
     tiles, points = _tiles(name, problem)
     across = product(per_axis(ceil_div, problem.output[3:], tiles[1:]))
-    spot = points * (2 * problem.input[1] + problem.output[1]) + 2 * product(tiles) * problem.input[1]
+    channels, channels_out, outputs = problem.input[1], problem.output[1], product(tiles)
+    # Tiles at all points, gathered there or put together here, their products, what is padded, and what is turned.
+    spot = points * (channels + channels_out) + max(points * channels, outputs * channels_out)
+    spot += outputs * (2 * channels + channels_out + APART)
     if by_channels(problem, tiles):
         # The tiles of all channels at all points are shared; for the rest each thread has its part of the channels.
         count = thread_count()

@@ -12,6 +12,7 @@ from fractions import Fraction
 from functools import cache, lru_cache, reduce
 from itertools import product as combinations
 from math import gcd, lcm
+from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,13 +25,17 @@ from convcalc.executor.blocks import (
     Block,
     Problem,
     blocks,
+    copy,
+    even_slices,
     finish,
     for_threads,
+    least_work,
     shares,
     slab,
     view_of,
 )
 from convcalc.executor.kernels import Array
+from convcalc.executor.memory_format import lying
 from convcalc.executor.threads import Calls, scratch, share_calls, thread_count
 from convcalc.layers.base import Pairs
 from convcalc.tracing import ceil_div, per_axis, product
@@ -113,15 +118,49 @@ TRANSFORM_ELEMENTS = 1 << 16
 
 
 def transformed_weight(weight: Array, groups: int, tiles: tuple[int, ...]) -> Array:
-    """Weights (O, C / groups, *taps) as the product takes them: (points, groups, O / groups, C / groups)."""
+    """Weights (O, C / groups, *taps) as products take them.
+
+    That is (points, groups, 1, parts of O / groups, C / groups, O of a part).
+    """
     matrix = transform(tiles, weight.shape[2:]).weight
-    flat = weight.reshape(-1, product(weight.shape[2:]))
-    result = np.empty((len(matrix), len(flat)), weight.dtype)
-    step = max(1, TRANSFORM_ELEMENTS // len(matrix))
-    for start in range(0, len(flat), step):
-        part = flat[start : start + step].astype(np.float64)
-        np.matmul(matrix, part.T, out=result[:, start : start + step], casting="same_kind")
-    return result.reshape(len(matrix), groups, -1, weight.shape[1])
+    rows_out, channels, taps = len(weight) // groups, weight.shape[1], product(weight.shape[2:])
+    part = channels_at_once(rows_out)
+    split = weight.reshape(groups, rows_out // part, part, channels, taps)
+    result = np.empty((len(matrix), groups, 1, rows_out // part, channels, part), weight.dtype)
+    step = max(1, TRANSFORM_ELEMENTS // (len(matrix) * part))
+    for group, index in np.ndindex(*split.shape[:2]):
+        for start in range(0, channels, step):
+            some = slice(start, start + step)
+            turned = np.array(split[group, index, :, some].transpose(2, 1, 0), np.float64, order="C")
+            made = result[:, group, 0, index, some]
+            np.matmul(matrix, turned.reshape(taps, -1), out=made.reshape(len(matrix), -1), casting="same_kind")
+    return result
+
+
+def channels_at_once(channels_out: int) -> int:
+    """How many output channels to multiply at once: where small products are fast, what makes them small.
+
+    An even number of parts, which two threads can share.
+    """
+    if not has_small_products():
+        return channels_out
+    parts = [part for part in (64, 32, 16) if channels_out % part == 0]
+    return next((part for part in parts if channels_out // part % 2 == 0), parts[0] if parts else channels_out)
+
+
+@lru_cache(maxsize=1024)
+def spots_at_once(spots: int, work: int) -> int:
+    """How many tiles to multiply at once, a tile taking so much work: the most that are a small product.
+
+    All, where those would be few or would not divide them evenly.
+    """
+    if spots * work <= SMALL_PRODUCT or not has_small_products():
+        return spots
+    return next((part for part in range(SMALL_PRODUCT // work, LEAST_ROWS - 1, -1) if spots % part == 0), spots)
+
+
+LEAST_ROWS = 16
+"""Rows of a product, below which to call it takes as long as to make it."""
 
 
 def winograd(
@@ -134,9 +173,11 @@ def winograd(
     *,
     tiles: tuple[int, ...],
 ) -> None:
-    """Tiles of the padded input, transformed, times transformed weights (points, groups, O / groups, C / groups).
+    """Tiles of the padded input, transformed, times transformed weights, as `transformed_weight` has them.
 
-    `out` may be any view.
+    Inside channels come last: tiles are gathered and put together by rows of channels, and products of few tiles have
+    as many columns as there are channels, for which libraries' kernels for small products are made. `x` and `out` may
+    be any views.
     """
     filtering = _Filtering(problem, x, weight, bias, activation, out, tiles)
     if by_channels(problem, tiles):
@@ -166,24 +207,25 @@ def winograd_blocks(problem: Problem, tiles: tuple[int, ...]) -> list[Block]:
 
 def _by_channels(filtering: _Filtering) -> None:
     """All tiles at once: threads share the channels in, then the channels out, because the weights are most of it."""
-    points, _, channels_out, channels = filtering.weight.shape
+    points, _, _, parts, channels, _ = filtering.weight.shape
     images = filtering.x.shape[0]
     whole = Block(0, images, 0, filtering.counts[0])
     spots = images * product(filtering.counts)
-    spectrum = scratch("all spectra", (points, channels * spots), filtering.x.dtype)
+    spectrum = scratch("all spectra", (points, spots, channels), filtering.x.dtype)
 
-    def into(part: slice) -> Calls:
+    def into(own: slice) -> Calls:
         calls: Calls = []
-        filtering.spectrum(whole, part, spectrum[:, part.start * spots : part.stop * spots], calls)
+        filtering.spectrum(whole, own, spectrum[:, :, own], calls)
         return calls
 
-    def out_of(part: slice) -> Calls:
+    def out_of(own: slice) -> Calls:
         calls: Calls = []
-        filtering.outputs(whole, part, spectrum.reshape(points, 1, channels, spots), calls)
+        filtering.outputs(whole, own, spectrum, calls)
         return calls
 
     share_calls(into, shares(channels, points * channels * spots * (points + COPY)))
-    share_calls(out_of, shares(channels_out, filtering.weight.size * spots))
+    hands = thread_count() if filtering.weight.size * spots >= least_work() * thread_count() else 1
+    share_calls(out_of, even_slices(parts, hands))
 
 
 class _Geometry(NamedTuple):
@@ -217,7 +259,7 @@ def _geometry(problem: Problem, tiles: tuple[int, ...], dtype: np.dtype[Any]) ->
 
 
 class _Filtering:
-    """One convolution: its arrays, and the two halves of the work for a block."""
+    """One convolution: its arrays, with the channels last, and the two halves of the work for a block."""
 
     def __init__(
         self,
@@ -229,131 +271,117 @@ class _Filtering:
         out: Array,
         tiles: tuple[int, ...],
     ) -> None:
-        self.x, self.weight, self.activation, self.out, self.tiles = x, weight, activation, out, tiles
+        self.x, self.out = x, lying(out)
+        self.weight, self.bias, self.activation, self.tiles = weight, bias, activation, tiles
         self.to_points, self.to_tile, self.sides, self.counts, self.pads, self.one = _geometry(problem, tiles, x.dtype)
-        self.bias = None if bias is None else bias.reshape(*weight.shape[1:3], 1)
 
     def block(self, block: Block) -> Calls:
         """Everything for some rows of tiles."""
         calls: Calls = []
-        points, groups, rows_out, inside = self.weight.shape
+        channels = self.x.shape[1]
         spots = block.many * block.height * product(self.counts[1:])
-        spectrum = scratch("spectrum", (points, groups * inside * spots), self.x.dtype)
-        self.spectrum(block, slice(0, groups * inside), spectrum, calls)
-        self.outputs(block, slice(0, rows_out), spectrum.reshape(points, groups, inside, spots), calls)
+        spectrum = scratch("spectrum", (len(self.weight), spots, channels), self.x.dtype)
+        self.spectrum(block, slice(0, channels), spectrum, calls)
+        self.outputs(block, slice(0, self.weight.shape[3]), spectrum, calls)
         return calls
 
     def spectrum(self, block: Block, channels: slice, spectrum: Array, calls: Calls) -> None:
-        """The tiles of a block and of some channels at all points: (points, channels · spots)."""
-        tiles, sides = self.tiles, self.sides
-        top, bottom = block.start * tiles[0], block.stop * tiles[0] + sides[0] - tiles[0]
-        padded = slab(self.x[:, channels], self.pads, block.first, block.last, top, bottom, calls)
-        steps = padded.strides[2:]
+        """The tiles of a block and of some channels at all points: (points, spots, channels)."""
+        top, bottom = block.start * self.tiles[0], block.stop * self.tiles[0] + self.sides[0] - self.tiles[0]
+        x = self.x[:, channels]
+        padded = lying(slab(x, self.pads, block.first, block.last, top, bottom, calls, channels_last=True))
+        points, spots, wide = spectrum.shape
+        steps = padded.strides[1:-1]
         source = view_of(
             padded,
-            (*sides, channels.stop - channels.start, block.many, block.height, *self.counts[1:]),
-            (*steps, padded.strides[1], padded.strides[0], *(s * t for s, t in zip(steps, tiles, strict=True))),
+            (*self.sides, block.many, block.height, *self.counts[1:], wide),
+            (*steps, padded.strides[0], *map(mul, steps, self.tiles), padded.strides[-1]),
         )
-        gathered = scratch("gathered", spectrum.shape, self.x.dtype)
-        calls.append((np.copyto, (gathered.reshape(source.shape), source)))
-        parts = (len(gathered), -1, columns_at_once(gathered.shape[1], self.to_points.size))
+        gathered = scratch("gathered", (points, spots * wide), self.x.dtype)
+        copy(gathered.reshape(source.shape), source, calls)
+        if spectrum.flags.c_contiguous:
+            columns = columns_at_once(spots * wide, self.to_points.size)
+            parts = (points, -1, columns)
+        else:  # of some channels what is made lies together tile by tile
+            parts = (points, spots, wide)
+        turned = (array.reshape(parts).swapaxes(0, 1) for array in (gathered, spectrum))
+        calls.append((np.matmul, (self.to_points, *turned)))
+
+    def outputs(self, block: Block, parts: slice, spectrum: Array, calls: Calls) -> None:
+        """The outputs of a block, some parts of each group's channels, from (points, spots, C)."""
+        weight = self.weight[:, :, :, parts]
+        points, groups, _, count, inside, part = weight.shape
+        spots, wide = spectrum.shape[1], groups * count * part
+        products = scratch("products", (points, spots, wide), self.x.dtype)
+        together = spots_at_once(spots, inside * part)
         calls.append(
-            (np.matmul, (self.to_points, *(array.reshape(parts).swapaxes(0, 1) for array in (gathered, spectrum))))
+            (
+                np.matmul,
+                (
+                    spectrum.reshape(points, -1, together, groups, inside).transpose(0, 3, 1, 2, 4)[:, :, :, None],
+                    weight,
+                    products.reshape(points, -1, together, groups, count, part).transpose(0, 3, 1, 4, 2, 5),
+                ),
+            )
         )
-
-    def outputs(self, block: Block, rows: slice, spectrum: Array, calls: Calls) -> None:
-        """The outputs of a block, some rows of each group, from (points, groups, C / groups, spots)."""
-        points, groups, _, spots = spectrum.shape
-        count = rows.stop - rows.start
-        products = scratch("products", (points, groups, count, spots), self.x.dtype)
-        together = rows_at_once(count, self.weight.shape[3] * spots)
-        parts = (points, groups, count // together, together)
-        weight = self.weight[:, :, rows].reshape(*parts, -1)
-        calls.append((np.matmul, (weight, spectrum[:, :, None], products.reshape(*parts, spots))))
         if self.bias is not None:
-            finish(products[self.one], self.bias[:, rows], None, calls)
-        # Turned, so that the outputs of a tile's row lie beside each other.
-        found = scratch("gathered", (groups * count * spots, len(self.to_tile)), self.x.dtype)
-        columns = columns_at_once(len(found), self.to_tile.size)
-        turned = products.reshape(points, -1, columns).transpose(1, 2, 0)
-        calls.append((np.matmul, (turned, self.to_tile.T, found.reshape(-1, columns, found.shape[1]))))
+            bias = self.bias.reshape(groups, -1)[:, parts.start * part : parts.stop * part].reshape(-1)
+            calls.append((np.add, (products[self.one], bias, products[self.one])))
+        found = scratch("gathered", (len(self.to_tile), spots * wide), self.x.dtype)
+        columns = columns_at_once(spots * wide, self.to_tile.size)
+        turned = (array.reshape(len(array), -1, columns).swapaxes(0, 1) for array in (products, found))
+        calls.append((np.matmul, (self.to_tile, *turned)))
         finish(found, None, self.activation, calls)
-        found = found.reshape(groups * count, block.many, block.height, *self.counts[1:], *self.tiles)
-        channels = slice(None) if groups > 1 else rows
-        _place(found, self.out[block.first : block.last, channels, block.start * self.tiles[0] :], self.tiles, calls)
+        found = found.reshape(*self.tiles, block.many, block.height, *self.counts[1:], wide)
+        own = slice(None) if groups > 1 else slice(parts.start * part, parts.stop * part)
+        target = self.out[block.first : block.last, block.start * self.tiles[0] : block.stop * self.tiles[0], ..., own]
+        self._place(found, target, calls)
+
+    def _place(self, found: Array, target: Array, calls: Calls) -> None:
+        """Write tiles (*tile, images, *counts, C) to (images, *sizes, C); the last ones stick out and are cut."""
+        whole = target
+        if target.strides[-1] != target.itemsize:
+            # Put together first, and then turned at once. Places lie a little apart: where what is read one after the
+            # other is a power of two apart, it fights for the same lines of the cache.
+            apart = (*target.shape[:-1], target.shape[-1] + APART)
+            whole = scratch("whole", apart, target.dtype)[..., : target.shape[-1]]
+        for spots, inner in _regions(self.counts, self.tiles, target.shape[1:-1]):
+            outputs = [part.stop for part in inner]
+            sizes = [(part.stop - part.start) * many for part, many in zip(spots, outputs, strict=True)]
+            first = [part.start * tile for part, tile in zip(spots, self.tiles, strict=True)]
+            place = whole[(slice(None), *(slice(at, at + size) for at, size in zip(first, sizes, strict=True)))]
+            split = [number for size, many in zip(sizes, outputs, strict=True) for number in (size // many, many)]
+            place = place.reshape(len(place), *split, place.shape[-1])
+            rank = len(split) // 2
+            order = (*range(2, 2 * rank + 1, 2), 0, *range(1, 2 * rank + 1, 2), 2 * rank + 1)
+            copy(place.transpose(order), found[(*inner, slice(None), *spots)], calls)
+        if whole is not target:
+            calls.append((np.copyto, (target, whole)))
 
 
-@lru_cache(maxsize=1024)
-def rows_at_once(rows: int, work: int) -> int:
-    """How many rows of the weights to multiply at once, a row taking so much work: all, or what is a small product.
-
-    What the library lays out before a large product takes longer than a product of few columns.
-    """
-    if rows * work <= SMALL_PRODUCT or not has_small_products():
-        return rows
-    return next((part for part in (64, 32) if rows % part == 0 and part * work <= SMALL_PRODUCT), rows)
-
-
+APART = 8
+"""Numbers between the channels of one place and those of the next where they are to be turned."""
 LEAST_COLUMNS = 64
 """Columns of a product, below which to call it takes as long as to make it."""
 
 
 @lru_cache(maxsize=1024)
 def columns_at_once(columns: int, work: int) -> int:
-    """The same for a small matrix and many columns: the most that are a small product and divide them evenly."""
+    """Of a small matrix and many columns: the most that are a small product and divide them evenly."""
     if columns * work <= SMALL_PRODUCT or not has_small_products():
         return columns
     fitting = range(SMALL_PRODUCT // work, LEAST_COLUMNS - 1, -1)
     return next((part for part in fitting if columns % part == 0), columns)
 
 
-def _place(found: Array, target: Array, tiles: tuple[int, ...], calls: Calls) -> None:
-    """Write tiles (O, images, *counts, *tiles) to (images, O, *sizes); the last ones stick out and are cut."""
-    rank = len(tiles)
-    apart = target.strides[-1] != target.itemsize
-    found = found.swapaxes(0, 1)
-    for region in _regions(found.shape[2 : 2 + rank], tiles, target.shape[2:]):
-        place, source = target[region.place], found[region.source]
-        split = region.split
-        if region.whole and not apart:
-            # The outputs of a row of a tile as one number: they lie beside each other on both sides.
-            together = np.dtype((np.void, tiles[-1] * target.itemsize))
-            place, source, split = place.view(together), source.view(together), (*split[:-1], 1)
-        place = place.reshape(place.shape[:2] + split)
-        calls.append((np.copyto, (place.transpose(region.order), source)))
-
-
-class _Region(NamedTuple):
-    """Outputs that are copied at once: where in what is made and in the output, whose axes are split into tiles.
-
-    `whole`: rows of tiles are not cut.
-    """
-
-    source: tuple[slice, ...]
-    place: tuple[slice, ...]
-    split: tuple[int, ...]
-    order: tuple[int, ...]
-    whole: bool
-
-
 @lru_cache(maxsize=1024)
-def _regions(counts: tuple[int, ...], tiles: tuple[int, ...], sizes: tuple[int, ...]) -> list[_Region]:
-    """The tiles that are whole along each axis, and what there is of the last ones that are cut."""
-    rank, every = len(tiles), (slice(None), slice(None))
+def _regions(
+    counts: tuple[int, ...], tiles: tuple[int, ...], sizes: tuple[int, ...]
+) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """The tiles that are whole along each axis, and what there is of the last ones that are cut: tiles, and outputs."""
     axes = []
     for count, tile, size in zip(counts, tiles, sizes, strict=True):
         whole, cut = divmod(min(count * tile, size), tile)
-        axes.append([part for part in ((0, whole, tile), (whole, 1, cut)) if part[1] and part[2]])
-    regions = []
-    for parts in combinations(*axes):
-        spots = tuple(slice(first, first + many) for first, many, _ in parts)
-        inner = tuple(slice(0, outputs) for *_, outputs in parts)
-        place = tuple(
-            slice(first * tile, first * tile + many * outputs)
-            for (first, many, outputs), tile in zip(parts, tiles, strict=True)
-        )
-        split = tuple(number for _, many, outputs in parts for number in (many, outputs))
-        order = (0, 1, *range(2, 2 + 2 * rank, 2), *range(3, 3 + 2 * rank, 2))
-        whole = parts[-1][2] == tiles[-1] > 1
-        regions.append(_Region(every + spots + inner, every + place, split, order, whole))
-    return regions
+        ends = [(slice(0, whole), slice(0, tile)), (slice(whole, whole + 1), slice(0, cut))]
+        axes.append([(spots, inner) for spots, inner in ends if spots.stop > spots.start and inner.stop])
+    return [tuple(zip(*parts, strict=True)) for parts in combinations(*axes)]
