@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from convcalc.executor.kernels import Array, Gradients, Weights, floats, gradient, kernel, sums_of_products
+from convcalc.executor.memory_format import is_channels_last, lying
 from convcalc.executor.pieces import able
 from convcalc.executor.pool import place
 from convcalc.executor.sums import by_rows, row_extremes, row_sums
@@ -30,6 +31,10 @@ def averages(x: Array, output: Shape) -> Array:
     if not able(x) or not x.size:
         return _by_windows(x, output)
     sizes, counts = x.shape[2:], output[2:]
+    if is_channels_last(x) and product(counts) == 1:
+        sums = _sums_of_places(lying(x).reshape(len(x), -1, x.shape[1]))
+        sums /= x.dtype.type(product(sizes))
+        return sums.reshape(output)
     planes = np.ascontiguousarray(x).reshape(-1, product(sizes))
     with np.errstate(all="ignore"):
         if product(counts) == 1:
@@ -55,6 +60,21 @@ def averages(x: Array, output: Shape) -> Array:
         ]
         result = result.reshape(output) / reduce(np.multiply.outer, parts).astype(x.dtype)
     return result if np.isfinite(result).all() else _by_windows(x, output)
+
+
+_PLACES = 64
+"""Places that are added up at once."""
+
+
+def _sums_of_places(x: Array) -> Array:
+    """The sums of (N, places, C) along the places: of so many each, and then of those sums, which rounds less."""
+    while x.shape[1] > 1:
+        whole = x.shape[1] // _PLACES * _PLACES
+        parts = [x[:, :whole].reshape(len(x), -1, _PLACES, x.shape[2]).sum(axis=2)] if whole else []
+        if whole < x.shape[1]:
+            parts.append(x[:, whole:].sum(axis=1, keepdims=True))
+        x = np.concatenate(parts, axis=1)
+    return x
 
 
 _AT_ONCE = 1 << 14

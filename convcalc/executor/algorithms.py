@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convcalc.errors import LayerError, did_you_mean
-from convcalc.executor import columns
+from convcalc.executor import channels_last, columns
 from convcalc.executor.blocks import COPY, Activation, Problem, add_up
 from convcalc.executor.fourier import fft, fft_macs, spectrum_elements, weight_spectrum
 from convcalc.executor.kernels import Array, Weights, aligned, derived
 from convcalc.executor.kn2row import kn2row, taps_first
+from convcalc.executor.memory_format import is_channels_last
 from convcalc.executor.rows import fits_rows, row_weights, rows
 from convcalc.executor.threads import share
 from convcalc.executor.winograd import tiles_of, transformed_weight, winograd
@@ -294,6 +295,10 @@ def convolve(
 
     `x` is what came in, without padding; `out` may be any view.
     """
+    if name in channels_last.VARIANTS and (is_channels_last(x) or (out is not None and is_channels_last(out))):
+        out = np.empty(problem.output, x.dtype) if out is None else out
+        _convolve_channels_last(name, problem, x, weights, activation, out, added)
+        return out
     algorithm = ALGORITHMS[name]
     ready = derived(weights, name, lambda: algorithm.ready(problem, weights))
     direct = out is not None and (out.flags.c_contiguous or name in _INTO_VIEWS)
@@ -309,6 +314,34 @@ def convolve(
         return found
     share(lambda image: np.copyto(out[image], found[image]), range(len(out)))
     return out
+
+
+def _convolve_channels_last(
+    name: str,
+    problem: Problem,
+    x: Array,
+    weights: Weights,
+    activation: Activation | None,
+    out: Array,
+    added: Sequence[Array],
+) -> None:
+    """The same where `x` or `out` lies with its channels last."""
+    bias, variant = weights.get("bias"), channels_last.VARIANTS[name]
+    if variant in ("pointwise", "im2col"):
+        ready = derived(weights, *channels_last.matrix(problem, weights))
+        function = channels_last.pointwise if variant == "pointwise" else channels_last.im2col
+        function(problem, x, ready, bias, activation, out, added)
+        return
+    ready = derived(weights, name, lambda: ALGORITHMS[name].ready(problem, weights))
+    own = None if added else activation
+    if variant != "rows":
+        ALGORITHMS[name].compute(problem, x, ready, bias, own, out)
+    elif is_channels_last(out):
+        channels_last.rows(problem, x, ready[0, 0], bias, own, out)
+    else:
+        rows(problem, np.ascontiguousarray(x), ready, bias, own, out)
+    if added:
+        add_up((out, *added), out, activation)
 
 
 _INTO_VIEWS = ("winograd2", "winograd4")

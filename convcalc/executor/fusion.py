@@ -7,7 +7,7 @@ or the direct way is asked for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from convcalc.executor.conv import convolution
 from convcalc.executor.into import Into, activating, into_of
 from convcalc.executor.kernels import Array, LayerWeights, Weights, kernel_of
 from convcalc.executor.linear import linear_into
+from convcalc.executor.memory_format import empty
 from convcalc.executor.onnx_nodes import NODES, computing
 from convcalc.executor.threads import Calls, perform
 from convcalc.layers.activation import Elementwise, ReLU
@@ -36,12 +37,14 @@ from convcalc.network import Network
 class Step(NamedTuple):
     """Layers that run as one: what goes into the first, what comes out of the last, and the function between.
 
-    `into` does the same into a given array, all by `share_calls`, where it can.
+    `into` does the same into a given array, all by `share_calls`, where it can. What comes out has its `channels_last`
+    in memory or lies as it is seen; what comes in may be either, where `format_choice` lets it.
     """
 
     items: tuple[Resolved, ...]
     compute: Callable[[tuple[Array, ...]], tuple[Array, ...]]
     into: Into | None = None
+    channels_last: bool = False
 
     def run(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         """What comes out of the last; an error names the first."""
@@ -92,9 +95,31 @@ def joined_runs(network: Network, resolved: Sequence[Resolved]) -> list[tuple[Re
 
 
 def joined_steps(
+    network: Network,
+    resolved: Sequence[Resolved],
+    weights_of: Callable[[str], LayerWeights],
+    channels_last: Collection[str] = (),
+) -> list[Step]:
+    """What is computed for each of the `joined_runs`, the tensors of these names with their channels last."""
+    steps = _joined_steps(network, resolved, weights_of)
+    return [_with_channels_last(step) if {*step.outputs} & {*channels_last} else step for step in steps]
+
+
+def _with_channels_last(step: Step) -> Step:
+    shape, into = step.items[-1].outputs[0], step.into
+    assert into is not None
+
+    def compute(inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        out = empty(shape, inputs[0].dtype)
+        into(inputs, out)
+        return (out,)
+
+    return step._replace(compute=compute, channels_last=True)
+
+
+def _joined_steps(
     network: Network, resolved: Sequence[Resolved], weights_of: Callable[[str], LayerWeights]
 ) -> list[Step]:
-    """What is computed for each of the `joined_runs`."""
     steps = []
     for run in joined_runs(network, resolved):
         item = run[0]

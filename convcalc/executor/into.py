@@ -15,6 +15,7 @@ from convcalc.analysis.shapes import Resolved
 from convcalc.executor.adaptive import averages
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation, add_up, even_slices
 from convcalc.executor.kernels import Array
+from convcalc.executor.memory_format import as_they_lie
 from convcalc.executor.pool import maxima
 from convcalc.executor.threads import Calls, share_calls, thread_count
 from convcalc.layers.adaptive import AdaptiveAvgPool, GlobalAvgPool
@@ -93,7 +94,7 @@ def activating(activation: Activation) -> Into:
     """A copy, activated block by block."""
 
     def into(inputs: tuple[Array, ...], out: Array) -> None:
-        source, target = inputs[0].reshape(-1), out.reshape(-1)
+        source, target = (array.reshape(-1) for array in as_they_lie(inputs[0], out))
 
         def work(start: int) -> Calls:
             part = target[start : start + BLOCK_ELEMENTS]

@@ -7,7 +7,7 @@ run as one; weights are there all the time. What a kernel holds besides, such as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,14 +15,17 @@ import numpy as np
 from convcalc.analysis.memory import Tensors, inputs_of
 from convcalc.analysis.shapes import Resolved, label
 from convcalc.errors import ResourceError
-from convcalc.executor import special
+from convcalc.executor import channels_last, special
 from convcalc.executor.activation import formula_of
 from convcalc.executor.algorithms import algorithm_for
 from convcalc.executor.attention import heads_together
 from convcalc.executor.blas import can_add
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Block, Problem, rows_read
+from convcalc.executor.channel_products import part_elements, parts_at_once
+from convcalc.executor.channels_last import VARIANTS, places_of, rows_blocks
 from convcalc.executor.columns import grouped_parts, im2col_blocks, pointwise_parts
 from convcalc.executor.conv import COLUMN_LIMIT, by_phases, padded_problem
+from convcalc.executor.format_choice import channels_last_tensors
 from convcalc.executor.fourier import lengths, spectrum_elements
 from convcalc.executor.fusion import can_join, joined_runs
 from convcalc.executor.kernels import kernel_of, parts_of
@@ -133,6 +136,36 @@ def _rooms(name: str, problem: Problem, dtype: np.dtype[Any]) -> list[int]:
         (_padded(problem, block) // problem.groups + block.many * block.height * row * places) * (last - first)
         for block, first, last in grouped_parts(problem)
     ]
+
+
+def _channels_last(name: str, problem: Problem) -> Room:
+    """What a convolution of tensors takes whose channels lie last. A name stands for the variant of an algorithm."""
+    variant, across = VARIANTS[name], product(problem.output[3:])
+    weights = int(problem.output[1] * problem.depth)
+    if variant.startswith("winograd"):
+        derived, doubles = _derived(name, problem, bias=False)
+        rooms = _winograd_rooms(name, problem)
+        tiles = min(thread_count(), len(rooms)) * int(max(rooms))
+        return Room(doubles * 2, tiles, derived=derived)
+    if variant == "rows":
+        step, taps = problem.stride[0], problem.kernel_size[0]
+        row, made = problem.depth // taps * across, problem.output[1] * across
+        rooms = [
+            block.many * (((block.height - 1) * step + taps) * row + block.height * made)
+            for block in rows_blocks(problem)
+        ]
+        return Room(columns=min(thread_count(), len(rooms)) * int(max(rooms)), derived=weights)
+    places, terms = places_of(problem), problem.depth
+    by_parts = parts_at_once(places, terms, problem.output[1]) > 0
+    derived = weights * (by_parts or problem.taps > 1)
+    windows = 0
+    if variant == "im2col":
+        laid = [
+            _padded(problem, block) + block.many * block.height * across * problem.depth
+            for block in channels_last.im2col_blocks(problem)
+        ]
+        windows = min(thread_count(), len(laid)) * int(max(laid))
+    return Room(columns=windows + part_elements(places, terms, problem.output[1]), derived=derived)
 
 
 def _padded(problem: Problem, block: Block) -> int:
@@ -376,11 +409,17 @@ WORKING: dict[str, Working] = {
 """What the kernel of a kind of layer holds; `_other` for the rest."""
 
 
-def _room(items: Sequence[Resolved], dtype: np.dtype[Any]) -> Room:
-    """What layers hold that run as one: a convolution whose weights are scaled, and whose blocks are activated."""
+def _room(items: Sequence[Resolved], dtype: np.dtype[Any], lying: Collection[str] = ()) -> Room:
+    """What layers hold that run as one: a convolution whose weights are scaled, and whose blocks are activated.
+
+    `lying` are the tensors that have their channels last.
+    """
     first, last = items[0], items[-1]
     found = _elementwise if isinstance(first.layer, Elementwise) else WORKING.get(first.layer.kind, _other)
     room = found(first.layer, first.inputs, first.outputs, dtype)
+    if first.layer.kind == "conv" and not {first.node.inputs[0], *last.node.outputs}.isdisjoint(lying):
+        problem, _ = padded_problem(first.layer, first.inputs[0], first.outputs[0])  # type: ignore[arg-type]  # it is one
+        room = _channels_last(algorithm_for(problem, [dtype]), problem)
     if len(items) == 1:
         return room
     outputs = int(product(first.outputs[0]))
@@ -456,7 +495,8 @@ def moments(
     if keep or training:
         living = [tensors.activations * (1 + training)] * len(runs)
     last = {name: index for index, run in enumerate(runs) for name in (*inputs_of(run), *run[-1].node.outputs)}
-    rooms = [_room(run, kind) for run in runs]
+    lying = channels_last_tensors(network, runs, kind) if joined else frozenset()
+    rooms = [_room(run, kind, lying) for run in runs]
     weights += sum(room.derived for room in rooms)
     found, tiles, columns = [], 0, 0
     for index, (run, alive, room) in enumerate(zip(runs, living, rooms, strict=True)):

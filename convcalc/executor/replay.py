@@ -7,7 +7,7 @@ threads go through them without the interpreter's help in between.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from threading import Lock, get_ident
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from convcalc.analysis.shapes import Resolved
 from convcalc.executor.fusion import Step
 from convcalc.executor.kernels import Array
+from convcalc.executor.memory_format import is_channels_last, seen
 from convcalc.executor.threads import Stage, collecting, in_a_row, play, share_calls, thread_count
 from convcalc.layers.base import Shape
 from convcalc.tracing import ceil_div, product
@@ -32,13 +33,18 @@ class Replay:
     """
 
     def __init__(
-        self, steps: Sequence[Step], outputs: Sequence[str], shapes: Mapping[str, Shape], dtype: np.dtype[Any]
+        self,
+        steps: Sequence[Step],
+        outputs: Sequence[str],
+        shapes: Mapping[str, Shape],
+        dtype: np.dtype[Any],
+        channels_last: Collection[str] = (),
     ) -> None:
         made = {name for step in steps for name in step.outputs}
         self.items: tuple[Resolved, ...] = tuple(item for step in steps for item in step.items)
         self.inputs = tuple(dict.fromkeys(name for step in steps for name in step.inputs if name not in made))
         self.outputs = tuple(outputs)
-        self._steps, self._shapes, self._dtype = steps, shapes, dtype
+        self._steps, self._shapes, self._dtype, self._channels_last = steps, shapes, dtype, channels_last
         self._stages: list[Stage] = []
         self._tensors: dict[str, Array] = {}
         self._recorded: tuple[int, int] | None = None
@@ -58,12 +64,12 @@ class Replay:
             for name, array in zip(self.inputs, inputs, strict=True):
                 np.copyto(self._tensors[name], array)
             play(self._stages)
-            return tuple(self._tensors[name].copy() for name in self.outputs)
+            return tuple(self._tensors[name].copy(order="K") for name in self.outputs)
 
     def _can_take(self, name: str, array: Array) -> bool:
         # Sums along other strides are rounded otherwise; other shapes and types would be stretched and rounded.
         same = array.shape == self._shapes[name] and array.dtype == self._dtype
-        return same and array.flags.c_contiguous
+        return same and (is_channels_last(array) if name in self._channels_last else array.flags.c_contiguous)
 
     def _one_by_one(self, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         tensors = dict(zip(self.inputs, inputs, strict=True))
@@ -84,7 +90,8 @@ class Replay:
         for name, place in places.items():
             shape = self._shapes[name]
             part = arena[place : place + int(product(shape)) * self._dtype.itemsize]
-            self._tensors[name] = part.view(self._dtype).reshape(shape)
+            memory = part.view(self._dtype)
+            self._tensors[name] = seen(memory, shape) if name in self._channels_last else memory.reshape(shape)
         # The second time the threads' own arrays are as large as any layer needs, so that all layers share them.
         for _ in range(2):
             with in_a_row(True), collecting() as stages:
@@ -164,6 +171,7 @@ def replays(
     """
     last = {name: index for index, step in enumerate(steps) for name in step.inputs}
     last |= dict.fromkeys(outputs, len(steps))
+    lying = {name for step in steps if step.channels_last for name in step.outputs}
     result: list[Step | Replay] = []
     row: list[Step] = []
     for index, step in enumerate((*steps, None)):
@@ -172,7 +180,7 @@ def replays(
             continue
         if sum(one.into is not None for one in row) > 1:
             kept = [name for one in row for name in one.outputs if last.get(name, -1) >= index]
-            result.append(Replay(row, kept, shapes, dtype))
+            result.append(Replay(row, kept, shapes, dtype, lying))
         else:
             result += row
         row = []

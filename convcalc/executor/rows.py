@@ -83,7 +83,7 @@ def rows(
         block, own = part.block, slice(part.first, part.last)
         read = (block.height - 1) * step + taps
         laid = scratch("rows", (block.many, part.last - part.first, read, depth, across), x.dtype)
-        _lay(problem, source[block.first : block.last, own], block.start * step, laid, calls)
+        lay_rows(problem, source[block.first : block.last, own], block.start * step, laid, calls)
         place = result[block.first : block.last, own, :, block.start : block.stop]
         # Products of `band` rows at a time, and of the rows that are left.
         whole = block.height // band * band
@@ -160,7 +160,7 @@ def _taps(problem: Problem) -> list[_Tap]:
     return found
 
 
-def _lay(problem: Problem, x: Array, top: int, laid: Array, calls: Calls) -> None:
+def lay_rows(problem: Problem, x: Array, top: int, laid: Array, calls: Calls) -> None:
     """Lay out rows of x (images, groups, C / groups, *sizes) from `top` on, counted in what is padded."""
     inside, height = x.shape[2:4]
     target = laid.reshape(*laid.shape[:3], inside, *problem.kernel_size[1:], *problem.output[3:])

@@ -12,7 +12,8 @@ from convcalc.analysis.shapes import Resolved, View, located, resolve
 from convcalc.analysis.unsaid import other_values, unsaid
 from convcalc.errors import ShapeError, UnsupportedOpError, did_you_mean
 from convcalc.executor.algorithms import forced, forced_name
-from convcalc.executor.fusion import Step, can_join, joined_steps, single_steps
+from convcalc.executor.format_choice import channels_last_tensors, tensors_of_type
+from convcalc.executor.fusion import Step, can_join, joined_runs, joined_steps, single_steps
 from convcalc.executor.inputs import as_array, bytes_there, float_type, input_arrays, same_floats, with_batch_of
 from convcalc.executor.kernels import Array, LayerWeights
 from convcalc.executor.model import computed_weights, constants, fixed_weights, is_model, numbers, typed_inputs
@@ -77,7 +78,7 @@ class Prepared:
     constants: Mapping[str, Array] = field(default_factory=dict)
     rest: Prepared | None = None
     _of_layers: dict[str, LayerWeights] = field(default_factory=dict, init=False)
-    _steps: dict[bool, list[Step]] = field(default_factory=dict, init=False)
+    _steps: dict[tuple[bool, str | None], list[Step]] = field(default_factory=dict, init=False)
     _computed: list[frozenset[str]] = field(default_factory=list, init=False)
     _replays: dict[tuple[int, str | None], list[Step | Replay] | None] = field(default_factory=dict, init=False)
     _turns: dict[str, tuple[Sequence[Step | Replay], list[Turn]]] = field(default_factory=dict, init=False)
@@ -116,13 +117,20 @@ class Prepared:
 
     def steps(self, *, joined: bool) -> list[Step]:
         """What is computed one after the other: layers by themselves, or joined where that is faster."""
-        if joined not in self._steps:
-            self._steps[joined] = (
-                joined_steps(self.network, self.resolved, self.weights_of)
+        key = (joined, forced_name())
+        if key not in self._steps:
+            self._steps[key] = (
+                joined_steps(self.network, self.resolved, self.weights_of, self._channels_last())
                 if joined
                 else single_steps(self.resolved, self.weights_of)
             )
-        return self._steps[joined]
+        return self._steps[key]
+
+    def _channels_last(self) -> frozenset[str]:
+        """The tensors that lie so where layers are joined."""
+        if not self.inputs:
+            return frozenset()
+        return channels_last_tensors(self.network, joined_runs(self.network, self.resolved), self._dtype())
 
     @property
     def has_a_row(self) -> bool:
@@ -139,7 +147,8 @@ class Prepared:
             return plain
         found = self._replays.get(key)  # another thread may have forgotten it by now
         if found is None:
-            found = replays(plain, self.network.outputs, self._shapes(), self._dtype())
+            shapes = tensors_of_type(self.network, self.resolved, self._dtype())
+            found = replays(plain, self.network.outputs, shapes, self._dtype())
             self._replays[key] = found
         return found or plain
 
@@ -160,15 +169,6 @@ class Prepared:
 
     def _dtype(self) -> np.dtype[Any]:
         return next(iter(self.inputs.values())).dtype
-
-    def _shapes(self) -> dict[str, Shape]:
-        """The shapes of the tensors that are of the inputs' type, weights and constants apart."""
-        types, own = self.network.dtypes, str(self._dtype())
-        shapes = {name: given.shape for name, given in self.network.inputs.items()}
-        for item in self.resolved:
-            made = zip(item.node.outputs, item.outputs, item.layer.output_dtypes(own), strict=False)
-            shapes |= {name: shape for name, shape, kind in made if (kind or own) == own}
-        return {name: shape for name, shape in shapes.items() if types.get(name, own) == own}
 
 
 def run(

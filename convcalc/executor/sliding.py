@@ -8,8 +8,9 @@ from sys import byteorder
 
 import numpy as np
 
-from convcalc.executor.blocks import BLOCK_ELEMENTS, span
+from convcalc.executor.blocks import BLOCK_ELEMENTS, COPY, Block, blocks, copy, span
 from convcalc.executor.kernels import Array
+from convcalc.executor.memory_format import is_channels_last, lying
 from convcalc.executor.threads import Calls, scratch, share_calls
 from convcalc.tracing import product
 
@@ -28,6 +29,9 @@ def reduce_windows(
 
     What a window reads outside of `x` is `fill`, which must change nothing. `before` is the padding in front.
     """
+    if is_channels_last(x) and is_channels_last(out) and set(dilation) == {1} and x.ndim == 4:
+        _with_channels_last(operation, lying(x), before, kernel_size, stride, lying(out), fill)
+        return
     planes = x.reshape(-1, *x.shape[2:])
     output = out.shape[2:]
     result = out.reshape(len(planes), *output)
@@ -47,6 +51,52 @@ def reduce_windows(
         return calls
 
     share_calls(work, range(0, len(planes), together))
+
+
+def _with_channels_last(
+    operation: np.ufunc,
+    x: Array,
+    before: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    out: Array,
+    fill: float,
+) -> None:
+    """The same of (N, H, W, C): along the columns at every place, for long rows, of which every so many-th is taken."""
+    images, rows, count, channels = out.shape
+    wide = max(before[1] + x.shape[2], (count - 1) * stride[1] + kernel_size[1])
+    inside = slice(before[1], before[1] + x.shape[2])
+
+    def work(block: Block) -> Calls:
+        calls: Calls = []
+        padded = scratch("axis 0", (block.height, wide, channels), x.dtype)
+        calls += [(edge.fill, (fill,)) for edge in (padded[:, : inside.start], padded[:, inside.stop :]) if edge.size]
+        front = before[0] - block.start * stride[0]
+        reduced = padded[:, inside]
+        _reduce_axis(operation, x[block.first], reduced, front, kernel_size[0], stride[0], 1, block.height, fill, calls)
+        flat = padded.reshape(-1)
+        length = flat.size - (kernel_size[1] - 1) * channels
+        best = flat
+        if kernel_size[1] > 1:
+            best = scratch("axis 1", padded.shape, x.dtype).reshape(-1)
+            found = best[:length]
+            for tap in range(1, kernel_size[1]):
+                shifted = flat[tap * channels : tap * channels + length]
+                calls.append((partial(operation, out=found), (found if tap > 1 else flat[:length], shifted)))
+        taken = best.reshape(padded.shape)[:, : (count - 1) * stride[1] + 1 : stride[1]]
+        copy(out[block.first, block.start : block.stop], taken, calls)
+        return calls
+
+    share_calls(
+        work,
+        blocks(1, rows, wide * channels, wide * channels * COPY)
+        if images == 1
+        else [
+            Block(image, image + 1, block.start, block.stop)
+            for image in range(images)
+            for block in blocks(1, rows, wide * channels, wide * channels * COPY)
+        ],
+    )
 
 
 def _reduce_axis(
