@@ -84,6 +84,25 @@ def test_the_gradient_is_the_slope(kind):
         gradients_are_slopes(drawn)
 
 
+def single(array):
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+@pytest.mark.parametrize("kind", [kind for kind in (*LAYERS, *FILE_LAYERS) if kind not in WITHOUT])
+def test_gradients_of_single_precision_stay_so(kind):
+    """One of double precision would make all that come before it so."""
+    of_files = (numbers(index) for index in range(len(CASES)) if CASES[index].layer.kind == kind)
+    for layer, inputs, weights in layers_of(kind) if kind in LAYERS else of_files:
+        given = tuple(map(single, inputs)), {name: single(array) for name, array in weights.items()}
+        with np.errstate(all="ignore"):
+            outputs = kernel_of(layer)(layer, *given)
+            grads = tuple(np.ones(y.shape, np.float32) for y in outputs)
+            of_inputs, of_weights = gradient_of(layer)(layer, given[0], outputs, given[1], grads)
+        assert {array.dtype for array in (*of_inputs, *of_weights.values()) if array is not None} <= {
+            np.dtype(np.float32)
+        }
+
+
 def smooth(index):
     """Whether a case has a slope that steps of a millionth can tell.
 

@@ -77,6 +77,7 @@ def elementwise_gradient(
     weights: Weights,
     grads: tuple[Array, ...],
 ) -> Gradients:
-    """The gradient times the slope."""
-    slope = next(slopes for cls in type(layer).__mro__ if (slopes := SLOPES.get(cls)) is not None)
-    return (grads[0] * slope(layer, inputs[0], outputs[0]),), {}
+    """The gradient times the slope, in the gradient's type: numbers of NumPy's own are of double precision."""
+    slope_of = next(slopes for cls in type(layer).__mro__ if (slopes := SLOPES.get(cls)) is not None)
+    slope = np.asarray(slope_of(layer, inputs[0], outputs[0]))
+    return (grads[0] * (slope if slope.dtype == bool else slope.astype(grads[0].dtype, copy=False)),), {}

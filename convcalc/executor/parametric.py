@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,10 @@ QUICK.update({
 def _gelu_slope(layer: L.GELU, x: Any) -> Array:
     """Φ(x) + x·φ(x); of the approximation likewise, by the chain rule."""
     if layer.approximate == "none":
-        normal = np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
-        exact: Array = (1 + erf(np.sqrt(0.5) * x)) / 2 + x * normal
+        normal = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+        exact: Array = (1 + erf(math.sqrt(0.5) * x)) / 2 + x * normal
         return exact
-    factor, cubic = np.sqrt(2 / np.pi), 0.044715
+    factor, cubic = math.sqrt(2 / math.pi), 0.044715
     bent = np.tanh(factor * (x + cubic * x**3))
     result: Array = (1 + bent) / 2 + x / 2 * (1 - bent**2) * factor * (1 + 3 * cubic * x * x)
     return result
