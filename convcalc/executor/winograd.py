@@ -207,7 +207,7 @@ def winograd_blocks(problem: Problem, tiles: tuple[int, ...]) -> list[Block]:
 
 def _by_channels(filtering: _Filtering) -> None:
     """All tiles at once: threads share the channels in, then the channels out, because the weights are most of it."""
-    points, _, _, parts, channels, _ = filtering.weight.shape
+    points, _, _, parts, channels, part = filtering.weight.shape
     images = filtering.x.shape[0]
     whole = Block(0, images, 0, filtering.counts[0])
     spots = images * product(filtering.counts)
@@ -224,8 +224,11 @@ def _by_channels(filtering: _Filtering) -> None:
         return calls
 
     share_calls(into, shares(channels, points * channels * spots * (points + COPY)))
+    if parts == 1:  # of which all channels can be shared
+        share_calls(out_of, shares(part, filtering.weight.size * spots))
+        return
     hands = thread_count() if filtering.weight.size * spots >= least_work() * thread_count() else 1
-    share_calls(out_of, even_slices(parts, hands))
+    share_calls(out_of, [slice(own.start * part, own.stop * part) for own in even_slices(parts, hands)])
 
 
 class _Geometry(NamedTuple):
@@ -282,7 +285,7 @@ class _Filtering:
         spots = block.many * block.height * product(self.counts[1:])
         spectrum = scratch("spectrum", (len(self.weight), spots, channels), self.x.dtype)
         self.spectrum(block, slice(0, channels), spectrum, calls)
-        self.outputs(block, slice(0, self.weight.shape[3]), spectrum, calls)
+        self.outputs(block, slice(0, self.weight.shape[3] * self.weight.shape[5]), spectrum, calls)
         return calls
 
     def spectrum(self, block: Block, channels: slice, spectrum: Array, calls: Calls) -> None:
@@ -307,9 +310,13 @@ class _Filtering:
         turned = (array.reshape(parts).swapaxes(0, 1) for array in (gathered, spectrum))
         calls.append((np.matmul, (self.to_points, *turned)))
 
-    def outputs(self, block: Block, parts: slice, spectrum: Array, calls: Calls) -> None:
-        """The outputs of a block, some parts of each group's channels, from (points, spots, C)."""
-        weight = self.weight[:, :, :, parts]
+    def outputs(self, block: Block, channels: slice, spectrum: Array, calls: Calls) -> None:
+        """The outputs of a block, some of each group's channels (parts of them, if there are any), from (points, spots, C)."""
+        parts, part = self.weight.shape[3], self.weight.shape[5]
+        if parts > 1:
+            weight = self.weight[:, :, :, channels.start // part : channels.stop // part]
+        else:
+            weight = self.weight[..., channels]
         points, groups, _, count, inside, part = weight.shape
         spots, wide = spectrum.shape[1], groups * count * part
         products = scratch("products", (points, spots, wide), self.x.dtype)
@@ -325,7 +332,7 @@ class _Filtering:
             )
         )
         if self.bias is not None:
-            bias = self.bias.reshape(groups, -1)[:, parts.start * part : parts.stop * part].reshape(-1)
+            bias = self.bias.reshape(groups, -1)[:, channels].reshape(-1)
             calls.append((np.add, (products[self.one], bias, products[self.one])))
         found = scratch("gathered", (len(self.to_tile), spots * wide), self.x.dtype)
         columns = columns_at_once(spots * wide, self.to_tile.size)
@@ -333,7 +340,7 @@ class _Filtering:
         calls.append((np.matmul, (self.to_tile, *turned)))
         finish(found, None, self.activation, calls)
         found = found.reshape(*self.tiles, block.many, block.height, *self.counts[1:], wide)
-        own = slice(None) if groups > 1 else slice(parts.start * part, parts.stop * part)
+        own = slice(None) if groups > 1 else channels
         target = self.out[block.first : block.last, block.start * self.tiles[0] : block.stop * self.tiles[0], ..., own]
         self._place(found, target, calls)
 
