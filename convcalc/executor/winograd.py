@@ -311,7 +311,7 @@ class _Filtering:
         calls.append((np.matmul, (self.to_points, *turned)))
 
     def outputs(self, block: Block, channels: slice, spectrum: Array, calls: Calls) -> None:
-        """The outputs of a block, some of each group's channels (parts of them, if there are any), from (points, spots, C)."""
+        """The outputs of a block, some of each group's channels or parts of them, from (points, spots, C)."""
         parts, part = self.weight.shape[3], self.weight.shape[5]
         if parts > 1:
             weight = self.weight[:, :, :, channels.start // part : channels.stop // part]
