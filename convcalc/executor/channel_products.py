@@ -120,16 +120,18 @@ def share_products(
         parts = _cut(shares(places, macs), PLACES_ELEMENTS // (terms + channels_out))
         tasks = [(image, part, slice(0, channels_out)) for image in images for part in parts]
     else:
-        steps = (
-            shares(channels_out // weight.step, macs)
-            if len(images) == 1
-            else even_slices(channels_out // weight.step, count)
-        )
-        if weight.by_parts and len(steps) > 1:
-            steps = even_slices(channels_out // weight.step, count)
-        owns = [slice(own.start * weight.step, own.stop * weight.step) for own in steps]
+        owns = _own_channels(weight, macs, alone=len(images) == 1)
         tasks = [(image, slice(0, places), own) for image in images for own in owns]
     share_calls(work, tasks)
+
+
+def _own_channels(weight: Weight, macs: int, *, alone: bool) -> list[slice]:
+    """The output channels, which take so many multiply-adds, in a slice for each thread."""
+    fair = shares(weight.channels_out, macs)
+    if alone and not weight.by_parts:
+        return fair
+    step, hands = weight.step, len(fair) if alone else thread_count()
+    return [slice(own.start * step, own.stop * step) for own in even_slices(weight.channels_out // step, hands)]
 
 
 def _cut(parts: Sequence[slice], most: int) -> list[slice]:

@@ -1,8 +1,8 @@
 """Which tensors of a network lie with their channels last.
 
-That is of use to windows and tiles, and to 1x1 convolutions of many places; with few places to each channel products
-with the weights first are faster. What reads or makes a tensor must be able to; the tensors of a sum, an activation or
-a pool are of one order.
+That is of use to convolutions: windows and tiles are laid out by rows of channels, and products of few places are small
+ones. But a 1x1 convolution of few places that is a large product is faster with its weights first. What reads or makes
+a tensor must be able to; the tensors of a sum, an activation or a pool are of one order.
 """
 
 from __future__ import annotations

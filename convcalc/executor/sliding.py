@@ -87,16 +87,8 @@ def _with_channels_last(
         copy(out[block.first, block.start : block.stop], taken, calls)
         return calls
 
-    share_calls(
-        work,
-        blocks(1, rows, wide * channels, wide * channels * COPY)
-        if images == 1
-        else [
-            Block(image, image + 1, block.start, block.stop)
-            for image in range(images)
-            for block in blocks(1, rows, wide * channels, wide * channels * COPY)
-        ],
-    )
+    cut = blocks(1, rows, wide * channels, wide * channels * COPY)
+    share_calls(work, [block._replace(first=image, last=image + 1) for image in range(images) for block in cut])
 
 
 def _reduce_axis(
