@@ -16,6 +16,7 @@ from onnx_models import initializer, integers, model
 import convcalc.layers
 from convcalc.analysis.shapes import resolve
 from convcalc.errors import ShapeError, UnsupportedOpError
+from convcalc.executor import norm
 from convcalc.executor.fit import fit
 from convcalc.executor.gradients import conv as gradients, onnx_nodes
 from convcalc.executor.kernels import gradient_of, kernel_of
@@ -82,6 +83,17 @@ def test_the_gradient_is_the_slope(kind):
     assert found
     for drawn in found:
         gradients_are_slopes(drawn)
+
+
+@pytest.mark.parametrize("plane", [1, 1 << 20])
+def test_the_gradient_of_a_batch_norm_by_planes_and_at_once(plane, monkeypatch):
+    monkeypatch.setattr(norm, "_PLANE", plane)
+    for layer, inputs, weights in layers_of("batchnorm"):
+        gradients_are_slopes(Drawn(layer, inputs, weights))
+        gradients_are_slopes(Drawn(layer, inputs, {name: weights[name] for name in ("weight", "bias")}))
+    x = np.random.default_rng(0).normal(100, 1, (3, 4, 5, 6))
+    for found, wanted in zip(norm.channel_statistics(x), (x.mean((0, 2, 3)), x.var((0, 2, 3))), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
 
 def single(array):

@@ -27,12 +27,56 @@ def _grouped(layer: _Standard, x: Array) -> tuple[Array, tuple[int, ...]]:
 
 def _statistics(layer: _Standard, grouped: Array, axes: tuple[int, ...], weights: Weights) -> tuple[Array, Array]:
     """Mean and 1 / √(variance + eps), in shapes that fit the grouped array. Running ones where they are kept."""
+    column = (-1, *(1,) * (grouped.ndim - 2))
     if "running_mean" in weights:
-        column = (-1, *(1,) * (grouped.ndim - 2))
         mean, variance = (weights[name].reshape(column) for name in ("running_mean", "running_var"))
+    elif isinstance(layer, BatchNorm):
+        mean, variance = (found.reshape(column) for found in channel_statistics(grouped))
     else:
         mean, variance = grouped.mean(axis=axes, keepdims=True), grouped.var(axis=axes, keepdims=True)
     return mean, 1 / np.sqrt(variance + layer.eps)
+
+
+_PLANE = 64
+"""Numbers of a plane from which on sums of planes take less time than NumPy's over several axes."""
+
+
+class _Planes:
+    """An array (N, C, *sizes) of floats as rows, one for each plane, and what is added up of each channel."""
+
+    def __init__(self, x: Array) -> None:
+        self.batch, self.channels = x.shape[:2]
+        self.rows = np.ascontiguousarray(x).reshape(self.batch * self.channels, -1)
+        self.count = x.dtype.type(self.batch * self.rows.shape[1])
+
+    def summed(self, of_rows: Array) -> Array:
+        """The sum of each channel of a number for each row."""
+        found: Array = of_rows.reshape(self.batch, self.channels).sum(axis=0)
+        return found
+
+    def spread(self, of_channels: Array) -> Array:
+        """A number of each channel for each row."""
+        return np.tile(of_channels, self.batch)[:, None]
+
+    def centred(self, mean: Array) -> Array:
+        """The rows less the mean of their channel."""
+        return together(np.subtract, self.rows, self.spread(mean))
+
+
+def _has_planes(*arrays: Array) -> bool:
+    """Whether all are floats of one type, and the first has planes that are long enough."""
+    return able(*arrays) and arrays[0].size > 0 and product(arrays[0].shape[2:]) >= _PLANE
+
+
+def channel_statistics(x: Array) -> tuple[Array, Array]:
+    """Mean and variance of each channel of (N, C, *sizes)."""
+    axes = (0, *range(2, x.ndim))
+    if not _has_planes(x):
+        return x.mean(axis=axes), x.var(axis=axes)
+    planes = _Planes(x)
+    mean = planes.summed(row_sums(planes.rows)) / planes.count
+    centred = planes.centred(mean)
+    return mean, planes.summed(row_dots(centred, centred)) / planes.count
 
 
 def _scale(x: Array, parameter: Array, *, last: bool) -> Array:
@@ -134,6 +178,10 @@ def norm_gradient(
     last = isinstance(layer, LayerNorm)
     grouped, axes = _grouped(layer, x)
     mean, scale = _statistics(layer, grouped, axes, weights)
+    if isinstance(layer, BatchNorm) and _has_planes(
+        x, grad, *(array for name, array in weights.items() if name != "num_batches_tracked")
+    ):
+        return _by_planes(x, grad, mean.reshape(-1), scale.reshape(-1), weights)
     normal = (grouped - mean) * scale
     learned = _affine_gradients(grad, normal.reshape(x.shape), weights, last=last)
     scaled = grad * _scale(x, weights["weight"], last=last) if "weight" in weights else grad
@@ -141,6 +189,25 @@ def norm_gradient(
     if "running_mean" not in weights:
         moved = moved - moved.mean(axis=axes, keepdims=True) - normal * (moved * normal).mean(axis=axes, keepdims=True)
     return ((moved * scale).reshape(x.shape),), learned
+
+
+def _by_planes(x: Array, grad: Array, mean: Array, scale: Array, weights: Weights) -> Gradients:
+    """The same of a batch norm's channels, with what is the same for all numbers of a plane worked out first."""
+    planes, given = _Planes(x), _Planes(grad)
+    centred = planes.centred(mean)
+    sums, dots = given.summed(row_sums(given.rows)), given.summed(row_dots(given.rows, centred)) * scale
+    learned = {name: found for name, found in (("weight", dots), ("bias", sums)) if name in weights}
+    factor = scale * weights["weight"] if "weight" in weights else scale
+    if "running_mean" in weights:
+        result = together(np.multiply, given.rows, planes.spread(factor))
+    else:
+        shares = (factor, factor * scale * dots / planes.count, factor * sums / planes.count)
+        result = together(_less_shares, given.rows, centred, *map(planes.spread, shares))
+    return (result.reshape(x.shape),), learned
+
+
+def _less_shares(grad: Any, centred: Any, factor: Any, slope: Any, mean: Any) -> Any:
+    return grad * factor - centred * slope - mean
 
 
 def _rms_scale(layer: RMSNorm, x: Array) -> tuple[Array, tuple[int, ...]]:

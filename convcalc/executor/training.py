@@ -13,6 +13,7 @@ import numpy as np
 from convcalc import formulas as F
 from convcalc.errors import UnsupportedOpError
 from convcalc.executor.kernels import Array, Gradients, Weights, gradient_of, kernel_of
+from convcalc.executor.norm import channel_statistics
 from convcalc.layers.base import Layer
 
 Back = Callable[[tuple[Array, ...]], Gradients]
@@ -58,7 +59,8 @@ def _norm(layer: Any, inputs: tuple[Array, ...], weights: Weights, stream: np.ra
     if not by_sample and "num_batches_tracked" in weights:
         buffers["num_batches_tracked"] = batches = weights["num_batches_tracked"] + 1
         share = 1 / float(batches) if layer.momentum is None else share
-    now = {"running_mean": x.mean(axis=axes), "running_var": x.var(axis=axes) * (count / max(count - 1, 1))}
+    mean, variance = (x.mean(axis=axes), x.var(axis=axes)) if by_sample else channel_statistics(x)
+    now = {"running_mean": mean, "running_var": variance * (count / max(count - 1, 1))}
     for name, array in now.items():
         buffers[name] = (1 - share) * weights[name] + share * (array.mean(axis=0) if by_sample else array)
     return Trained(outputs, lambda grads: gradient_of(layer)(layer, inputs, outputs, own, grads), buffers)
