@@ -45,7 +45,7 @@ def parse(tokens: Sequence[Token]) -> Program:
     before = ""
     for token in tokens:
         text = token.text
-        word = re.match(r"[a-z]+(?=[:,]|$)", text)
+        word = text.partition(":")[0].partition(",")[0]
         if is_input(text) or text.startswith("input:"):
             shape = shape_of(text.removeprefix("input:"), token.span)
             if span is not None and span.source.on_command_line and not token.span.source.on_command_line:
@@ -55,11 +55,11 @@ def parse(tokens: Sequence[Token]) -> Program:
                 given, span = shape, token.span
         elif text.startswith("@"):
             items.append(Wire("@", _name(text[1:], token.span), token.span))
-        elif word and word[0] == "from":
+        elif word == "from":
             items.append(Wire("from", _name(text[5:].removeprefix("@"), token.span), token.span))
-        elif word and word[0] == "repeat":
+        elif word == "repeat":
             loops.append((len(items), _times(token), token.span))
-        elif word and word[0] == "end":
+        elif word == "end":
             if not loops:
                 raise ExpressionError("end has no repeat before it", span=token.span)
             _repeat(items, *loops.pop())

@@ -7,7 +7,7 @@ from collections.abc import Container
 from typing import Any
 
 from convcalc.errors import ConvcalcError, ExpressionError, Span
-from convcalc.expressions.tokens import CONSTANTS, Token, python_value, split_outside, value_of
+from convcalc.expressions.tokens import CONSTANTS, LETTERS, Token, letters_of, python_value, split_outside, value_of
 from convcalc.layers import Kind, find_kind
 from convcalc.layers.base import Layer, text_of
 from convcalc.records import REQUIRED, parameters_of
@@ -102,24 +102,25 @@ def parse_layer(token: Token, before: str = "") -> LayerText:
     Raises `ExpressionError` at the part that is wrong.
     """
     text = token.text.rstrip(",")
-    word = re.match(r"[A-Za-z_][\w.]*", text)
-    found = find_kind(word[0]) if word else None
-    if word is None or found is None:
+    end = next((index for index, letter in enumerate(text) if not (letter.isalnum() or letter in "_.")), len(text))
+    word = text[:end] if text[:1] in LETTERS else ""
+    found = find_kind(word) if word else None
+    if found is None:
         from convcalc.expressions.slips import unknown_layer
 
         raise unknown_layer(text, token.span, before)
     layer = LayerText(*found, token.span)
-    rest = text[word.end() :]
+    rest = text[end:]
     if rest.startswith("("):
         if not rest.endswith(")"):
-            raise ExpressionError(f"{word[0]}( is not closed", span=token.span)
-        _parse_call(layer, token, word.end() + 1, len(text) - 1)
+            raise ExpressionError(f"{word}( is not closed", span=token.span)
+        _parse_call(layer, token, end + 1, len(text) - 1)
     elif rest.startswith(":"):
-        _parse_arguments(layer, token, word.end() + 1, len(text))
+        _parse_arguments(layer, token, end + 1, len(text))
     elif rest:
         raise ExpressionError(
-            f"{rest} does not belong after {word[0]}; arguments follow a colon, {word[0]}:...",
-            span=token.part(word.end(), len(text)),
+            f"{rest} does not belong after {word}; arguments follow a colon, {word}:...",
+            span=token.part(end, len(text)),
         )
     return layer
 
@@ -139,8 +140,7 @@ def _parse_arguments(layer: LayerText, token: Token, start: int, end: int) -> No
             refuse_unknown(layer, field, span)
             layer.give(field, value if field == "name" else value_of(value, span), span)
         else:
-            letters = re.match(r"[A-Za-z_]*", text)
-            key = letters[0] if letters else ""
+            key = letters_of(text)
             if key in kind.keys and len(text) > len(key):
                 layer.give(kind.keys[key], value_of(text[len(key) :], span), span)
             elif index == 0 and kind.main is not None and (not key or text.lower() in CONSTANTS):

@@ -10,11 +10,12 @@ from convcalc.errors import ExpressionError, Source, Span
 from convcalc.layers import find_kind
 
 _OPENING, _CLOSING = "([{", ")]}"
-# Patterns are compiled when they are used: all of them take as long as a short answer's layers.
-_INTEGER = r"[+-]?[0-9]+$"
+# Patterns are compiled when they are used, each a tenth of a millisecond; what most texts hold is told without any.
 _FLOAT = r"[+-]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)([eE][+-]?[0-9]+)?$|[+-]?inf$"
 _AXIS = r"(?P<before>[+-]?[0-9]+)\+(?P<after>[+-]?[0-9]+)$|none$|[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _DESIGN_SPACE = r"[0-9](/|\.\.)[0-9]"
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_"
+"""What names of kinds and keys begin with."""
 CONSTANTS = {"true": True, "false": False, "none": None}
 """Words that are values."""
 _MOST_DIGITS = 300
@@ -76,6 +77,15 @@ def tokens_of(source: Source, start: int = 0, end: int | None = None) -> list[To
     return tokens
 
 
+def letters_of(text: str) -> str:
+    """The letters that a text begins with.
+
+    >>> letters_of("k3x5"), letters_of("3")
+    ('k', '')
+    """
+    return text[: len(text) - len(text.lstrip(LETTERS))]
+
+
 def is_input(text: str) -> bool:
     """Whether a token is the shape of an input: digits with x, / and .. only."""
     return "0" <= text[:1] <= "9" and not text.strip("0123456789x/.")
@@ -92,6 +102,16 @@ def is_expression(text: str) -> bool:
 # --- values -------------------------------------------------------------------------------------------------------
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text is a whole number: digits, perhaps after a sign.
+
+    >>> is_whole("-12"), is_whole("1.5"), is_whole("-")
+    (True, False, False)
+    """
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    return digits.isascii() and digits.isdigit()
+
+
 def integer(text: str, span: Span | None) -> int:
     """An int from its digits. Raises `ExpressionError` for one that is absurdly long."""
     if len(text) > _MOST_DIGITS:
@@ -103,7 +123,7 @@ def integer(text: str, span: Span | None) -> int:
 
 def value_of(text: str, span: Span) -> Any:
     """The value that a text stands for: a number, sizes, pairs, true, false, none, or a word."""
-    if re.match(_INTEGER, text):
+    if is_whole(text):
         return integer(text, span)
     if re.match(_FLOAT, text):
         return float(text)
@@ -133,7 +153,7 @@ def _axis(match: re.Match[str], span: Span) -> Any:
     """One axis of several: a number, none, or a (before, after) pair."""
     if match["before"]:
         return integer(match["before"], span), integer(match["after"], span)
-    return None if match[0] == "none" else integer(match[0], span) if re.match(_INTEGER, match[0]) else float(match[0])
+    return None if match[0] == "none" else integer(match[0], span) if is_whole(match[0]) else float(match[0])
 
 
 def shape_of(text: str, span: Span | None) -> tuple[int, ...]:
@@ -145,7 +165,7 @@ def shape_of(text: str, span: Span | None) -> tuple[int, ...]:
             value=text,
         )
     numbers = text.split("x")
-    if not all(re.fullmatch(r"[0-9]+", number) for number in numbers):
+    if not all(number.isascii() and number.isdigit() for number in numbers):
         from convcalc.expressions.slips import shape_meant
 
         meant = f"; did you mean '{shape_meant(text)}'?" if shape_meant(text) else "; write one such as 3x224x224"
@@ -165,7 +185,7 @@ def python_value(text: str, span: Span) -> Any:
         inside = text[1:-1]
         pieces = [inside[start:end] for start, end in split_outside(inside, ",")]
         return tuple(python_value(piece, span) for piece in pieces if piece.strip())
-    if re.match(_INTEGER, text):
+    if is_whole(text):
         return integer(text, span)
     if re.match(_FLOAT, text):
         return float(text)
