@@ -63,7 +63,8 @@ class Builder:
             shapes = [known.shapes[tensor] for tensor in data]
             bound = layer.bind(*shapes)
             outputs = bound.infer(*shapes)
-            self._check_weights(bound, weights)
+            if weights:
+                self._check_weights(bound, weights)
             dtype = known.dtypes[data[0]] if data else "float32"
             dtypes = plan.dtypes or bound.output_dtypes(dtype)
             names = output_names(visit, len(outputs)) if last else [f"{visit.name}/{step}"]
@@ -77,7 +78,7 @@ class Builder:
 
     def _take(self, op: str, inputs: Sequence[str], places: Sequence[int]) -> None:
         """Note the constants at these places of a node's inputs."""
-        others = unlearned(op, [self.known.is_constant(tensor) for tensor in inputs])
+        others = unlearned(op, inputs, self.known)
         for place in places:
             self.known.take(inputs[place], scale=place not in others)
 

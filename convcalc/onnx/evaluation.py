@@ -42,10 +42,10 @@ class Evaluation:
         elif op == "Identity" and inputs[:1] and inputs[0] in known.stored:
             visit.gives_one(inputs[0])
             return True
-        elif all(not name or known.may_be_small(name) for name in inputs) and (inputs or op == "Range"):
-            found = self._fold(visit)
+        elif inputs and inputs[0] and not known.may_be_small(inputs[0]):
+            return False  # as with most nodes
         else:
-            return False
+            found = self._fold(visit)
         if found is None or len(found) < len(node.outputs):
             return False
         self._folded += sum(len(small.items) for small in found)
@@ -56,6 +56,10 @@ class Evaluation:
 
     def _fold(self, visit: Visit) -> list[Small] | None:
         """The outputs of an op whose inputs are all known, if it can be evaluated."""
+        if not visit.inputs and visit.node.op_type != "Range":
+            return None
+        if not all(self.known.may_be_small(name) for name in visit.inputs if name):
+            return None
         # Many a model computes no shapes.
         from convcalc.onnx.folding import FOLDERS, fold
 

@@ -19,9 +19,11 @@ _RECURRENT = ("LSTM", "GRU", "RNN")
 """Ops whose states begin with what is learned, or zeros."""
 
 
-def unlearned(op: str, constant: Sequence[bool]) -> Sequence[int]:
+def unlearned(op: str, inputs: Sequence[str], known: Known) -> Sequence[int]:
     """The places of such inputs of a node. Where a product has two constant factors, the second is the weight."""
-    return (0,) if op in ("MatMul", "Gemm") and all(constant[:2]) else _UNLEARNED.get(op, ())
+    if op in ("MatMul", "Gemm") and all(map(known.is_constant, inputs[:2])):
+        return (0,)
+    return _UNLEARNED.get(op, ())
 
 
 def is_learned(op: str, key: str, name: str, known: Known) -> bool:
@@ -48,6 +50,8 @@ class LeftOut:
     def note(self, node: str, op: str, inputs: Sequence[str], places: Sequence[int], weights: Sequence[str]) -> None:
         """Note the floats among a node's inputs that are neither at its layer's `places` nor its weights."""
         state = op in _RECURRENT
+        if len(places) + len(weights) == len(inputs) and not state:
+            return
         self._tensors += [
             (tensor, node, state)
             for place, tensor in enumerate(inputs)

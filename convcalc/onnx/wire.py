@@ -247,28 +247,23 @@ class Message:
         self.start = start
         self.end = end
         self.depth = depth
-        fields = self.FIELDS
         for name, default in self.ABSENT:
             setattr(self, name, default)
         for name in self.LISTS:
             setattr(self, name, [])
+        field_of, take = self.FIELDS.get, self._take
         for number, wire, first, second, place in file.fields(start, end):
-            field = fields.get(number)
+            field = field_of(number)
             if field is not None:
-                self._take(field, wire, first, second, place)
+                take(field, wire, first, second, place)
 
     def _take(self, field: Field, wire: int, first: int, second: int, place: int) -> None:
         name, kind, repeated, cls = field
         if repeated and not hasattr(self, name):
             setattr(self, name, [])
         if wire != _WIRE[kind]:
-            if wire == 2 and kind in (INTS, FLOATS):
-                self._take_packed(name, kind, first, second, place)
-                return
-            raise self.file.wrong(
-                place,
-                f"{called(self)}'s {name} is {WIRE_NAMES[wire]}, but must be {WIRE_NAMES[_WIRE[kind]]}",
-            )
+            self._take_packed(name, kind, wire, first, second, place)
+            return
         value: Any
         if kind == STRING:
             value = self.file.text(first, second)
@@ -286,21 +281,25 @@ class Message:
         else:
             value = struct.unpack("<f", self.file.bytes_of(first, second))[0]
         if repeated:
-            self._append(getattr(self, name), name, value, place)
+            values = getattr(self, name)
+            values.append(value)
+            if len(values) > MOST_REPEATED:
+                self._check_count(name, len(values), place)
         else:
             setattr(self, name, value)
-
-    def _append(self, values: list[Any], name: str, value: Any, place: int) -> None:
-        values.append(value)
-        if len(values) > MOST_REPEATED:
-            self._check_count(name, len(values), place)
 
     def _check_count(self, name: str, count: int, place: int) -> None:
         most = MOST_NUMBERS if name in ("floats", "ints") else MOST_REPEATED
         if count > most:
             raise self.file.wrong(place, f"{called(self)} has more than {most} {name}")
 
-    def _take_packed(self, name: str, kind: int, start: int, end: int, place: int) -> None:
+    def _take_packed(self, name: str, kind: int, wire: int, start: int, end: int, place: int) -> None:
+        """Take numbers that stand together. Raises `ModelFileError` for a field of another type than it should have."""
+        if wire != 2 or kind not in (INTS, FLOATS):
+            raise self.file.wrong(
+                place,
+                f"{called(self)}'s {name} is {WIRE_NAMES[wire]}, but must be {WIRE_NAMES[_WIRE[kind]]}",
+            )
         values = getattr(self, name)
         if kind == FLOATS:
             if (end - start) % 4:
@@ -310,7 +309,9 @@ class Message:
             return
         while start < end:
             value, start = self.file.varint(start, end)
-            self._append(values, name, signed(value), place)
+            values.append(signed(value))
+            if len(values) > MOST_REPEATED:
+                self._check_count(name, len(values), place)
 
 
 def called(message: Message) -> str:
