@@ -31,6 +31,7 @@ from convcalc.network import Network, input_twice
 
 if TYPE_CHECKING:
     from convcalc.onnx.file import OnnxModel
+    from convcalc.torch_text import PrintedModel
 
 
 class LayerOptions:
@@ -127,7 +128,8 @@ def _as_said(program: Program, assume_sequential: bool, unprinted: Sequence[str]
 def _network(program: Program, input_shape: str | None, batch: int | None, open_input: bool) -> Network:
     refuse_below_one("--batch", batch)
     if program.names_inputs:
-        return cast("OnnxModel", program).named_network(_named_shapes(input_shape), batch)
+        named = cast("OnnxModel | PrintedModel", program)
+        return named.named_network(_named_shapes(input_shape), batch, open_input=open_input)
     shape = None
     if input_shape is not None:
         shape = shape_of(input_shape, option_span("--input", input_shape))

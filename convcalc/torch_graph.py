@@ -39,7 +39,7 @@ from convcalc.torch_functions import (
     measured,
     norm_of,
 )
-from convcalc.torch_wiring import Walk
+from convcalc.torch_wiring import UNKNOWN, Walk
 
 _OPERATORS: dict[type, str] = {
     ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "truediv", ast.FloorDiv: "floordiv", ast.Mod: "mod",
@@ -60,6 +60,7 @@ class GraphWalk(Walk):
     """Wires the modules as the code says. `code` are its lines, the `def` first."""
 
     code: Sequence[Span] = ()
+    inputs: Mapping[str, Shape] = {}
 
     def through(self, root: Module) -> None:
         """All lines of the code, and then the modules that it does not call."""
@@ -68,6 +69,7 @@ class GraphWalk(Walk):
         self.loose: dict[str, None] = {}
         self.broadcast: list[str] = []
         self.values: dict[str, Any] = {}
+        self.missing: list[str] = []
         result: Any = NOTHING
         for span in self.code:
             self.span = span
@@ -84,17 +86,41 @@ class GraphWalk(Walk):
             if path not in self.calls and not holder:
                 self._lose()
                 self._module(module, path, None)
-        tensor = _first_tensor(result)
-        self.current, self.shape = tensor.name, tensor.shape
+        tensors = _tensors(result)
+        self.current, self.shape = tensors[0].name, tensors[0].shape
+        self.outputs = tuple(dict.fromkeys(tensor.name for tensor in tensors if tensor.name != UNKNOWN))
         self.notes.append("the modules are wired as the code says that is printed below them")
 
     def _is_inside_called(self, path: str) -> bool:
         return any(path[:end] in self.calls for end, letter in enumerate(path) if letter == ".")
 
     def _arguments(self, function: ast.FunctionDef) -> None:
-        """The first argument is the input; what the others are is not known."""
-        for number, argument in enumerate(function.args.args[1:]):
-            self.values[argument.arg] = LOST if number else Tensor(self.current, self.shape)
+        """Arguments are the inputs of their names, or the first of them is the only one.
+
+        Of others it is not known what they are, but where the code says what they are without being given.
+        """
+        arguments = [argument.arg for argument in function.args.args[1:]]
+        defaults = dict(zip(reversed(arguments), reversed(function.args.defaults), strict=False))
+        for number, name in enumerate(arguments):
+            if name in self.inputs:
+                self.values[name] = Tensor(name, self.inputs[name])
+            elif not number and not self.inputs:
+                self.values[name] = Tensor(self.current, self.shape)
+            elif name in defaults:
+                self.values[name] = self._value(defaults[name], name)
+            else:
+                self.values[name] = LOST
+                self.missing.append(name)
+
+    def unwired(self) -> str:
+        """That there are inputs which were not given."""
+        if not (self.missing and any(UNKNOWN in node.inputs for node in self.nodes)):
+            return ""
+        missing = " and ".join(self.missing)
+        return (
+            f"the code takes {missing} besides, of no shape that is given; --input NAME=SHAPE, with the batch, gives"
+            " each by its name"
+        )
 
     def _statement(self, statement: ast.stmt) -> None:
         if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
@@ -349,6 +375,8 @@ class GraphWalk(Walk):
                 f"{self.broadcast[0]}{more} takes one of these, and is taken to give the shape of the other tensor;"
                 " its cost is not counted"
             )
+        if self.unwired() and not self.no_input:
+            yield f"shapes and costs are partial: {self.unwired()}"
         yield from super().warnings()
 
 
@@ -377,6 +405,12 @@ def _by_path(root: Module) -> dict[str, Module]:
     return found
 
 
+def argument_names(line: Span) -> tuple[str, ...]:
+    """The arguments of the `def` that the code begins with, but for the model itself."""
+    names = (a.arg for item in _parsed(line) if isinstance(item, ast.FunctionDef) for a in item.args.args[1:])
+    return tuple(names)
+
+
 def _parsed(span: Span) -> Sequence[ast.stmt]:
     """The statements of a line. Raises `ModelFileError` for one that is no Python."""
     line = span.source.text[span.start : span.end]
@@ -388,7 +422,11 @@ def _parsed(span: Span) -> Sequence[ast.stmt]:
         raise ModelFileError("this line of the code below the model cannot be read", span=span) from None
 
 
-def _first_tensor(value: Any) -> Tensor:
-    while isinstance(value, tuple) and value:
-        value = value[0]
-    return value if isinstance(value, Tensor) else LOST
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors among what the code returns, which may be tuples of tuples; one that is not known where none is."""
+    todo, found = [value], []
+    while todo:
+        one = todo.pop()
+        todo += reversed(one) if isinstance(one, tuple) else ()
+        found += [one] if isinstance(one, Tensor) else []
+    return found or [LOST]

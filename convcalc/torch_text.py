@@ -220,6 +220,12 @@ class PrintedModel(Program):
     ) -> None:
         self.root, self.notes, self.code, line = read_module(text, name)
         self.texts = dict(_leaf_texts(self.root))
+        self.arguments: tuple[str, ...] = ()
+        if self.code:
+            from convcalc.torch_graph import argument_names
+
+            self.arguments = argument_names(self.code[0])
+        self.names_inputs = len(self.arguments) > 1
         self.sequential = False
         self.said: dict[str, tuple[Any, Span | None]] = {}
         if line is not None:
@@ -257,6 +263,28 @@ class PrintedModel(Program):
             return self._wired(self.rank() or 2, {}, (), "")
         return super().network(shape, open_input=open_input)
 
+    def named_network(
+        self, given: Mapping[str, tuple[int, ...]], batch: int | None = None, *, open_input: bool = False
+    ) -> Network:
+        """The network on inputs by the names of the code's arguments, of shapes with the batch; "" is the first alone.
+
+        Raises `ExpressionError` for another name.
+        """
+        if not any(given):
+            network = self.network(given.get(""), open_input=open_input)
+            return network if batch is None else network.with_batch(batch)
+        for name in given:
+            if name not in self.arguments:
+                raise ExpressionError(
+                    f"{f'the code takes no {name}' if name else 'an input has no name'}; it takes"
+                    f" {', '.join(self.arguments)}{did_you_mean(name, self.arguments)}",
+                    field="input",
+                )
+        inputs = {name: Input(given[name]) for name in self.arguments if name in given}
+        axes = len(next(iter(inputs.values())).shape)
+        network = self._wired(self.rank() or min(max(axes - 2, 1), 3), inputs, (), next(iter(inputs)))
+        return network if batch is None else network.with_batch(batch)
+
     def sample_axes(self) -> int | None:
         """How many axes a sequence has that comes in, or None where no module is over sequences."""
         kinds = [found[0].name for module in _all_modules(self.root) if (found := find_kind(module.cls))]
@@ -275,6 +303,8 @@ class PrintedModel(Program):
 
             walk = GraphWalk(self.texts, rank, first, shape, hidden=hidden, sequential=False)
             walk.code = self.code
+            if first != "input":
+                walk.inputs = {name: given.shape for name, given in inputs.items()}
         else:
             walk = Walk(self.texts, rank, first, shape, hidden=hidden, sequential=self.sequential)
         walk.unprinted = Unprinted(self.said)
@@ -283,7 +313,7 @@ class PrintedModel(Program):
         return Network(
             inputs,
             tuple(walk.nodes),
-            (walk.current,),
+            walk.outputs or (walk.current,),
             (*self.notes, *notes, *walk.all_notes()),
             tuple(walk.warnings()),
             walk.hidden_names(),

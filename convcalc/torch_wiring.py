@@ -135,8 +135,10 @@ class Walk:
     """Goes through the modules in printed order and wires what the text tells how to wire.
 
     `first` is the tensor that comes into the first of them, of this shape where it is known; "" where there is none.
-    `hidden` says that its batch was not given.
+    `hidden` says that its batch was not given. `outputs` are what goes out, where that is not the last tensor alone.
     """
+
+    outputs: tuple[str, ...] = ()
 
     def __init__(
         self,

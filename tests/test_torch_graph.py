@@ -13,8 +13,10 @@ from convcalc.analysis.memory import memory
 from convcalc.analysis.report import Report
 from convcalc.analysis.shapes import shapes
 from convcalc.analysis.summary import summary
+from convcalc.cli import run_command_line
 from convcalc.errors import ConvcalcError, ModelFileError
-from convcalc.executor.run import prepare
+from convcalc.executor.batches import Batches
+from convcalc.executor.run import prepare, run
 from convcalc.network import Network
 from convcalc.torch_text import PrintedModel, looks_printed
 
@@ -245,3 +247,76 @@ def test_what_would_give_other_numbers_is_counted_but_not_run(call: str, why: st
     assert costs(found).status == "complete"
     with pytest.raises(ConvcalcError, match=why):
         prepare(found, np.zeros((3, 8, 8)))
+
+
+# --- several inputs and outputs ---------------------------------------------------------------------------------------
+
+TWO = """\
+Two(
+  (a): Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))
+  (b): Linear(in_features=6, out_features=4, bias=True)
+)
+
+
+
+def forward(self, image, code, scale = 2):
+    a = self.a(image);  image = None
+    b = self.b(code);  code = None
+    view = b.view(-1, 4, 1, 1)
+    mul = a * view
+    mul_1 = mul * scale;  scale = None
+    mean = mul_1.mean((2, 3))
+    return {'map': mul_1, 'rest': (mean, b)}
+"""
+SHAPES = {"image": (2, 3, 8, 8), "code": (2, 6)}
+
+
+def test_inputs_are_the_arguments_by_their_names() -> None:
+    found = PrintedModel(TWO, "net.txt").named_network(SHAPES)
+    report = shapes(found)
+    assert [row.outputs[0] for row in report.rows][-2:] == [(2, 4, 6, 6), (2, 4)]
+    assert (report.status, found.outputs, tuple(found.inputs)) == (
+        "complete", ("mul_1", "mean", "b"), ("image", "code")
+    )  # fmt: skip
+    assert PrintedModel(TWO, "net.txt").named_network(SHAPES, None).inputs["code"].batch_given
+
+
+def test_several_inputs_are_computed_and_all_that_goes_out() -> None:
+    stream = np.random.default_rng(0)
+    arrays = {name: stream.normal(size=shape) for name, shape in SHAPES.items()}
+    weights = {"a.weight": stream.normal(size=(4, 3, 3, 3)), "a.bias": np.zeros(4),
+               "b.weight": stream.normal(size=(4, 6)), "b.bias": np.ones(4)}  # fmt: skip
+    outputs = run(PrintedModel(TWO, "net.txt"), arrays, weights).outputs
+    of_code = arrays["code"] @ weights["b.weight"].T + 1
+    windows = np.lib.stride_tricks.sliding_window_view(arrays["image"], (3, 3), (2, 3))
+    of_image = np.einsum("nchwij,ocij->nohw", windows, weights["a.weight"])
+    wanted = of_image * of_code[:, :, None, None] * 2
+    np.testing.assert_allclose(outputs["mul_1"], wanted, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(outputs["mean"], wanted.mean((2, 3)), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(outputs["b"], of_code, rtol=1e-12)
+    batches = Batches(PrintedModel(TWO, "net.txt"), arrays, 1, weights)
+    together = [dict(part) for part in batches.results()]
+    np.testing.assert_allclose(np.concatenate([part["mul_1"] for part in together]), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["shape", "2x3x8x8"], 0, "warning: shapes and costs are partial: the code takes code besides, of no shape that"
+         " is given; --input NAME=SHAPE, with the batch, gives each by its name"),
+        (["run", "--input", "image=ones:2x3x8x8"], 1, "layer b (linear): what comes into it is not known: the code"
+         " takes code besides"),
+        (["shape", "--input", "image=2x3x8x8,cod=2x6"], 2, "the code takes no cod; it takes image, code, scale; did you"
+         " mean 'code'?"),
+        (["shape", "--input", "image=2x3x8x8,2x6"], 2, "an input has no name; it takes image, code, scale"),
+        (["shape", "--input", "image=2x3x8x8,code=3x6"], 1, "2x4x6x6 and 3x4x1x1 do not match"),
+        (["flops"], 0, "there is no input, so shapes and costs are not known"),
+        (["run", "--input", "image=ones:2x3x8x8,code=ones:3x6", "--batch", "1"], 1, "as many samples of every input"),
+    ],
+)  # fmt: skip
+def test_inputs_that_are_missing_or_wrong(capsys, tmp_path, arguments, status: int, said: str) -> None:
+    (tmp_path / "net.txt").write_text(TWO)
+    verb, *rest = arguments
+    words = rest[:1] if rest and not rest[0].startswith("-") else []
+    assert run_command_line([verb, *words, str(tmp_path / "net.txt"), *rest[len(words) :]]) == status
+    assert said in capsys.readouterr().err

@@ -57,7 +57,8 @@ class Batches:
         self.samples: Mapping[str, Samples] = samples if isinstance(samples, Mapping) else {"": samples}
         self.count = self._counted()
         self.batch = min(batch, self.count)
-        firsts = {name: given[0:1][0] for name, given in self.samples.items()}
+        # Of inputs with names shapes are with the batch, or may be.
+        firsts = {name: given[0:1] if name else given[0:1][0] for name, given in self.samples.items()}
         if dtype is not None:
             firsts = {name: first.astype(dtype) for name, first in firsts.items()}
         one = prepare(program, firsts if self.several else firsts[""], weights, bias=bias, seed=seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,8 @@ from convcalc.tracing import product
 
 if TYPE_CHECKING:
     from convcalc.executor.onnx_running import RunningReader
+    from convcalc.onnx.file import OnnxModel
+    from convcalc.torch_text import PrintedModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,11 +220,11 @@ def prepare(
     if isinstance(network, Program) and type(network) is not Program:
         # A model's file leaves nothing open that a weight could decide.
         if isinstance(input, Mapping):
-            from convcalc.onnx.file import OnnxModel
-
-            if not isinstance(network, OnnxModel):
+            if not network.names_inputs:
                 raise ShapeError("a chain has one input; give one array")
-            read = network.named_network({name: np.shape(array) for name, array in input.items()})
+            read = cast("OnnxModel | PrintedModel", network).named_network(
+                {name: np.shape(array) for name, array in input.items()}
+            )
         else:
             read = network.network(as_array(input, "the input").shape)
         reader = _reader_on_numbers(network, read, input, weights, seed)

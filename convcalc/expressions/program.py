@@ -37,8 +37,11 @@ def _ends_in_channels(shape: Sequence[int]) -> bool:
 class Program:
     """Parsed expressions: layers and wiring in order, and the input if the text has one."""
 
-    names_inputs = False
+    names_inputs: bool = False
     """Whether inputs have names of their own, so that --input can give several."""
+
+    tells_types: bool = False
+    """Whether the text says of what shapes and types the inputs are."""
 
     usual: tuple[int, ...] | None = None
     """The input of a file that gave way to the given one."""

@@ -19,10 +19,12 @@ def broadcast(one: Shape, other: Shape) -> Shape:
     """
     rank = max(len(one), len(other))
     left, right = ((1,) * (rank - len(shape)) + shape for shape in (one, other))
-    if any(a != b and 1 not in (a, b) for a, b in zip(left, right, strict=True)):
+    clashes = [axis for axis, (a, b) in enumerate(zip(left, right, strict=True)) if a != b and 1 not in (a, b)]
+    if clashes:
+        said = 0 if clashes == [0] and len(one) == len(other) else 1  # the batch too where that is what differs
         raise ShapeError(
-            f"{shape_text(one[1:])} and {shape_text(other[1:])} do not match: from the last axis on, sizes must be"
-            " the same or 1",
+            f"{shape_text(one[said:])} and {shape_text(other[said:])} do not match: from the last axis on, sizes must"
+            " be the same or 1",
             value=other,
         )
     return tuple(b if a == 1 else a for a, b in zip(left, right, strict=True))

@@ -35,6 +35,7 @@ class OnnxModel(Program):
     """An ONNX file as a program: it becomes a `Network` when its inputs have shapes."""
 
     names_inputs = True
+    tells_types = True
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class OnnxModel(Program):
                     value=name,
                 )
 
-    def named_network(self, given: GivenShapes, batch: int | None = None) -> Network:
+    def named_network(self, given: GivenShapes, batch: int | None = None, *, open_input: bool = False) -> Network:
         """The network with these shapes of inputs by name ("" for the only one). Raises as `read_onnx` does."""
         if given and self.given is not None:
             raise input_twice(self.input_span)

@@ -54,13 +54,13 @@ def read_noun(question: Question, words: Sequence[Span], asked: Asked) -> Noun:
         text = shape_text(program.given)
     elif text is not None and not program.gives_way:
         raise input_twice(program.input_span)
-    if text is None and program.names_inputs:
+    if text is None and program.tells_types:
         text = _shapes_of_file(cast("OnnxModel", program))
     if text is None:
         raise ExpressionError(
             "there is no input; write an array first, such as '[[1,2],[3,4]]' or x.npy", field="input"
         )
-    if program.names_inputs and asked.dtype is not None:
+    if program.tells_types and asked.dtype is not None:
         raise ExpressionError("--dtype has no meaning for a model's file, which says of what type its tensors are")
     program = copy(program)
     program.given = None
