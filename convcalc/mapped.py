@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ class MappedArray:
             length = self._file.seek(0, 2)
         except OSError as error:
             raise unreadable(path, error) from None
-        except (ValueError, EOFError, SyntaxError, TypeError):
+        except (ValueError, EOFError, SyntaxError, TypeError, TokenError):
             raise ModelFileError(f"{path} is no file of NumPy arrays, or is damaged") from None
         if self.dtype.hasobject:
             raise ModelFileError(f"{path} holds Python objects, which are never loaded; save plain numbers")

@@ -373,3 +373,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_array(tmp_path / "x.npy", np.zeros(3))
     assert np.load(tmp_path / "x.npy").tolist() == [0, 1, 2]
     assert names(tmp_path) == ["x.npy"]
+
+
+def test_a_header_that_python_cannot_take_apart(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((3, 4)))
+    whole = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(whole.replace(b", }", b",  "))
+    with pytest.raises(ModelFileError, match="is no file of NumPy arrays, or is damaged"):
+        read_array(str(tmp_path / "x.npy"))

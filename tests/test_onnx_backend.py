@@ -231,6 +231,19 @@ def test_windows_are_as_exact_as_their_type(op, wanted):
         np.testing.assert_allclose(found, whole[:400], rtol=0, atol=1e-15)
 
 
+def test_a_model_without_outputs_is_costed_and_not_run(tmp_path, capsys):
+    info = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [info], [])
+    path = str(tmp_path / "m.onnx")
+    Path(path).write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]).SerializeToString())
+    for verb in ("shape", "flops", "memory", "summary", "compose"):
+        assert run_command_line([verb, path]) == 0
+        assert ("Relu_0" in capsys.readouterr().out) == (verb != "compose")
+    for options in ([], ["--profile"], ["--check", "[1,2]"], ["--fit", "[1,2]"]):
+        assert run_command_line(["run", path, *options]) == 1
+        assert "error: the model has no outputs, so that there is nothing to compute\n" in capsys.readouterr().err
+
+
 def test_a_model_says_of_what_shape_its_input_is(tmp_path, capsys):
     infos = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "abcd"}
     add, relu = helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Relu", ["a"], ["d"])

@@ -295,7 +295,8 @@ def shapes(network: Network, *, explain: bool = False) -> Report:
     known |= {name: constant.shape for name, constant in network.constants.items()}
     for item in resolved:
         known.update(zip(item.node.outputs, item.outputs, strict=bool(item.outputs)))
-    result = known.get(network.outputs[0])
+    name = next(iter(network.outputs), "")
+    result = known.get(name)
     partial = frozenset({"output"} if any(item.unknown and not item.outputs for item in resolved) else ())
-    answer = None if result is None else view(result, network.outputs[0])
+    answer = None if result is None else view(result, name)
     return Report("shape", (), rows, {}, answer, diagnose(network, resolved), partial=partial)

@@ -17,6 +17,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, TypeVar
 from zipfile import BadZipFile
 
@@ -248,7 +249,7 @@ def _rows(path: str | Path) -> Array:
     return parse_rows(content, str(path))
 
 
-_DAMAGE = (OSError, EOFError, KeyError, SyntaxError, RuntimeError, BadZipFile, zlib.error)
+_DAMAGE = (OSError, EOFError, KeyError, SyntaxError, TokenError, RuntimeError, BadZipFile, zlib.error)
 """What NumPy lets through from a file that is cut short, changed, encrypted or of another kind."""
 
 

@@ -341,6 +341,8 @@ def _prepared_model(
     network: Network, input: npt.ArrayLike | Mapping[str, npt.ArrayLike], weights: GivenWeights | None, seed: int
 ) -> Prepared:
     """A network with tensors of its own: they keep their types. What it lacks is drawn as for any other."""
+    if not network.outputs:
+        raise ShapeError("the model has no outputs, so that there is nothing to compute")
     if weights is not None and not isinstance(weights, Mapping):
         raise ShapeError("a model's file has its weights; give others by name, such as conv1.weight")
     arrays = typed_inputs(network, input_arrays(network, input, keep_types=True)) if network.inputs else {}

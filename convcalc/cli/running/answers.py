@@ -117,11 +117,12 @@ def _named(layers: Mapping[str, Array], name: str) -> Array:
 
 def _refuse_shape(question: Question, prepared: Prepared) -> None:
     """Raise `ShapeError` for an output that its file cannot hold: before the work, where its shape is known."""
-    path, name = question["output"], prepared.network.outputs[0]
-    if path is None or question["format_name"] is not None:
+    path, outputs = question["output"], prepared.network.outputs
+    if path is None or question["format_name"] is not None or not outputs:
         return
     from convcalc.arrays.writing import refuse_shape
 
+    name = outputs[0]
     for item in prepared.resolved:
         if name in item.node.outputs and not item.unknown:
             refuse_shape(path, prepared.shown_shape(item.outputs[item.node.outputs.index(name)], name))
