@@ -109,9 +109,9 @@ def _normal(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def read_image(path: str | Path, prepare: Preparation | None = None, channels: int | None = None) -> Array:
     """An image as floats from 0 to 1, (channels, height, width): grey has one channel, all else red, green and blue.
 
-    Transparency is dropped. It is turned as its camera says. With `prepare` it is resized, cropped and normalised, and
-    float32 as models are. `channels` (1 or 3) makes it grey or coloured, whatever it is; three numbers to normalise
-    with make it coloured too.
+    Floats, of a TIFF, are grey and as they stand there. Transparency is dropped. It is turned as its camera says. With
+    `prepare` it is resized, cropped and normalised, and float32 as models are. `channels` (1 or 3) makes it grey or
+    coloured, whatever it is; three numbers to normalise with make it coloured too.
 
     Needs pillow. Raises `ModelFileError` without it and for what is no image, `ShapeError` for one that is too small
     to be cropped or has another number of channels than is normalised.
@@ -134,8 +134,9 @@ def read_image(path: str | Path, prepare: Preparation | None = None, channels: i
             opened = Image.open(BytesIO(content))
             image = ImageOps.exif_transpose(opened) or opened
             white = 255.0
-            if image.mode in ("I;16", "I;16B", "I;16L", "I"):
-                white = 65535.0
+            if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
+                # Pillow would cut what is not in bytes; floats stay what they are.
+                white = 1.0 if image.mode == "F" else 65535.0
                 grey = True
                 image = Image.fromarray(np.asarray(image, np.float32)) if prepare or channels == 3 else image
             else:

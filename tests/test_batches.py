@@ -57,6 +57,15 @@ def names(folder):
 # --- images ---------------------------------------------------------------------------------------------------------
 
 
+def test_an_image_of_floats_is_grey_and_as_it_is(tmp_path):
+    floats = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    Image.fromarray(floats).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), floats[None])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", channels=3), np.repeat(floats[None], 3, axis=0))
+    resized = read_image(tmp_path / "a.tif", preparation("8x10,nearest", None, None))
+    np.testing.assert_array_equal(resized, floats.repeat(2, 0).repeat(2, 1)[None])
+
+
 def test_an_image_is_resized_cropped_and_normalised(tmp_path):
     Image.new("RGB", (50, 40), (255, 51, 0)).save(tmp_path / "a.png")
     x = read_image(tmp_path / "a.png", preparation("20", "16x12", "imagenet"))
