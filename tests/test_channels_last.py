@@ -19,7 +19,7 @@ from convcalc.executor.memory_format import as_they_lie, empty, is_channels_last
 from convcalc.executor.pool import maxima
 from convcalc.executor.replay import Replay
 from convcalc.executor.run import compute, prepare
-from convcalc.executor.threads import threads
+from convcalc.executor.threads import collecting, in_a_row, play, threads
 from convcalc.executor.winograd import channels_at_once
 from convcalc.layers.activation import ReLU
 from convcalc.layers.conv import Conv1d, Conv2d, Conv3d
@@ -221,3 +221,22 @@ def test_a_tensor_between_two_rows_keeps_its_order():
 
 def test_every_variant_is_an_algorithm():
     assert {*VARIANTS, *VARIANTS.values()} <= {*ALGORITHMS}
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=[str(number) for number in range(len(LAYERS))])
+def test_calls_that_are_kept_take_what_is_there_when_they_are_made(layer, shape):
+    stream = np.random.default_rng(0)
+    weights = LayerWeights({name: stream.random(size, np.float32) for name, size in layer.parameters().items()})
+    (output,) = layer.infer(shape)
+    for name in VARIANTS:
+        for source, target in ((empty, empty), (np.empty, empty), (empty, np.empty)):
+            x, added = source(shape, np.float32), target(output, np.float32)
+            out, wanted = target(output, np.float32), target(output, np.float32)
+            x[...], added[...] = 0, 0
+            with threads(2), forced(name), in_a_row(True):
+                with collecting() as stages:
+                    convolution(layer, x, weights, in_place(ReLU()), out, [added])
+                x[...], added[...] = stream.standard_normal(shape), stream.standard_normal(output)
+                play(stages)
+                convolution(layer, x, weights, in_place(ReLU()), wanted, [added])
+            np.testing.assert_array_equal(out, wanted)

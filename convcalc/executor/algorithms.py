@@ -339,7 +339,7 @@ def _convolve_channels_last(
     elif is_channels_last(out):
         channels_last.rows(problem, x, ready[0, 0], bias, own, out)
     else:
-        rows(problem, np.ascontiguousarray(x), ready, bias, own, out)
+        rows(problem, x, ready, bias, own, out)
     if added:
         add_up((out, *added), out, activation)
 
