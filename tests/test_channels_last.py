@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from convcalc.executor import channel_products
 from convcalc.executor.adaptive import averages
+from convcalc.executor.affine import affine_into
 from convcalc.executor.algorithms import ALGORITHMS, forced
 from convcalc.executor.channel_products import laid_by_parts, parts_at_once
 from convcalc.executor.channels_last import VARIANTS
@@ -161,6 +162,33 @@ def test_means_in_either_order(size):
     x = np.random.default_rng(0).random((2, 5, size, 3), np.float32)
     found = averages(as_channels_last(x), (2, 5, 1, 1))
     np.testing.assert_allclose(found[:, :, 0, 0], x.astype(np.float64).mean((2, 3)), rtol=3e-7)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 7, 9, 11), (3, 64, 40, 41), (2, 16, 300)])
+def test_lines_of_channels_in_either_order(shape, count):
+    stream = np.random.default_rng(0)
+    x, scale, move = stream.standard_normal(shape), stream.standard_normal(shape[1]), stream.standard_normal(shape[1])
+    column = (-1, *(1,) * (len(shape) - 2))
+    wanted = np.maximum(x * scale.reshape(column) + move.reshape(column), 0)
+    for made in (np.empty(shape), empty(shape, x.dtype)):
+        with threads(count):
+            source = as_channels_last(x) if is_channels_last(made) else x
+            affine_into(source, scale, move, in_place(ReLU()), made)
+        np.testing.assert_array_equal(made, wanted)
+
+
+def test_a_batch_norm_before_its_convolution_is_part_of_a_row():
+    text = "conv:32,k3,p1 @a bn relu conv:16,k3,p1 concat:@a bn silu conv:32,k1 bn conv:8,k3"
+    x = np.random.default_rng(0).standard_normal((2, 8, 40, 41)).astype(np.float32)
+    prepared = prepare(text, x)
+    exact = compute(prepare(text, x), algorithm="direct").output
+    with threads(2):
+        found = [compute(prepared).output for _ in range(3)]
+        assert [len(step.items) for step in prepared.again()] == [10]
+    np.testing.assert_allclose(found[0], exact, rtol=0, atol=1e-5 * abs(exact).max())
+    for again in found[1:]:
+        np.testing.assert_array_equal(again, found[0])
 
 
 def chosen(text, shape):

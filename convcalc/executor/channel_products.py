@@ -181,14 +181,14 @@ def _begin(result: Array, added: Sequence[Array], bias: Array | None, calls: Cal
         for index, array in enumerate(added):
             calls.append((np.add, (result, array, result)) if index else (np.copyto, (result, array)))
         return bool(added)
-    row = _repeated(bias, result, *added)
+    row = repeated(bias, result, *added)
     wide, *others = (array.reshape(-1, len(row)) if len(row) > len(bias) else array for array in (result, *added))
     calls.append((np.add, (others[0], row, wide)) if others else (np.copyto, (wide, row)))
     calls += [(np.add, (wide, array, wide)) for array in others[1:]]
     return True
 
 
-def _repeated(row: Array, *arrays: Array) -> Array:
+def repeated(row: Array, *arrays: Array) -> Array:
     """A row of channels for several places at once, as many as divide the places of the arrays evenly.
 
     NumPy calls its loop for each row, which takes as long as some hundred numbers.
@@ -202,7 +202,7 @@ def _repeated(row: Array, *arrays: Array) -> Array:
 
 def add_row(result: Array, row: Array, calls: Calls) -> None:
     """Call what adds a number for each channel to (places, O), which lies without gaps or in rows."""
-    wide = _repeated(row, result)
+    wide = repeated(row, result)
     lying = result.reshape(-1, len(wide)) if len(wide) > len(row) else result
     calls.append((np.add, (lying, wide, lying)))
 

@@ -24,6 +24,7 @@ from convcalc.layers.adaptive import AdaptiveAvgPool, GlobalAvgPool
 from convcalc.layers.base import Shape
 from convcalc.layers.conv import Conv
 from convcalc.layers.join import Add, Concat
+from convcalc.layers.norm import BatchNorm
 from convcalc.layers.pool import MaxPool
 from convcalc.network import Network
 from convcalc.tracing import product
@@ -96,6 +97,8 @@ def _takes_either(item: Resolved) -> bool:
     match item.layer:
         case Elementwise():
             return not item.layer.parameters()
+        case BatchNorm():
+            return "running_mean" in item.layer.buffers()
         case Add():
             return len(set(item.inputs)) == 1
         case Concat():

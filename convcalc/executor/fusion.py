@@ -17,16 +17,18 @@ from convcalc.analysis.memory import inputs_of
 from convcalc.analysis.shapes import Resolved, located
 from convcalc.errors import ConvcalcError
 from convcalc.executor.activation import change
+from convcalc.executor.affine import affine_into
 from convcalc.executor.algorithms import direct_only
 from convcalc.executor.blocks import Activation, add_up
 from convcalc.executor.conv import convolution
 from convcalc.executor.into import Into, activating, into_of
-from convcalc.executor.kernels import Array, LayerWeights, Weights, kernel_of
+from convcalc.executor.kernels import Array, LayerWeights, Weights, derived, kernel_of
 from convcalc.executor.linear import linear_into
 from convcalc.executor.memory_format import empty
 from convcalc.executor.onnx_nodes import NODES, computing
 from convcalc.executor.threads import Calls, perform
 from convcalc.layers.activation import Elementwise, ReLU
+from convcalc.layers.base import Layer
 from convcalc.layers.conv import Conv
 from convcalc.layers.join import Add
 from convcalc.layers.linear import Linear
@@ -78,7 +80,7 @@ def can_join(dtypes: Sequence[np.dtype[Any]]) -> bool:
 def joined_runs(network: Network, resolved: Sequence[Resolved]) -> list[tuple[Resolved, ...]]:
     """The layers that run as one: a convolution and what follows it of a batch norm, a sum and an activation.
 
-    A sum by itself has its activation, too.
+    A sum or a batch norm by itself has its activation, too.
     """
     makers = {name: index for index, item in enumerate(resolved) for name in item.node.outputs}
     uses = Counter(name for item in resolved for name in item.node.inputs) + Counter(network.outputs)
@@ -87,7 +89,7 @@ def joined_runs(network: Network, resolved: Sequence[Resolved]) -> list[tuple[Re
     runs = []
     for index, item in enumerate(resolved):
         if item.node.name not in done:
-            joins = isinstance(item.layer, Conv | Add) and item.node.op not in NODES
+            joins = (isinstance(item.layer, Conv | Add) or _is_line(item.layer)) and item.node.op not in NODES
             later = partial(_is_made_after, makers, index)
             runs.append(tuple(_run(item, uses, readers, later)) if joins else (item,))
             done |= {joined.node.name for joined in runs[-1]}
@@ -124,11 +126,14 @@ def _joined_steps(
     for run in joined_runs(network, resolved):
         item = run[0]
         weights = weights_of(item.node.name)
+        activation = in_place(run[-1].layer) if isinstance(run[-1].layer, Elementwise) else None
+        if _is_line(item.layer) and item.node.op not in NODES:
+            steps.append(_normalising(run, weights, activation))
+            continue
         if len(run) == 1:
             steps.append(_single(item, weights))
             continue
         norms = [joined for joined in run if isinstance(joined.layer, BatchNorm)]
-        activation = in_place(run[-1].layer) if isinstance(run[-1].layer, Elementwise) else None
         for norm in norms:
             weights = _with_norm(norm.layer, weights, weights_of(norm.node.name))  # type: ignore[arg-type]  # is one
         if isinstance(item.layer, Conv):
@@ -136,6 +141,11 @@ def _joined_steps(
         elif activation is not None:
             steps.append(_adding(run, activation))
     return steps
+
+
+def _is_line(layer: Layer) -> bool:
+    """Whether a layer is a batch norm that does not work with the statistics of what comes in."""
+    return isinstance(layer, BatchNorm) and "running_mean" in layer.buffers()
 
 
 def _is_made_after(makers: Mapping[str, int], index: int, name: str) -> bool:
@@ -155,8 +165,8 @@ def _run(
             return
         if following.node.op in NODES:
             return
-        if isinstance(following.layer, BatchNorm) and "running_mean" not in following.layer.buffers():
-            return  # it works with the statistics of what comes in
+        if isinstance(following.layer, BatchNorm) and not _is_line(following.layer):
+            return
         if isinstance(following.layer, Elementwise) and following.layer.parameters():
             return
         if isinstance(following.layer, Add):
@@ -193,15 +203,19 @@ class _Scaled(LayerWeights):
         return (array * self._scale).astype(array.dtype) if name == "weight" else array
 
 
-def _with_norm(layer: BatchNorm, weights: Weights, norm: Weights) -> LayerWeights:
-    """The weights of the convolution and the batch norm after it: weight·scale, and (bias - mean)·scale + bias."""
-    weight = weights["weight"]
+def _line(layer: BatchNorm, norm: Weights, bias: Array | float = 0.0) -> tuple[Array, Array]:
+    """What a batch norm multiplies each channel by and adds, where a bias was added before: in double precision."""
     wide = {name: array.astype(np.float64) for name, array in norm.items()}
     with np.errstate(all="ignore"):  # of a variance that is none nan comes, as in PyTorch
         scale = wide.get("weight", 1.0) / np.sqrt(wide["running_var"] + layer.eps)
-    bias = (weights["bias"].astype(np.float64) if "bias" in weights else 0.0) - wide["running_mean"]
-    bias = bias * scale + wide.get("bias", 0.0)
-    scale = np.asarray(scale).reshape(-1, *(1,) * (weight.ndim - 1))
+        return scale, (bias - wide["running_mean"]) * scale + wide.get("bias", 0.0)
+
+
+def _with_norm(layer: BatchNorm, weights: Weights, norm: Weights) -> LayerWeights:
+    """The weights of the convolution and the batch norm after it: weight·scale, and (bias - mean)·scale + bias."""
+    weight = weights["weight"]
+    scale, bias = _line(layer, norm, weights["bias"].astype(np.float64) if "bias" in weights else 0.0)
+    scale = scale.reshape(-1, *(1,) * (weight.ndim - 1))
     return _Scaled({"weight": weight, "bias": bias.astype(weight.dtype)}, scale)
 
 
@@ -257,6 +271,24 @@ def _convolving(run: tuple[Resolved, ...], weights: LayerWeights, activation: Ac
         convolution(layer, inputs[0], weights, activation, out, inputs[1:])
 
     return Step(run, compute, into if layer.padding_mode == "zeros" else None)
+
+
+def _normalising(run: tuple[Resolved, ...], weights: LayerWeights, activation: Activation | None) -> Step:
+    """A batch norm by itself, and its activation."""
+    layer = run[0].layer
+    assert isinstance(layer, BatchNorm)
+
+    def into(inputs: tuple[Array, ...], out: Array) -> None:
+        made = derived(weights, "line", lambda: _line(layer, weights))
+        scale, move = (each.astype(out.dtype) for each in made)
+        affine_into(inputs[0], scale, move, activation, out)
+
+    def compute(inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+        out = np.empty(inputs[0].shape, inputs[0].dtype)
+        into(inputs, out)
+        return (out,)
+
+    return Step(run, compute, into)
 
 
 def _adding(run: tuple[Resolved, ...], activation: Activation) -> Step:

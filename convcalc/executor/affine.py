@@ -1,0 +1,49 @@
+"""Numbers of each channel times one number, plus another: what a batch norm with running statistics does."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation, even_slices, finish
+from convcalc.executor.channel_products import repeated
+from convcalc.executor.kernels import Array
+from convcalc.executor.memory_format import is_channels_last, lying
+from convcalc.executor.threads import Calls, share_calls, thread_count
+from convcalc.tracing import ceil_div, product
+
+
+def affine_into(x: Array, scale: Array, move: Array, activation: Activation | None, out: Array) -> None:
+    """x · scale + move, for each channel, activated, block by block; `x` and `out` (N, C, *sizes) lie alike."""
+    if is_channels_last(out) and is_channels_last(x):
+        source, target = (lying(array).reshape(-1, len(scale)) for array in (x, out))
+        lines = np.stack((scale, move))
+
+        def work(own: slice) -> Calls:
+            part, found = source[own], target[own]
+            rows = [repeated(line, part) for line in lines]
+            wide, made = (array.reshape(-1, len(rows[0])) for array in (part, found))
+            return _calls(wide, rows[0], rows[1], activation, made)
+
+        share_calls(work, _parts(*source.shape))
+        return
+    planes, results = (array.reshape(len(x), len(scale), -1) for array in (np.ascontiguousarray(x), out))
+
+    def some(task: tuple[int, slice]) -> Calls:
+        image, own = task
+        return _calls(planes[image, own], scale[own, None], move[own, None], activation, results[image, own])
+
+    parts = _parts(len(scale), product(x.shape[2:]))
+    share_calls(some, [(image, own) for image in range(len(x)) for own in parts])
+
+
+def _calls(x: Array, scale: Array, move: Array, activation: Activation | None, out: Array) -> Calls:
+    calls: Calls = [(np.multiply, (x, scale, out)), (np.add, (out, move, out))]
+    finish(out, None, activation, calls)
+    return calls
+
+
+def _parts(rows: int, columns: int) -> list[slice]:
+    """Rows by blocks that stay in the cache, equally many for each thread."""
+    count = ceil_div(rows * columns, BLOCK_ELEMENTS)
+    hands = thread_count()
+    return even_slices(rows, count if count == 1 else ceil_div(count, hands) * hands)
