@@ -165,7 +165,7 @@ def test_means_in_either_order(size):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("shape", [(1, 7, 9, 11), (3, 64, 40, 41), (2, 16, 300)])
+@pytest.mark.parametrize("shape", [(5, 7), (1, 7, 9, 11), (3, 64, 40, 41), (2, 16, 300)])
 def test_lines_of_channels_in_either_order(shape, count):
     stream = np.random.default_rng(0)
     x, scale, move = stream.standard_normal(shape), stream.standard_normal(shape[1]), stream.standard_normal(shape[1])

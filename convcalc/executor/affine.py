@@ -13,24 +13,23 @@ from convcalc.tracing import ceil_div, product
 
 
 def affine_into(x: Array, scale: Array, move: Array, activation: Activation | None, out: Array) -> None:
-    """x · scale + move, for each channel, activated, block by block; `x` and `out` (N, C, *sizes) lie alike."""
+    """x · scale + move, for each channel, activated, block by block; `x` and `out` are (N, C, *sizes)."""
     if is_channels_last(out) and is_channels_last(x):
         source, target = (lying(array).reshape(-1, len(scale)) for array in (x, out))
-        lines = np.stack((scale, move))
 
         def work(own: slice) -> Calls:
             part, found = source[own], target[own]
-            rows = [repeated(line, part) for line in lines]
+            rows = [repeated(line, part) for line in (scale, move)]
             wide, made = (array.reshape(-1, len(rows[0])) for array in (part, found))
             return _calls(wide, rows[0], rows[1], activation, made)
 
         share_calls(work, _parts(*source.shape))
         return
-    planes, results = (array.reshape(len(x), len(scale), -1) for array in (np.ascontiguousarray(x), out))
+    columns = [line.reshape(-1, *(1,) * (x.ndim - 2)) for line in (scale, move)]
 
     def some(task: tuple[int, slice]) -> Calls:
         image, own = task
-        return _calls(planes[image, own], scale[own, None], move[own, None], activation, results[image, own])
+        return _calls(x[image, own], columns[0][own], columns[1][own], activation, out[image, own])
 
     parts = _parts(len(scale), product(x.shape[2:]))
     share_calls(some, [(image, own) for image in range(len(x)) for own in parts])
