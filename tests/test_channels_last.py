@@ -268,3 +268,23 @@ def test_calls_that_are_kept_take_what_is_there_when_they_are_made(layer, shape)
                 play(stages)
                 convolution(layer, x, weights, in_place(ReLU()), wanted, [added])
             np.testing.assert_array_equal(out, wanted)
+
+
+@pytest.mark.parametrize("images", [1, 5])
+def test_another_batch_than_was_prepared_is_computed_as_it_is(images):
+    text = "conv:32,k3,p1 relu @a conv:32,k3,p1 add:@a relu maxpool:2 conv:8,k1"
+    stream = np.random.default_rng(0)
+    prepared = prepare(text, stream.random((4, 16, 40, 40), np.float32))
+    assert len(chosen(text, (4, 16, 40, 40))) == 3
+    x = stream.random((images, 16, 40, 40), np.float32)
+    wanted = compute(prepare(text, x, prepared.weights)).output
+    for _ in range(3):
+        found = compute(prepared, inputs={"input": x}).output
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * abs(wanted).max())
+
+
+def test_means_of_what_is_not_finite_say_nothing():
+    x = as_channels_last(np.full((1, 3, 10, 10), 3e38, np.float32))
+    x[0, 1, 0, 0], x[0, 1, 1, 0] = np.inf, -np.inf
+    assert averages(x, (1, 3, 1, 1)).ravel()[[0, 2]].tolist() == [np.inf, np.inf]
+    assert np.isnan(averages(x, (1, 3, 1, 1))[0, 1, 0, 0])

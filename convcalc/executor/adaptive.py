@@ -31,12 +31,12 @@ def averages(x: Array, output: Shape) -> Array:
     if not able(x) or not x.size:
         return _by_windows(x, output)
     sizes, counts = x.shape[2:], output[2:]
-    if is_channels_last(x) and product(counts) == 1:
-        sums = _sums_of_places(lying(x).reshape(len(x), -1, x.shape[1]))
-        sums /= x.dtype.type(product(sizes))
-        return sums.reshape(output)
-    planes = np.ascontiguousarray(x).reshape(-1, product(sizes))
     with np.errstate(all="ignore"):
+        if is_channels_last(x) and product(counts) == 1:
+            sums = _sums_of_places(lying(x).reshape(len(x), -1, x.shape[1]))
+            sums /= x.dtype.type(product(sizes))
+            return sums.reshape(output)
+        planes = np.ascontiguousarray(x).reshape(-1, product(sizes))
         if product(counts) == 1:
             found = np.empty(len(planes), x.dtype)
 

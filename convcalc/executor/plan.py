@@ -139,14 +139,9 @@ def _rooms(name: str, problem: Problem, dtype: np.dtype[Any]) -> list[int]:
 
 
 def _channels_last(name: str, problem: Problem) -> Room:
-    """What a convolution of tensors takes whose channels lie last. A name stands for the variant of an algorithm."""
+    """What a convolution takes of tensors whose channels lie last, by an algorithm for them other than Winograd's."""
     variant, across = VARIANTS[name], product(problem.output[3:])
     weights = int(problem.output[1] * problem.depth)
-    if variant.startswith("winograd"):
-        derived, doubles = _derived(name, problem, bias=False)
-        rooms = _winograd_rooms(name, problem)
-        tiles = min(thread_count(), len(rooms)) * int(max(rooms))
-        return Room(doubles * 2, tiles, derived=derived)
     if variant == "rows":
         step, taps = problem.stride[0], problem.kernel_size[0]
         row, made = problem.depth // taps * across, problem.output[1] * across
@@ -419,7 +414,9 @@ def _room(items: Sequence[Resolved], dtype: np.dtype[Any], lying: Collection[str
     room = found(first.layer, first.inputs, first.outputs, dtype)
     if first.layer.kind == "conv" and not {first.node.inputs[0], *last.node.outputs}.isdisjoint(lying):
         problem, _ = padded_problem(first.layer, first.inputs[0], first.outputs[0])  # type: ignore[arg-type]  # it is one
-        room = _channels_last(algorithm_for(problem, [dtype]), problem)
+        name = algorithm_for(problem, [dtype])
+        if not name.startswith("winograd"):  # its tiles always lie so
+            room = _channels_last(name, problem)
     if len(items) == 1:
         return room
     outputs = int(product(first.outputs[0]))
