@@ -63,6 +63,8 @@ LAYERS = [
     (Conv2d(128, 32, 3, stride=2, padding=1), (3, 128, 5, 5)),
     (Conv2d(24, 32, (3, 2), stride=(1, 2), padding=((1, 0), (0, 2)), dilation=(2, 1)), (2, 24, 12, 13)),
     (Conv2d(3, 64, 7, stride=2, padding=3), (2, 3, 64, 70)),
+    (Conv2d(16, 24, 1), (70, 16, 4, 4)),  # many small images
+    (Conv2d(16, 32, 3, stride=2, padding=1), (41, 16, 7, 6)),
     (Conv1d(32, 48, 5, padding=2), (2, 32, 300)),
     (Conv3d(8, 16, 3, padding=1), (1, 8, 9, 10, 11)),
 ]
@@ -134,7 +136,7 @@ def test_channels_are_multiplied_by_parts_that_two_threads_can_share():
 
 
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("shape", [(1, 8, 30, 31), (3, 64, 14, 15)])
+@pytest.mark.parametrize("shape", [(1, 8, 30, 31), (3, 64, 14, 15), (50, 16, 9, 8), (3, 32, 100, 99)])
 @pytest.mark.parametrize(
     "layer",
     [
@@ -165,7 +167,7 @@ def test_means_in_either_order(size):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("shape", [(5, 7), (1, 7, 9, 11), (3, 64, 40, 41), (2, 16, 300)])
+@pytest.mark.parametrize("shape", [(5, 7), (1, 7, 9, 11), (3, 64, 40, 41), (2, 16, 300), (900, 16, 4, 4)])
 def test_lines_of_channels_in_either_order(shape, count):
     stream = np.random.default_rng(0)
     x, scale, move = stream.standard_normal(shape), stream.standard_normal(shape[1]), stream.standard_normal(shape[1])

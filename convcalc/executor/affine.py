@@ -7,19 +7,26 @@ import numpy as np
 from convcalc.executor.blocks import BLOCK_ELEMENTS, Activation, even_slices, finish
 from convcalc.executor.channel_products import repeated
 from convcalc.executor.kernels import Array
-from convcalc.executor.memory_format import is_channels_last, lying
+from convcalc.executor.memory_format import as_they_lie, is_channels_last
 from convcalc.executor.threads import Calls, share_calls, thread_count
 from convcalc.tracing import ceil_div, product
+
+FEW_NUMBERS = 1 << 14
+"""Numbers of an image, up to which images are done many at a time: to call for each takes longer than its numbers."""
 
 
 def affine_into(x: Array, scale: Array, move: Array, activation: Activation | None, out: Array) -> None:
     """x · scale + move, for each channel, activated, block by block; `x` and `out` are (N, C, *sizes)."""
-    if is_channels_last(out) and is_channels_last(x):
-        source, target = (lying(array).reshape(-1, len(scale)) for array in (x, out))
+    by_channels = is_channels_last(out) and is_channels_last(x)
+    places = 1 if by_channels else product(x.shape[2:])
+    few = len(scale) * places <= FEW_NUMBERS and x.flags.c_contiguous and out.flags.c_contiguous
+    if by_channels or few:
+        lines = [np.repeat(line, places) for line in (scale, move)]
+        source, target = (array.reshape(-1, len(lines[0])) for array in as_they_lie(x, out))
 
         def work(own: slice) -> Calls:
             part, found = source[own], target[own]
-            rows = [repeated(line, part) for line in (scale, move)]
+            rows = [repeated(line, part) for line in lines]
             wide, made = (array.reshape(-1, len(rows[0])) for array in (part, found))
             return _calls(wide, rows[0], rows[1], activation, made)
 

@@ -35,7 +35,7 @@ from convcalc.executor.channel_products import (
 )
 from convcalc.executor.columns import by_outputs
 from convcalc.executor.kernels import Array, Weights, aligned, parts_of
-from convcalc.executor.memory_format import is_channels_last, lying
+from convcalc.executor.memory_format import is_channels_last, lying, seen
 from convcalc.executor.rows import lay_rows
 from convcalc.executor.threads import Calls, scratch, share_calls
 from convcalc.tracing import ceil_div, per_axis, product
@@ -105,6 +105,7 @@ def im2col(
     images, _, *sizes = problem.output
     across, depth = product(sizes[1:]), problem.depth
     arrays = (out, *added)
+    turn = turned_at_once(problem) and not all(map(is_channels_last, arrays))
 
     def lay(block: Block, windows: Array) -> Calls:
         calls: Calls = []
@@ -134,6 +135,14 @@ def im2col(
     def work(block: Block) -> Calls:
         windows = scratch("columns", (block.many * block.height * across, depth), x.dtype)
         calls = lay(block, windows)
+        if turn:
+            whole = scratch("whole", (len(windows), problem.output[1]), x.dtype)
+            multiply_places(Places(windows, whole), weight.array, bias, None if added else activation, calls)
+            target, *more = (array[block.first : block.last] for array in arrays)
+            calls.append((np.copyto, (target, seen(whole, target.shape))))
+            calls += [(np.add, (target, array, target)) for array in more]
+            finish(target, None, activation if added else None, calls)
+            return calls
         for image in places(block, windows):
             multiply_places(image, weight.array, bias, activation, calls)
         return calls
@@ -147,6 +156,16 @@ def im2col(
     cut = blocks(images, sizes[0], depth * across, depth * across * problem.output[1])
     share_calls(lambda block: lay(block, split[block.first : block.last, block.start : block.stop]), cut)
     share_products(places(whole, windows), weight, bias, activation, problem.macs)
+
+
+FEW_PLACES_OF_AN_IMAGE = 64
+"""Places, below which a product for each image takes longer than one for several, which is turned then."""
+
+
+def turned_at_once(problem: Problem) -> bool:
+    """Whether the places of several images are multiplied at once, even where the output lies as it is seen."""
+    few = places_of(problem) < FEW_PLACES_OF_AN_IMAGE * problem.output[0]
+    return few and not by_outputs(problem) and any(block.many > 1 for block in im2col_blocks(problem))
 
 
 LAID_OUT_ELEMENTS = BLOCK_ELEMENTS * 4

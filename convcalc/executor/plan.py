@@ -155,8 +155,9 @@ def _channels_last(name: str, problem: Problem) -> Room:
     derived = weights * (by_parts or problem.taps > 1)
     windows = 0
     if variant == "im2col":
+        turned = channels_last.turned_at_once(problem) * problem.output[1]
         laid = [
-            _padded(problem, block) + block.many * block.height * across * problem.depth
+            _padded(problem, block) + block.many * block.height * across * (problem.depth + turned)
             for block in channels_last.im2col_blocks(problem)
         ]
         windows = min(thread_count(), len(laid)) * int(max(laid))

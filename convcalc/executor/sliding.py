@@ -69,11 +69,12 @@ def _with_channels_last(
 
     def work(block: Block) -> Calls:
         calls: Calls = []
-        padded = scratch("axis 0", (block.height, wide, channels), x.dtype)
-        calls += [(edge.fill, (fill,)) for edge in (padded[:, : inside.start], padded[:, inside.stop :]) if edge.size]
+        padded = scratch("axis 0", (block.many, block.height, wide, channels), x.dtype)
+        edges = padded[:, :, : inside.start], padded[:, :, inside.stop :]
+        calls += [(edge.fill, (fill,)) for edge in edges if edge.size]
         front = before[0] - block.start * stride[0]
-        reduced = padded[:, inside]
-        _reduce_axis(operation, x[block.first], reduced, front, kernel_size[0], stride[0], 1, block.height, fill, calls)
+        read, reduced = x[block.first : block.last].swapaxes(0, 1), padded[:, :, inside].swapaxes(0, 1)
+        _reduce_axis(operation, read, reduced, front, kernel_size[0], stride[0], 1, block.height, fill, calls)
         flat = padded.reshape(-1)
         length = flat.size - (kernel_size[1] - 1) * channels
         best = flat
@@ -83,12 +84,11 @@ def _with_channels_last(
             for tap in range(1, kernel_size[1]):
                 shifted = flat[tap * channels : tap * channels + length]
                 calls.append((partial(operation, out=found), (found if tap > 1 else flat[:length], shifted)))
-        taken = best.reshape(padded.shape)[:, : (count - 1) * stride[1] + 1 : stride[1]]
-        copy(out[block.first, block.start : block.stop], taken, calls)
+        taken = best.reshape(padded.shape)[:, :, : (count - 1) * stride[1] + 1 : stride[1]]
+        copy(out[block.first : block.last, block.start : block.stop], taken, calls)
         return calls
 
-    cut = blocks(1, rows, wide * channels, wide * channels * COPY)
-    share_calls(work, [block._replace(first=image, last=image + 1) for image in range(images) for block in cut])
+    share_calls(work, blocks(images, rows, wide * channels, wide * channels * COPY))
 
 
 def _reduce_axis(
