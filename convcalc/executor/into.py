@@ -24,7 +24,7 @@ from convcalc.layers.join import Add, Concat, Mul
 from convcalc.layers.pool import MaxPool
 
 Into = Callable[[tuple[Array, ...], Array], None]
-"""Computes from arrays that come in into the one that goes out, both in the order of their axes in memory."""
+"""Computes from arrays that come in into the one that goes out, in memory in the order that `format_choice` chose."""
 
 
 def _add(layer: Add, item: Resolved) -> Into | None:
