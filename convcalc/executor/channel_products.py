@@ -22,8 +22,10 @@ from convcalc.executor.threads import Calls, scratch, share_calls, thread_count
 from convcalc.executor.winograd import channels_at_once
 from convcalc.tracing import ceil_div
 
-LONG_SUM, FEW_PLACES_SUM = 512, 256
-"""Terms from which on small products are faster, though their parts must be added up; and where places are few."""
+LONG_SUM = 512
+"""Terms from which on small products are faster, though their parts must be added up."""
+FEW_PLACES_SUM = 256
+"""The same where there are fewer places than `FEW_PLACES`."""
 FEW_PLACES = 512
 LEAST_PLACES = 8
 """Places below which no product is worth its call."""
@@ -136,7 +138,8 @@ def _own_channels(weight: Weight, macs: int, *, alone: bool) -> list[slice]:
 
 def _cut(parts: Sequence[slice], most: int) -> list[slice]:
     """Each thread's part in as many of at most so many, those of the first thread, the second, ... in turn."""
-    count = ceil_div(max(part.stop - part.start for part in parts), max(most, 1))
+    sizes = [part.stop - part.start for part in parts]
+    count = min(ceil_div(max(sizes), max(most, 1)), *sizes)
     cut = [
         [slice(part.start + own.start, part.start + own.stop) for own in even_slices(part.stop - part.start, count)]
         for part in parts

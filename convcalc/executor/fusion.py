@@ -281,8 +281,9 @@ def _normalising(run: tuple[Resolved, ...], weights: LayerWeights, activation: A
     assert isinstance(layer, BatchNorm)
 
     def into(inputs: tuple[Array, ...], out: Array) -> None:
-        made = derived(weights, "line", lambda: _line(layer, weights))
-        scale, move = (each.astype(out.dtype) for each in made)
+        dtype = out.dtype
+        line = derived(weights, f"line {dtype}", lambda: [each.astype(dtype) for each in _line(layer, weights)])
+        scale, move = line
         affine_into(inputs[0], scale, move, activation, out)
 
     def compute(inputs: tuple[Array, ...]) -> tuple[Array, ...]:

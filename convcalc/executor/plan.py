@@ -284,8 +284,8 @@ def _other(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype:
 
 
 def _batch_norm(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
-    """Nothing, or what the statistics of the batch take."""
-    return Room(0 if "running_mean" in layer.buffers() else int(product(outputs[0])))
+    """What each channel is multiplied by and what is added, kept; or what the statistics of the batch take."""
+    return Room(derived=2 * outputs[0][1]) if "running_mean" in layer.buffers() else Room(int(product(outputs[0])))
 
 
 def _elementwise(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape], dtype: np.dtype[Any]) -> Room:
@@ -423,7 +423,8 @@ def _room(items: Sequence[Resolved], dtype: np.dtype[Any], lying: Collection[str
     outputs = int(product(first.outputs[0]))
     blocks = min(outputs, thread_count() * BLOCK_ELEMENTS)
     if first.layer.kind != "conv":
-        return Room(columns=_activating(last.layer, blocks, dtype, in_place=True))  # type: ignore[arg-type]  # is one
+        activating = _activating(last.layer, blocks, dtype, in_place=True)  # type: ignore[arg-type]  # is one
+        return Room(columns=activating, derived=room.derived)
     passing, tiles, columns, derived = room
     if any(item.layer.kind == "batchnorm" for item in items):
         # The scaled weights, in double precision first, and then what the algorithm makes of them.
@@ -496,10 +497,12 @@ def moments(
     lying = channels_last_tensors(network, runs, kind) if joined else frozenset()
     rooms = [_room(run, kind, lying) for run in runs]
     weights += sum(room.derived for room in rooms)
-    found, tiles, columns = [], 0, 0
+    found, tiles = [], 0
+    columns: dict[str, int] = {}  # each algorithm works in arrays of its own
     for index, (run, alive, room) in enumerate(zip(runs, living, rooms, strict=True)):
-        tiles, columns = max(tiles, room.tiles), max(columns, room.columns)
-        working = max(room.passing + tiles + columns, _gradients(run[0], kind) if training else 0)
+        way = algorithm_of(run[0], kind) if run[0].layer.kind == "conv" else ""
+        tiles, columns[way] = max(tiles, room.tiles), max(columns.get(way, 0), room.columns)
+        working = max(room.passing + tiles + sum(columns.values()), _gradients(run[0], kind) if training else 0)
         # Who runs the network holds its inputs all the time.
         over = [name for name in network.inputs if last.get(name, -1) < index]
         held = 0 if keep or training else sum(tensors.sizes[name] for name in over)
