@@ -18,6 +18,7 @@ from convcalc.executor.fusion import in_place, joined_runs
 from convcalc.executor.kernels import LayerWeights, parts_of
 from convcalc.executor.memory_format import as_they_lie, empty, is_channels_last, lying, seen
 from convcalc.executor.pool import maxima
+from convcalc.executor.profile import profile
 from convcalc.executor.replay import Replay
 from convcalc.executor.run import compute, prepare
 from convcalc.executor.threads import collecting, in_a_row, play, threads
@@ -290,3 +291,13 @@ def test_means_of_what_is_not_finite_say_nothing():
     x[0, 1, 0, 0], x[0, 1, 1, 0] = np.inf, -np.inf
     assert averages(x, (1, 3, 1, 1)).ravel()[[0, 2]].tolist() == [np.inf, np.inf]
     assert np.isnan(averages(x, (1, 3, 1, 1))[0, 1, 0, 0])
+
+
+def test_a_profile_names_what_computed_a_layer():
+    text = "conv:64,k3,p1 relu conv:8,k3,p2,d2 relu conv:64,k3,p1"
+    prepared = prepare(text, np.ones((1, 64, 40, 40), np.float32))
+    rows = profile(prepared, repeats=1).rows
+    assert [row.values["algorithm"] for row in rows] == ["winograd4", "im2col", "winograd4"]
+    with forced("kn2row"):
+        rows = profile(prepared, repeats=1).rows
+    assert [row.values["algorithm"] for row in rows] == ["kn2row"] * 3

@@ -11,7 +11,9 @@ import numpy as np
 
 from convcalc.analysis.report import Column, Diagnostic, Report, Value
 from convcalc.analysis.shapes import Resolved, View, base_row
+from convcalc.executor.channels_last import VARIANTS
 from convcalc.executor.kernels import kernel_of
+from convcalc.executor.memory_format import is_channels_last
 from convcalc.executor.plan import algorithm_of, moments
 from convcalc.executor.run import Prepared, steps
 from convcalc.executor.threads import share, thread_count
@@ -73,11 +75,11 @@ def profile(prepared: Prepared, repeats: int = 5) -> Report:
     view = View(prepared.network, list(prepared.resolved))
     planned = moments(prepared.network, prepared.resolved, str(dtype))
     rows, flops_in_all, bytes_in_all = [], 0, 0
-    for index, (items, _, moved) in enumerate(times[0]):
+    for index, (items, _, moved, lying) in enumerate(times[0]):
         seconds = min(each[index][1] for each in times)
         flops = sum(item.layer.cost(item.inputs, item.outputs).flops for item in items)
         values: dict[str, Value] = {
-            "algorithm": algorithm_of(items[0], dtype) if items[0].layer.kind in WINDOWED else "",
+            "algorithm": _algorithm(items[0], dtype, lying=lying),
             **_speeds(flops, seconds, moved, rate),
             "planned": planned[index].total,
             "measured": measured[index],
@@ -89,7 +91,7 @@ def profile(prepared: Prepared, repeats: int = 5) -> Report:
         rows.append(replace(first, kind=kind, source=text, outputs=last.outputs, values=values))
         flops_in_all += flops
         bytes_in_all += moved
-    seconds = min(sum(second for _, second, _ in each) for each in times)
+    seconds = min(sum(second for _, second, *_ in each) for each in times)
     totals: Mapping[str, Value] = {
         **_speeds(flops_in_all, seconds, bytes_in_all, rate),
         "flops": flops_in_all,
@@ -100,6 +102,14 @@ def profile(prepared: Prepared, repeats: int = 5) -> Report:
     }
     note = f"the best of {repeats} runs, {thread_count()} {'thread' if thread_count() == 1 else 'threads'}, {dtype}"
     return Report("profile", COLUMNS, tuple(rows), totals, seconds, (Diagnostic("note", note),))
+
+
+def _algorithm(item: Resolved, dtype: np.dtype[Any], *, lying: bool) -> str:
+    """By which algorithm a layer was computed, where its tensors lie with their channels last or not."""
+    if item.layer.kind not in WINDOWED:
+        return ""
+    name = algorithm_of(item, dtype)
+    return VARIANTS.get(name, name) if lying else name
 
 
 def _speeds(flops: int, seconds: float, moved: int, rate: float) -> dict[str, Value]:
@@ -114,15 +124,15 @@ def _speeds(flops: int, seconds: float, moved: int, rate: float) -> dict[str, Va
     }
 
 
-def _times(prepared: Prepared) -> list[tuple[tuple[Resolved, ...], float, int]]:
-    """The layers that run as one, their seconds, and the bytes that went in and out of them."""
+def _times(prepared: Prepared) -> list[tuple[tuple[Resolved, ...], float, int, bool]]:
+    """The layers that run as one, their seconds, the bytes that went in and out, and if any had its channels last."""
     found = []
     start = perf_counter()
     for items, inputs, outputs, _ in steps(prepared, prepared.inputs, joined=True):
         seconds = perf_counter() - start
         weights = [array for item in items for array in prepared.weights_of(item.node.name).values()]
         moved = 0 if items[0].layer.view else sum(array.nbytes for array in (*inputs, *weights, *outputs))
-        found.append((items, seconds, moved))
+        found.append((items, seconds, moved, any(map(is_channels_last, (*inputs, *outputs)))))
         del inputs, outputs
         start = perf_counter()
     return found
