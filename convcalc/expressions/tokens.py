@@ -121,14 +121,22 @@ def integer(text: str, span: Span | None) -> int:
     return int(text)
 
 
-def value_of(text: str, span: Span) -> Any:
-    """The value that a text stands for: a number, sizes, pairs, true, false, none, or a word."""
+def _is_plain(text: str) -> bool:
+    """Whether a text is a number, true, false or none."""
+    return is_whole(text) or re.match(_FLOAT, text) is not None or text.lower() in CONSTANTS
+
+
+def _plain(text: str, span: Span) -> Any:
+    """What a plain text stands for."""
     if is_whole(text):
         return integer(text, span)
-    if re.match(_FLOAT, text):
-        return float(text)
-    if text.lower() in CONSTANTS:
-        return CONSTANTS[text.lower()]
+    return CONSTANTS[text.lower()] if text.lower() in CONSTANTS else float(text)
+
+
+def value_of(text: str, span: Span) -> Any:
+    """The value that a text stands for: a number, sizes, pairs, true, false, none, or a word."""
+    if _is_plain(text):
+        return _plain(text, span)
     if re.search(_DESIGN_SPACE, text):
         raise ExpressionError(
             f"{text} is a set or a range of designs, which is not there yet; give one number", span=span, value=text
@@ -185,12 +193,8 @@ def python_value(text: str, span: Span) -> Any:
         inside = text[1:-1]
         pieces = [inside[start:end] for start, end in split_outside(inside, ",")]
         return tuple(python_value(piece, span) for piece in pieces if piece.strip())
-    if is_whole(text):
-        return integer(text, span)
-    if re.match(_FLOAT, text):
-        return float(text)
-    if text.lower() in CONSTANTS:
-        return CONSTANTS[text.lower()]
+    if _is_plain(text):
+        return _plain(text, span)
     quoted = re.fullmatch(r"'([^']*)'|\"([^\"]*)\"", text)
     if quoted:
         return quoted[1] or quoted[2] or ""
